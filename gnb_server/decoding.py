@@ -1,0 +1,47 @@
+"""What the gNB computes: payload bits and its own uplink to downlink estimates. Sees no downlink truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shared.channels.scenario import Scenario
+from shared.channels.streams import Samples
+from shared.channels.uplink import UplinkView
+from shared.schemes import Scheme, State
+
+
+@torch.inference_mode()
+def side_information(scheme: Scheme, scenario: Scenario, samples: Samples) -> Tensor:
+    """What the decoder takes from the uplink of N frames, [N, T, S]."""
+    return scheme.decoder.side_information(UplinkView(scenario, samples))
+
+
+@torch.inference_mode()
+def decode_slot(
+    scheme: Scheme, fields: dict[str, NDArray[np.int64]], side: Tensor, state: State
+) -> tuple[Tensor, State]:
+    """Decode one report of each of N UEs; shapes as `Decoder.step`."""
+    return scheme.decoder.step({name: torch.from_numpy(values) for name, values in fields.items()}, side, state)
+
+
+def decode_frames(
+    scheme: Scheme, scenario: Scenario, samples: Samples, fields: dict[str, NDArray[np.int64]]
+) -> Tensor:
+    """Decode whole frames of N UEs.
+
+    Args:
+        fields: name -> [N, T, count].
+
+    Returns:
+        [N, T, M] complex64.
+    """
+    side = side_information(scheme, scenario, samples)
+    state, estimates = scheme.decoder.initial_state(len(samples)), []
+    for t in range(scenario.slots):
+        slot = {name: np.ascontiguousarray(values[:, t]) for name, values in fields.items()}
+        estimate, state = decode_slot(scheme, slot, side[:, t], state)
+        estimates.append(estimate)
+    return torch.stack(estimates, dim=1)

@@ -1,0 +1,117 @@
+"""Counter-based random streams: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
+
+A number depends on its key and its counter only, so any process can draw any sample, in any batch and order, on any
+device. The integers are bit-identical everywhere; the floats made from them agree to float32 rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from shared.errors import InvalidInput
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+class Split(IntEnum):
+    """Which population a sample belongs to. Part of the counter, so that two splits never share a sample."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+    EMULATE = 3
+
+
+class Purpose(IntEnum):
+    """What the numbers are for. DOWNLINK_* streams are those that a decoder must never depend on."""
+
+    PATH_ANGLE = 0
+    UPLINK_FADING = 1
+    UPLINK_NOISE = 2
+    DOWNLINK_FADING = 3
+    DOWNLINK_NOISE = 4
+
+
+def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Philox4x32-10 block function.
+
+    Args:
+        counter: four broadcastable int64 tensors with values in [0, 2^32).
+        key: two words in [0, 2^32).
+
+    Returns:
+        Four int64 tensors of the broadcast shape, values in [0, 2^32).
+    """
+    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # int64 products wrap, but their 64 bits are those of the unsigned product
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        high0, high1 = (p0 >> 32).bitwise_and_(_MASK), (p1 >> 32).bitwise_and_(_MASK)
+        c0, c2 = high1.bitwise_xor_(c1).bitwise_xor_(k0), high0.bitwise_xor_(c3).bitwise_xor_(k1)
+        c1, c3 = p1.bitwise_and_(_MASK), p0.bitwise_and_(_MASK)
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Which samples of the world: one row per (ue, frame).
+
+    Attributes:
+        seed: 64-bit seed of the world.
+        split: population.
+        ue: [N] int64, UE ids (training: sample numbers), in [0, 2^32).
+        frame: [N] int64, frame numbers, in [0, 2^32).
+    """
+
+    seed: int
+    split: Split
+    ue: Tensor
+    frame: Tensor
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise InvalidInput(f"seed: {self.seed} is not in [0, 2^64)")
+        if self.ue.shape != self.frame.shape or self.ue.dim() != 1:
+            raise InvalidInput(f"ue, frame: shapes {tuple(self.ue.shape)}, {tuple(self.frame.shape)}; wanted [N], [N]")
+
+    def __len__(self) -> int:
+        return self.ue.shape[0]
+
+    def uniform(self, purpose: Purpose, count: int) -> Tensor:
+        """[N, count] float32, uniform on (0, 1)."""
+        words = self._words(purpose, torch.zeros(1, dtype=torch.int64, device=self.ue.device), count)
+        return _open_interval(words[:, 0])
+
+    def complex_normal(self, purpose: Purpose, slots: Tensor, count: int) -> Tensor:
+        """[N, slots, count] complex64, CN(0, 1), one independent draw per slot number in `slots` ([S] int64)."""
+        words = self._words(purpose, slots, 2 * count)
+        radius = _open_interval(words[..., 0::2]).log_().neg_().sqrt_()  # |CN(0,1)|^2 is Exp(1)
+        return torch.polar(radius, _open_interval(words[..., 1::2]).mul_(2 * math.pi))
+
+    def _words(self, purpose: Purpose, slots: Tensor, count: int) -> Tensor:
+        """[N, slots, count] int64 words in [0, 2^32); slot s owns blocks s*b .. s*b + b-1 of its stream."""
+        blocks = -(-count // 4)
+        index = slots[:, None] * blocks + torch.arange(blocks, device=slots.device)
+        counter = (
+            index[None],
+            self.ue[:, None, None],
+            self.frame[:, None, None],
+            torch.full((1, 1, 1), self.split << 8 | purpose, dtype=torch.int64, device=slots.device),
+        )
+        words = torch.stack(philox4x32(counter, (self.seed & _MASK, self.seed >> 32)), dim=-1)
+        return words.flatten(-2)[..., :count]
+
+
+def _open_interval(words: Tensor) -> Tensor:
+    """32-bit words to float32 in (0, 1): the upper 24 bits, centred, exact in float32."""
+    return (words >> 8).to(torch.float32).add_(0.5).mul_(2.0**-24)

@@ -1,0 +1,63 @@
+"""The gNB's own view of the world: uplink pilots that it receives (HyperRNN paper, eq. 1). No downlink in reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shared.channels import multipath
+from shared.channels.scenario import Scenario
+from shared.channels.streams import Purpose, Samples
+
+
+@dataclass(frozen=True)
+class UplinkView:
+    """What the gNB can know of the given frames without feedback.
+
+    Attributes:
+        scenario, samples: which frames of which world; N rows.
+    """
+
+    scenario: Scenario
+    samples: Samples
+
+    def channel(self) -> Tensor:
+        """Uplink channels [N, T, M], complex64."""
+        world = self.scenario
+        return multipath.channel(
+            world, self.samples, world.uplink_ghz, Purpose.UPLINK_FADING, world.uplink_rho, self._slots()
+        )
+
+    def array_pilots(self, count: int) -> Tensor:
+        """`array` reading: every antenna receives `count` unit pilots, y = h x + n with x = 1.
+
+        Returns:
+            [N, T, M, count] complex64, noise of power N0 on each sample.
+        """
+        world = self.scenario
+        noise = self._noise(world.antennas * count).unflatten(-1, (world.antennas, count))
+        return self.channel()[..., None] + noise
+
+    def projected_pilots(self, pilots: Tensor) -> Tensor:
+        """`projected` reading, eq. (1): y = h^H X_ul + n.
+
+        Args:
+            pilots: X_ul, [M, L_ul] complex64.
+
+        Returns:
+            [N, T, L_ul] complex64.
+        """
+        return self.channel().conj() @ pilots + self._noise(pilots.shape[1])
+
+    def long_term(self) -> multipath.Features:
+        """Angles and gains of the paths. Only genie references may ask for them."""
+        return multipath.features(self.scenario, self.samples)
+
+    def _slots(self) -> Tensor:
+        return torch.arange(self.scenario.slots, device=self.samples.ue.device)
+
+    def _noise(self, count: int) -> Tensor:
+        unit = self.samples.complex_normal(Purpose.UPLINK_NOISE, self._slots(), count)
+        return unit * self.scenario.noise_power**0.5

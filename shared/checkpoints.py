@@ -1,0 +1,203 @@
+"""Checkpoints: `<root>/<name>/<version>/` with encoder.safetensors, decoder.safetensors and card.json.
+
+Loading checks the files against the card's hashes and decodes a fixed probe; nothing is ever unpickled. `encoder_id` is
+a hash of the encoder's weights (pilots among them) and of the payload layout: a decoder version may decode a report
+only if it was trained for the report's encoder_id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from shared.channels.scenario import Scenario
+from shared.errors import CsiError, Conflict, DamagedCheckpoint, InvalidInput, NotFound
+from shared.schemes import Scheme, SchemeConfig, scheme_class
+
+FORMAT = 1
+PARTS = ("encoder", "decoder")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+_CARD_FIELDS = ("format", "scheme", "config", "scenario", "payload", "feedback_bits", "encoder_id", "sha256")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A scheme with its weights and its card.
+
+    Attributes:
+        name, version: where it stands in the repository.
+        scheme: in evaluation mode, float32 weights.
+        card: card.json as it is.
+    """
+
+    name: str
+    version: int
+    scheme: Scheme
+    card: dict[str, Any]
+
+    @property
+    def encoder_id(self) -> str:
+        """16 hexadecimal digits."""
+        return str(self.card["encoder_id"])
+
+    @property
+    def scenario(self) -> Scenario:
+        """The scenario that the scheme was trained for."""
+        return self.scheme.scenario
+
+
+class CheckpointStore:
+    """The checkpoints below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Names that have at least one version, sorted."""
+        return sorted({path.parent.parent.name for path in self.root.glob("*/*/card.json")})
+
+    def versions(self, name: str) -> list[int]:
+        """Versions of a checkpoint, ascending. Raises NotFound, or InvalidInput for what is no name (a path, say)."""
+        folder = self.root / _check_name(name)
+        found = sorted(int(p.parent.name) for p in folder.glob("*/card.json") if _VERSION.fullmatch(p.parent.name))
+        if not found:
+            raise NotFound(f"checkpoint: '{name}' is unknown; there are {', '.join(self.names()) or 'none'}")
+        return found
+
+    def folder(self, name: str, version: int) -> Path:
+        """Where a version stands. Raises NotFound or InvalidInput."""
+        versions = self.versions(name)
+        if version not in versions:
+            raise NotFound(f"version: {name} has no version {version}; it has {', '.join(map(str, versions))}")
+        return self.root / name / str(version)
+
+    def card(self, name: str, version: int) -> dict[str, Any]:
+        """The card of a version. Raises NotFound or DamagedCheckpoint."""
+        path = self.folder(name, version) / "card.json"
+        try:
+            card = json.loads(path.read_text())
+            missing = [field for field in _CARD_FIELDS if field not in card]
+        except (OSError, ValueError, TypeError) as error:
+            raise DamagedCheckpoint(f"checkpoint {name}/{version}: card.json cannot be read: {error}") from error
+        if missing or card["format"] != FORMAT:
+            raise DamagedCheckpoint(
+                f"checkpoint {name}/{version}: card.json lacks {missing or 'nothing'},"
+                f" format is {card.get('format')}, wanted {FORMAT}"
+            )
+        return dict(card)
+
+    def load(self, name: str, version: int | None = None) -> Checkpoint:
+        """Load and check a version (default: the first).
+
+        Raises:
+            NotFound: no such name or version. DamagedCheckpoint: files, hashes or card do not fit together.
+        """
+        version = self.versions(name)[0] if version is None else version
+        card = self.card(name, version)
+        folder = self.folder(name, version)
+        try:
+            scenario = Scenario.parse(card["scenario"])
+            scheme = scheme_class(card["scheme"])(scenario, SchemeConfig(**card["config"])).eval()
+            for part in PARTS:
+                data = (folder / f"{part}.safetensors").read_bytes()
+                digest = hashlib.sha256(data).hexdigest()
+                if digest != card["sha256"][part]:
+                    raise DamagedCheckpoint(f"{part}.safetensors has sha256 {digest}, card says {card['sha256'][part]}")
+                getattr(scheme, part).load_state_dict({key: _widen(value) for key, value in load(data).items()})
+        except (CsiError, SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+            raise DamagedCheckpoint(f"checkpoint {name}/{version}: {error}") from error
+        found = encoder_id(scheme)
+        if (found, scheme.layout.describe()) != (card["encoder_id"], card["payload"]):
+            raise DamagedCheckpoint(
+                f"checkpoint {name}/{version}: weights and layout give encoder_id {found} and payload"
+                f" '{scheme.layout.describe()}', card says {card['encoder_id']} and '{card['payload']}'"
+            )
+        return Checkpoint(name, version, scheme, card)
+
+    def save(self, name: str, version: int, scheme: Scheme, card: dict[str, Any], *, half: bool = True) -> Checkpoint:
+        """Write a version, and load it back. Weights are stored as fp16 with `half`, else fp32.
+
+        Raises:
+            Conflict: the version exists.
+        """
+        folder = self.root / _check_name(name) / str(version)
+        if (folder / "card.json").exists():
+            raise Conflict(f"checkpoint: {name}/{version} exists already")
+        folder.mkdir(parents=True, exist_ok=True)
+        digests = {}
+        for part in PARTS:
+            state = {key: _narrow(value, half) for key, value in getattr(scheme, part).state_dict().items()}
+            data = save(state)
+            (folder / f"{part}.safetensors").write_bytes(data)
+            digests[part] = hashlib.sha256(data).hexdigest()
+            getattr(scheme, part).load_state_dict({key: _widen(value) for key, value in state.items()})
+        card = {
+            "format": FORMAT,
+            "name": name,
+            "version": version,
+            "scheme": scheme.name,
+            "config": scheme.config.to_json(),
+            "scenario": str(scheme.scenario),
+            "payload": scheme.layout.describe(),
+            "feedback_bits": scheme.layout.bits,
+            "encoder_id": encoder_id(scheme),
+            "weights": "fp16" if half else "fp32",
+            "sha256": digests,
+            **card,
+        }
+        self._write_card(folder, card)
+        return self.load(name, version)
+
+    def annotate(self, checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
+        """Add figures to a stored checkpoint's card."""
+        card = {**checkpoint.card, **figures}
+        self._write_card(self.folder(checkpoint.name, checkpoint.version), card)
+        return dataclasses.replace(checkpoint, card=card)
+
+    @staticmethod
+    def _write_card(folder: Path, card: dict[str, Any]) -> None:
+        (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+
+
+def encoder_id(scheme: Scheme) -> str:
+    """16 hexadecimal digits: SHA-256 of layout and encoder tensors (name, shape, float32 little-endian values)."""
+    digest = hashlib.sha256(scheme.layout.describe().encode())
+    for name, value in sorted(scheme.encoder.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"checkpoint: '{name}' is not a name (lower-case letters, digits, - and _; never a path)")
+    return name
+
+
+def _narrow(value: Tensor, half: bool) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.half() if half and value.is_floating_point() else value
+
+
+def _widen(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def parameter_counts(scheme: Scheme) -> dict[str, int]:
+    """Parameters of encoder and decoder, for the card."""
+
+    def count(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    return {part: count(getattr(scheme, part)) for part in PARTS}

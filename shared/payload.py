@@ -1,0 +1,111 @@
+"""Exact bit layouts of reports, and their packing.
+
+A report is a sequence of fields in layout order; a field is `count` unsigned integers of `bits` bits each, most
+significant bit first. A chunk of N reports is their bits without any gap, padded with zeros to whole bytes:
+ceil(N * bits / 8) bytes. docs/payload.md tells a foreign UE how to make one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import InvalidInput
+
+Fields = Mapping[str, NDArray[np.int64]]
+"""Field name -> [N, count] integers in [0, 2^bits)."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a report: `count` unsigned integers of `bits` (1..63) bits."""
+
+    name: str
+    count: int
+    bits: int
+
+    @property
+    def total_bits(self) -> int:
+        return self.count * self.bits
+
+
+@dataclass(frozen=True)
+class PayloadLayout:
+    """The fields of a report, in the order in which they are packed."""
+
+    fields: tuple[Field, ...]
+
+    @property
+    def bits(self) -> int:
+        """Feedback bits of one report."""
+        return sum(field.total_bits for field in self.fields)
+
+    def chunk_bytes(self, reports: int) -> int:
+        """Bytes that `reports` reports pack to."""
+        return -(-reports * self.bits // 8)
+
+    def describe(self) -> str:
+        """One line that says everything: `name:count x bits` per field; part of the encoder id."""
+        return " ".join(f"{field.name}:{field.count}x{field.bits}" for field in self.fields)
+
+    def pack(self, fields: Fields) -> bytes:
+        """Pack N reports.
+
+        Raises:
+            InvalidInput: a field is missing, has the wrong shape, or holds a value that does not fit its bits.
+        """
+        if set(fields) != {field.name for field in self.fields}:
+            raise InvalidInput(f"payload: fields {sorted(fields)}; the layout wants {self.describe()}")
+        columns = []
+        for field in self.fields:
+            values = np.asarray(fields[field.name])
+            if values.ndim != 2 or values.shape[1] != field.count:
+                raise InvalidInput(f"payload {field.name}: shape {values.shape}; wanted [N, {field.count}]")
+            if values.size and not (0 <= values.min() and values.max() < 1 << field.bits):
+                raise InvalidInput(f"payload {field.name}: values outside [0, 2^{field.bits})")
+            columns.append(_to_bits(values, field.bits))
+        if len({len(column) for column in columns}) > 1:
+            raise InvalidInput(f"payload: fields of {[len(column) for column in columns]} reports; wanted equal numbers")
+        return np.packbits(np.concatenate(columns, axis=1)).tobytes() if columns else b""
+
+    def unpack(self, payload: bytes, reports: int) -> dict[str, NDArray[np.int64]]:
+        """The fields of `reports` packed reports.
+
+        Raises:
+            InvalidInput: wrong length, or padding that is not zero.
+        """
+        rows = self.unpack_bits(payload, reports)
+        fields, start = {}, 0
+        for field in self.fields:
+            bits = rows[:, start : start + field.total_bits]
+            fields[field.name] = _from_bits(bits.reshape(reports, field.count, field.bits))
+            start += field.total_bits
+        return fields
+
+    def unpack_bits(self, payload: bytes, reports: int) -> NDArray[np.uint8]:
+        """The bits of each report, [reports, bits], zeros and ones. Raises as `unpack`."""
+        if len(payload) != self.chunk_bytes(reports):
+            raise InvalidInput(
+                f"payload: {len(payload)} bytes for {reports} reports of {self.bits} bits;"
+                f" wanted {self.chunk_bytes(reports)}"
+            )
+        bits = np.unpackbits(np.frombuffer(payload, np.uint8))
+        used = reports * self.bits
+        if bits[used:].any():
+            raise InvalidInput(f"payload: the last {len(bits) - used} bits are padding and must be 0")
+        return bits[:used].reshape(reports, self.bits)
+
+
+def _to_bits(values: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
+    """[N, count] integers to [N, count * bits] bits, most significant first."""
+    shifts = np.arange(bits - 1, -1, -1, dtype=np.int64)
+    return (values.astype(np.int64)[..., None] >> shifts & 1).astype(np.uint8).reshape(len(values), -1)
+
+
+def _from_bits(bits: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """[N, count, bits] bits to [N, count] integers."""
+    weights = np.int64(1) << np.arange(bits.shape[-1] - 1, -1, -1, dtype=np.int64)
+    return bits.astype(np.int64) @ weights

@@ -1,0 +1,1 @@
+"""Quantisers: how real values become the integers of a payload."""

@@ -1,0 +1,71 @@
+"""DL-DNN (Sohrabi, Attiah, Yu; HyperRNN paper, section III), and the same DNN with an uplink hypernetwork."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from shared.channels.scenario import Scenario
+from shared.channels.uplink import UplinkView
+from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
+from shared.schemes.hypernetwork import Hypernetwork, UplinkInput
+from shared.schemes.sign_feedback import SignEncoder, SignFeedbackScheme, signs
+
+DECODER_WIDTHS = (1024, 512, 512)
+"""Hidden ReLU layers of the channel estimation DNN, each with batch normalisation (as the authors' code)."""
+
+
+class DnnDecoder(Decoder):
+    """Memoryless decoder; with an uplink reading, a memoryless hypernetwork scales the inputs of all its layers."""
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+        super().__init__()
+        inputs = (config.feedback_bits, *DECODER_WIDTHS)
+        outputs = (*DECODER_WIDTHS, 2 * scenario.antennas)
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, outputs, strict=True))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in DECODER_WIDTHS)
+        self.scales = inputs
+        self.uplink: UplinkInput | None = None
+        self.hypernetwork: Hypernetwork | None = None
+        if config.uplink_reading != "none":
+            self.uplink = UplinkInput(scenario, config)
+            self.hypernetwork = Hypernetwork(self.uplink.size, sum(inputs), recurrent=False)
+
+    def side_information(self, uplink: UplinkView) -> Tensor:
+        if self.uplink is None:
+            return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
+        return self.uplink(uplink)
+
+    def initial_state(self, count: int) -> State:
+        return {}
+
+    def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
+        return self(signs(fields), side), {}
+
+    def forward(self, bits: Tensor, side: Tensor) -> Tensor:
+        """[..., B] signs and [..., S] to [..., M] complex64."""
+        values = bits.flatten(0, -2)
+        omega = self.hypernetwork(side.flatten(0, -2)) if self.hypernetwork is not None else None
+        scales = omega.split(self.scales, dim=-1) if omega is not None else [torch.ones(())] * len(self.layers)
+        for layer, norm, scale in zip(self.layers, self.norms, scales, strict=False):
+            values = torch.relu(norm(layer(values * scale)))
+        return to_complex(self.layers[-1](values * scales[-1])).unflatten(0, bits.shape[:-1])
+
+
+class DlDnn(SignFeedbackScheme):
+    """The baseline: feedback bits in, channel out, slot by slot."""
+
+    name: ClassVar[str] = "dldnn"
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+        super().__init__(scenario, config)
+        self.encoder = SignEncoder(scenario, config)
+        self.decoder = DnnDecoder(scenario, config)
+
+
+class HyperDnn(DlDnn):
+    """Ablation: DL-DNN whose decoder the uplink scales, without any memory over slots."""
+
+    name: ClassVar[str] = "hyperdnn"

@@ -1,0 +1,98 @@
+"""HyperRNN (Liu and Simeone): estimator RNN whose weights a hypernetwork scales from uplink pilots; and its RNN alone.
+
+Both recurrent states, of estimator and hypernetwork, live at the gNB and start from zero in every frame.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from shared.channels.scenario import Scenario
+from shared.channels.uplink import UplinkView
+from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
+from shared.schemes.hypernetwork import HYPER_WIDTH, Hypernetwork, UplinkInput, identity_like
+from shared.schemes.sign_feedback import SignEncoder, SignFeedbackScheme, signs
+
+ESTIMATOR_WIDTH = 256
+"""Hidden neurons of the estimator RNN, l^E (section V)."""
+
+
+class EstimatorRnn(nn.Module):
+    """Eqs. (4) and (5), with the columns of its three matrices scaled by omega = [omega_A, omega_B, omega_C]."""
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+        super().__init__()
+        self.input = nn.Linear(config.feedback_bits, ESTIMATOR_WIDTH)  # W_A, b_A
+        self.recurrence = nn.Linear(ESTIMATOR_WIDTH, ESTIMATOR_WIDTH, bias=False)  # W_C
+        self.output = nn.Linear(ESTIMATOR_WIDTH, 2 * scenario.antennas)  # W_B, b_B
+        self.scales = (config.feedback_bits, ESTIMATOR_WIDTH, ESTIMATOR_WIDTH)
+        identity_like(self.recurrence)
+
+    def step(self, bits: Tensor, omega: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, B] signs, [N, B + 2 l^E] scales (None: all 1) and s_{t-1} to [N, 2M] and s_t."""
+        if omega is None:
+            state = torch.relu(self.input(bits) + self.recurrence(state))
+            return self.output(state), state
+        scale_a, scale_b, scale_c = omega.split(self.scales, dim=-1)
+        state = torch.relu(self.input(bits * scale_a) + self.recurrence(state * scale_c))
+        return self.output(state * scale_b), state
+
+
+class HyperRnnDecoder(Decoder):
+    """Estimator RNN with hypernetwork; without an uplink reading, the estimator RNN alone."""
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+        super().__init__()
+        self.estimator = EstimatorRnn(scenario, config)
+        self.uplink: UplinkInput | None = None
+        self.hypernetwork: Hypernetwork | None = None
+        if config.uplink_reading != "none":
+            self.uplink = UplinkInput(scenario, config)
+            self.hypernetwork = Hypernetwork(self.uplink.size, sum(self.estimator.scales), recurrent=True)
+
+    def side_information(self, uplink: UplinkView) -> Tensor:
+        if self.uplink is None:
+            return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
+        return self.uplink(uplink)
+
+    def initial_state(self, count: int) -> State:
+        state = {"estimator": torch.zeros(count, ESTIMATOR_WIDTH)}
+        if self.hypernetwork is not None:
+            state["hypernetwork"] = torch.zeros(count, HYPER_WIDTH)
+        return state
+
+    def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
+        omega, after = None, {}
+        if self.hypernetwork is not None:
+            omega, after["hypernetwork"] = self.hypernetwork.step(side, state["hypernetwork"])
+        estimate, after["estimator"] = self.estimator.step(signs(fields), omega, state["estimator"])
+        return to_complex(estimate), after
+
+    def forward(self, bits: Tensor, side: Tensor) -> Tensor:
+        """Whole frames, for training: [N, T, B] signs and [N, T, S] to [N, T, M] complex64."""
+        omegas = self.hypernetwork(side).unbind(1) if self.hypernetwork is not None else [None] * bits.shape[1]
+        state, estimates = bits.new_zeros(len(bits), ESTIMATOR_WIDTH), []
+        for slot, omega in zip(bits.unbind(1), omegas, strict=True):
+            estimate, state = self.estimator.step(slot, omega, state)
+            estimates.append(estimate)
+        return to_complex(torch.stack(estimates, dim=1))
+
+
+class HyperRnn(SignFeedbackScheme):
+    """The paper's scheme."""
+
+    name: ClassVar[str] = "hyperrnn"
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+        super().__init__(scenario, config)
+        self.encoder = SignEncoder(scenario, config)
+        self.decoder = HyperRnnDecoder(scenario, config)
+
+
+class Rnn(HyperRnn):
+    """Ablation: the same RNN without uplink."""
+
+    name: ClassVar[str] = "rnn"

@@ -1,0 +1,226 @@
+"""References without training: what pilots, angles and unquantised feedback allow.
+
+`genie_lmmse` knows the paths' angles and gains, `angle_lmmse` estimates the angles from the array reading of the uplink;
+both get the UE's received pilots as float32 (32 bits a value, counted) and form the LMMSE estimate of the channel from
+all slots of the frame so far. `uplink_only` gets no feedback: it moves the uplink's paths to the downlink carrier.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from shared.channels import multipath
+from shared.channels.scenario import Scenario
+from shared.channels.uplink import UplinkView
+from shared.errors import InvalidInput
+from shared.payload import Field, PayloadLayout
+from shared.schemes.base import Decoder, DownlinkPilots, Encoder, Scheme, SchemeConfig, State, to_complex, to_real
+from shared.schemes.pilots import Pilots
+
+GRID = 1024
+"""Angles tried over the scenario's sector in the first step of the maximum-likelihood search."""
+
+
+class FloatEncoder(Encoder):
+    """Sends the received pilots as they are, float32."""
+
+    def __init__(self, pilots: Pilots) -> None:
+        super().__init__()
+        self.pilots = pilots
+
+    def observe(self, downlink: DownlinkPilots) -> Tensor:
+        """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
+        return to_real(downlink.pilots(self.pilots()))
+
+    def encode(self, observation: Tensor) -> dict[str, Tensor]:
+        return {"samples": observation.float().contiguous().view(torch.int32).to(torch.int64) & 0xFFFFFFFF}
+
+
+class LmmseDecoder(Decoder):
+    """LMMSE of the path amplitudes from the pilots of the frame's slots so far, given angles and gains.
+
+    The scenario's statistics (fading correlation, noise power, gains) are known, as is the pilot matrix.
+    Side information, real: [sines of the P angles, 0]. State: received pilots and their ages.
+    """
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig, pilots: Pilots) -> None:
+        super().__init__()
+        self.scenario = scenario
+        self.config = config
+        self.pilots = pilots
+
+    def side_information(self, uplink: UplinkView) -> Tensor:
+        if self.config.uplink_reading == "genie":
+            return uplink.long_term().sine[:, None].expand(-1, self.scenario.slots, -1)
+        return estimate_angles(self.scenario, uplink.array_pilots(self.config.uplink_pilots).mean(-1))
+
+    def initial_state(self, count: int) -> State:
+        length = self.scenario.slots * 2 * self.config.downlink_pilots
+        return {"received": torch.zeros(count, length), "slots": torch.zeros(count, 1)}
+
+    def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
+        newest = _to_float(fields["samples"])
+        if not newest.isfinite().all():
+            raise InvalidInput("payload samples: NaN or infinite; wanted finite float32 values")
+        received = torch.cat([newest, state["received"][:, : -newest.shape[1]]], dim=1)
+        slots = state["slots"] + 1
+        return self._estimate(received, slots, side), {"received": received, "slots": slots}
+
+    def _estimate(self, received: Tensor, slots: Tensor, sine: Tensor) -> Tensor:
+        """[N, M] complex64 from pilots of the slots t, t-1, ... ([N, T * 2 L_dl]), their number and the angles."""
+        world, slots_max = self.scenario, self.scenario.slots
+        pilots = to_complex(received.unflatten(1, (slots_max, -1))).conj()  # y* = X^H h + n*
+        vectors = world.paths**-0.5 * multipath.steering(world, world.downlink_ghz, sine)  # [N, M, P]
+        response = self.pilots().mH @ vectors  # [N, L, P]
+        age = torch.arange(slots_max, device=sine.device)
+        correlation = torch.tensor(world.downlink_rho, device=sine.device) ** (age[:, None] - age).abs()
+        known = (age < slots).to(response.dtype)  # [N, T]
+        gram = response @ response.mH  # [N, L, L]
+        covariance = torch.einsum("ns,st,nt,nij->nsitj", known, correlation.to(gram.dtype), known, gram)
+        covariance = covariance.flatten(3, 4).flatten(1, 2)
+        noise = torch.eye(covariance.shape[-1], device=sine.device) * world.noise_power
+        weighted = torch.linalg.solve(covariance + noise, (pilots * known[..., None]).flatten(1)[..., None])
+        weight = known * correlation[0]
+        amplitudes = torch.einsum("nlp,nt,ntl->np", response.conj(), weight, weighted.unflatten(1, (slots_max, -1))[..., 0])
+        return (vectors @ amplitudes[..., None])[..., 0]
+
+
+class FloatFeedbackScheme(Scheme):
+    """Base of the references whose report is the received pilots in float32."""
+
+    trainable: ClassVar[bool] = False
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+        super().__init__(scenario, config)
+        pilots = Pilots(scenario.antennas, config.downlink_pilots).requires_grad_(False)
+        self.encoder = FloatEncoder(pilots)
+        self.decoder = LmmseDecoder(scenario, config, pilots)
+
+    @property
+    def layout(self) -> PayloadLayout:
+        return PayloadLayout((Field("samples", 2 * self.config.downlink_pilots, 32),))
+
+
+class GenieLmmse(FloatFeedbackScheme):
+    """Angles and gains given: the bound that pilots set."""
+
+    name: ClassVar[str] = "genie_lmmse"
+
+
+class AngleLmmse(FloatFeedbackScheme):
+    """Angles by maximum likelihood from the uplink array, then LMMSE."""
+
+    name: ClassVar[str] = "angle_lmmse"
+
+
+class SilentEncoder(Encoder):
+    """A UE that measures and sends nothing."""
+
+    def __init__(self, antennas: int) -> None:
+        super().__init__()
+        self.antennas = antennas
+
+    def observe(self, downlink: DownlinkPilots) -> Tensor:
+        """[N, T, 0]: no pilots, no samples."""
+        return downlink.pilots(torch.zeros(self.antennas, 0, dtype=torch.complex64)).real
+
+    def encode(self, observation: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+class UplinkOnlyDecoder(Decoder):
+    """The slot's uplink channel, its paths moved to the downlink carrier: angles by ML, amplitudes by least squares."""
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+        super().__init__()
+        self.scenario = scenario
+        self.config = config
+
+    def side_information(self, uplink: UplinkView) -> Tensor:
+        world = self.scenario
+        received = uplink.array_pilots(self.config.uplink_pilots).mean(-1)
+        sine = estimate_angles(world, received)
+        uplink_vectors = multipath.steering(world, world.uplink_ghz, sine)
+        amplitudes = _least_squares(uplink_vectors, received)
+        moved = multipath.steering(world, world.downlink_ghz, sine) @ amplitudes[..., None]
+        return to_real(moved[..., 0])
+
+    def initial_state(self, count: int) -> State:
+        return {}
+
+    def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
+        return to_complex(side), {}
+
+
+class UplinkOnly(Scheme):
+    """What the uplink alone gives, at 0 feedback bits: the fading of the two links is independent."""
+
+    name: ClassVar[str] = "uplink_only"
+    trainable: ClassVar[bool] = False
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+        super().__init__(scenario, config)
+        self.encoder = SilentEncoder(scenario.antennas)
+        self.decoder = UplinkOnlyDecoder(scenario, config)
+
+    @property
+    def layout(self) -> PayloadLayout:
+        return PayloadLayout(())
+
+
+def estimate_angles(scenario: Scenario, received: Tensor, sweeps: int = 4) -> Tensor:
+    """Path angles by maximum likelihood from the array's snapshots so far, one path at a time, others projected out.
+
+    Alternating projection (Ziskind and Wax, "Maximum likelihood localization of multiple sources by alternating
+    projection", 1988) on a grid, refined on finer grids around the last estimate.
+
+    Args:
+        received: [N, T, M] complex64.
+
+    Returns:
+        [N, T, P] float32 sines of the angles; row t uses snapshots 0..t.
+    """
+    edge = float(torch.sin(torch.deg2rad(torch.tensor(scenario.angle_deg))))
+    coarse = torch.linspace(-edge, edge, GRID, device=received.device)
+    estimates = []
+    for t in range(received.shape[1]):
+        snapshots = received[:, : t + 1].transpose(1, 2)  # [N, M, t+1]
+        sine = torch.zeros(len(received), 0, device=received.device)
+        for _ in range(scenario.paths):
+            sine = torch.cat([sine, _best(scenario, snapshots, sine, coarse.expand(len(received), -1))], dim=1)
+        step = 2 * edge / (GRID - 1)
+        for _ in range(sweeps):
+            offsets = torch.linspace(-step, step, 17, device=received.device)
+            for path in range(scenario.paths):
+                others = torch.cat([sine[:, :path], sine[:, path + 1 :]], dim=1)
+                best = _best(scenario, snapshots, others, sine[:, path : path + 1] + offsets)
+                sine = torch.cat([sine[:, :path], best, sine[:, path + 1 :]], dim=1)
+            step /= 4
+        estimates.append(sine)
+    return torch.stack(estimates, dim=1)
+
+
+def _best(scenario: Scenario, snapshots: Tensor, others: Tensor, candidates: Tensor) -> Tensor:
+    """Of candidate sines [N, G] the one [N, 1] that explains most once the paths `others` are projected out."""
+    vectors = multipath.steering(scenario, scenario.uplink_ghz, candidates)  # [N, M, G]
+    norms = torch.full_like(candidates, float(vectors.shape[1]))
+    if others.shape[1]:
+        basis = torch.linalg.qr(multipath.steering(scenario, scenario.uplink_ghz, others)).Q
+        snapshots = snapshots - basis @ (basis.mH @ snapshots)
+        norms = (norms - (basis.mH @ vectors).abs().square().sum(1)).clamp(min=1e-3)
+    explained = (vectors.mH @ snapshots).abs().square().sum(-1) / norms
+    return candidates.gather(1, explained.argmax(1, keepdim=True))
+
+
+def _least_squares(vectors: Tensor, received: Tensor) -> Tensor:
+    """Amplitudes [..., P] of the paths [..., M, P] in `received` [..., M]; the ridge keeps equal angles harmless."""
+    gram = vectors.mH @ vectors + torch.eye(vectors.shape[-1], device=vectors.device)
+    return torch.linalg.solve(gram, vectors.mH @ received[..., None])[..., 0]
+
+
+def _to_float(words: Tensor) -> Tensor:
+    """32-bit patterns (int64) to the float32 values that they stand for."""
+    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32).view(torch.float32)

@@ -1,0 +1,68 @@
+"""The UE of HyperRNN and DL-DNN: learned downlink pilots, a DNN, B sign bits (HyperRNN paper, section III.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from shared.channels.scenario import Scenario
+from shared.payload import Field, PayloadLayout
+from shared.quantizers.sign import from_bits, hard_sign, straight_through_sign, to_bits
+from shared.schemes.base import DownlinkPilots, Encoder, Scheme, SchemeConfig, to_real
+from shared.schemes.pilots import Pilots
+
+QUANTISER_WIDTHS = (1024, 512, 256)
+"""Hidden ReLU layers of the feedback DNN (section V)."""
+
+
+class SignEncoder(Encoder):
+    """Pilots X_dl and the feedback DNN 2 L_dl - 1024 - 512 - 256 - B."""
+
+    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+        super().__init__()
+        self.pilots = Pilots(scenario.antennas, config.downlink_pilots)
+        self.dnn = relu_dnn(2 * config.downlink_pilots, QUANTISER_WIDTHS, config.feedback_bits)
+
+    def observe(self, downlink: DownlinkPilots) -> Tensor:
+        """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
+        return to_real(downlink.pilots(self.pilots()))
+
+    def forward(self, observation: Tensor, slope: float) -> Tensor:
+        """[..., 2 L_dl] to [..., B] signs with a straight-through gradient."""
+        return straight_through_sign(self.dnn(observation), slope)
+
+    def encode(self, observation: Tensor) -> dict[str, Tensor]:
+        return {"signs": to_bits(hard_sign(self.dnn(observation)))}
+
+
+class SignFeedbackScheme(Scheme):
+    """Base of the schemes whose report is B signs."""
+
+    encoder: SignEncoder
+
+    @property
+    def layout(self) -> PayloadLayout:
+        return PayloadLayout((Field("signs", self.config.feedback_bits, 1),))
+
+    def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
+        return self.decoder(self.encoder(observation, slope), side)
+
+    @torch.no_grad()
+    def normalise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, Pilots) and module.parts.requires_grad:
+                module.normalise()
+
+
+def signs(fields: dict[str, Tensor]) -> Tensor:
+    """[N, B] +-1 of a report."""
+    return from_bits(fields["signs"])
+
+
+def relu_dnn(inputs: int, widths: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """Fully connected ReLU layers and a linear last one."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Linear(inputs, width), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))

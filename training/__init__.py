@@ -1,0 +1,1 @@
+"""Training of any scheme. Imports only torch, numpy, scipy, safetensors and our own modules that do the same."""

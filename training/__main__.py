@@ -1,0 +1,55 @@
+"""`python -m training NAME ...`: train on a machine that has only torch, numpy, scipy and safetensors.
+
+`csiemu train` is the same with a progress bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from shared.checkpoints import CheckpointStore
+from training.recipes import design
+from training.run import train
+from training.trainer import Progress, Recipe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("name", help="design or scheme")
+    parser.add_argument("--version", type=int, default=1)
+    parser.add_argument("--store", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--state", type=Path, help="resumable state (default: runs/training/NAME-VERSION.safetensors)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--freeze-encoder-from", metavar="NAME")
+    parser.add_argument("--pilots-from", metavar="NAME")
+    for field in dataclasses.fields(Recipe):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    store = CheckpointStore(options.store)
+
+    def show(progress: Progress) -> None:
+        if progress.step % 500 == 0:
+            print(f"step {progress.step} {progress.ratio_of_sums_db:.3f} dB {progress.seconds:.0f} s", flush=True)
+
+    checkpoint = train(
+        options.name,
+        options.version,
+        design(options.name),
+        Recipe(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)}),
+        store=store,
+        state=options.state or Path(f"runs/training/{options.name}-{options.version}.safetensors"),
+        device=options.device,
+        freeze_encoder_from=store.load(options.freeze_encoder_from) if options.freeze_encoder_from else None,
+        pilots_from=store.load(options.pilots_from) if options.pilots_from else None,
+        on_progress=show,
+    )
+    print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['evaluation']['by_slot'][-1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What each shipped checkpoint is: scheme, scenario and sizes. `csiemu train NAME` starts from these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.errors import NotFound
+from shared.schemes import SCHEMES, SchemeConfig
+
+
+@dataclass(frozen=True)
+class Design:
+    """A scheme, the scenario that it is trained for, and its sizes."""
+
+    scheme: str
+    scenario: str = "multipath-p2"
+    config: SchemeConfig = SchemeConfig()
+
+
+_NO_UPLINK = SchemeConfig(uplink_reading="none")
+_PROJECTED = SchemeConfig(feedback_bits=30, uplink_pilots=8, uplink_reading="projected")
+
+DESIGNS: dict[str, Design] = {
+    "hyperrnn": Design("hyperrnn"),
+    "hyperrnn-beams": Design("hyperrnn", config=SchemeConfig(beam_power=True)),
+    "rnn": Design("rnn", config=_NO_UPLINK),
+    "dldnn": Design("dldnn", config=_NO_UPLINK),
+    "hyperdnn": Design("hyperdnn"),
+    "hyperrnn-projected": Design("hyperrnn", "multipath-p8", _PROJECTED),
+    "dldnn-projected": Design("dldnn", "multipath-p8", SchemeConfig(feedback_bits=30, uplink_reading="none")),
+    "genie_lmmse": Design("genie_lmmse", config=SchemeConfig(feedback_bits=0, uplink_reading="genie")),
+    "angle_lmmse": Design("angle_lmmse", config=SchemeConfig(feedback_bits=0)),
+    "uplink_only": Design("uplink_only", config=SchemeConfig(feedback_bits=0)),
+}
+"""Designs by checkpoint name. A default checkpoint bears its scheme's name."""
+
+
+def design(name: str) -> Design:
+    """The design of that name, or the default sizes of the scheme of that name. Raises NotFound."""
+    if name in DESIGNS:
+        return DESIGNS[name]
+    if name in SCHEMES:
+        return Design(name)
+    raise NotFound(f"design: '{name}' is unknown; designs are {', '.join(DESIGNS)}; schemes are {', '.join(SCHEMES)}")

@@ -1,0 +1,112 @@
+"""From a design to a checkpoint: train (or go on training), evaluate, write the card."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared.channels.scenario import Scenario
+from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
+from shared.errors import Conflict, InvalidInput
+from shared.schemes import Scheme, scheme_class
+from training.evaluation import evaluate
+from training.recipes import Design
+from training.trainer import Progress, Recipe, Trainer
+
+PROBE_UES = 16
+"""UEs of the probe that is decoded again whenever the checkpoint is loaded into a gNB."""
+
+
+def build(design: Design, seed: int, pilots_from: Checkpoint | None = None) -> Scheme:
+    """A scheme with the initial weights that `seed` gives, and the downlink pilots of another one if asked."""
+    torch.manual_seed(seed)
+    scheme = scheme_class(design.scheme)(Scenario.parse(design.scenario), design.config)
+    if pilots_from is not None:
+        with torch.no_grad():
+            scheme.encoder.pilots.parts.copy_(pilots_from.scheme.encoder.pilots.parts)
+    return scheme
+
+
+def train(
+    name: str,
+    version: int,
+    design: Design,
+    recipe: Recipe,
+    *,
+    store: CheckpointStore,
+    state: Path,
+    device: str = "cpu",
+    freeze_encoder_from: Checkpoint | None = None,
+    pilots_from: Checkpoint | None = None,
+    save_every: int = 500,
+    report_every: int = 50,
+    evaluation_ues: int = 5000,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Checkpoint:
+    """Train a design and write it as `name`/`version`.
+
+    Args:
+        state: resumable state of the training; if the file exists, training goes on from it.
+        freeze_encoder_from: train a decoder for the encoder of this checkpoint, which stays as it is.
+        pilots_from: copy the downlink pilots of this checkpoint (for references).
+
+    Raises:
+        Conflict: the version exists. InvalidInput: design and frozen encoder do not fit, or settings changed in resume.
+    """
+    if (store.root / name / str(version) / "card.json").exists():
+        raise Conflict(f"checkpoint: {name}/{version} exists already; choose another --version")
+    scheme = build(design, recipe.seed, pilots_from)
+    if freeze_encoder_from is not None:
+        try:
+            scheme.encoder.load_state_dict(freeze_encoder_from.scheme.encoder.state_dict())
+        except RuntimeError as error:
+            raise InvalidInput(f"freeze_encoder_from: encoder of {freeze_encoder_from.name} does not fit: {error}") from None
+    training: dict[str, Any] = {"trained": False}
+    if scheme.trainable and recipe.steps > 0:
+        trainer = Trainer(scheme, scheme.scenario, recipe, device=device, freeze_encoder=freeze_encoder_from is not None)
+        if state.exists():
+            trainer.load(state)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            while trainer.step < recipe.steps:
+                target = (trainer.step // save_every + 1) * save_every
+                trainer.run(target, report_every=report_every, on_progress=on_progress)
+                trainer.save(state)
+        except KeyboardInterrupt:
+            trainer.save(state)
+            raise
+        training = _budget(trainer, freeze_encoder_from)
+    scheme = scheme.cpu().eval()
+    checkpoint = store.save(name, version, scheme, {"training": training, "parameters": parameter_counts(scheme)})
+    return measure(checkpoint, store, evaluation_ues)
+
+
+def measure(checkpoint: Checkpoint, store: CheckpointStore, ues: int) -> Checkpoint:
+    """Evaluate a checkpoint as stored, and write its reference figures and its probe to its card."""
+    scheme, scenario = checkpoint.scheme, checkpoint.scenario
+    reference = evaluate(scheme, scenario, ues=ues)
+    probe = evaluate(scheme, scenario, ues=PROBE_UES)["ratio_of_sums_db"]
+    figures = {"evaluation": reference, "probe": {"ues": PROBE_UES, "ratio_of_sums_db": probe}}
+    return store.annotate(checkpoint, figures)
+
+
+def _budget(trainer: Trainer, frozen: Checkpoint | None) -> dict[str, Any]:
+    """The card's account of a training: recipe, budget, machine and learning curve (at most 100 points)."""
+    stride = -(-len(trainer.history) // 100)
+    curve = trainer.history[stride - 1 :: stride]
+    machine = torch.cuda.get_device_name() if trainer.device.type == "cuda" else f"{platform.machine()} CPU, 1 thread"
+    return {
+        "trained": True,
+        "recipe": dataclasses.asdict(trainer.recipe),
+        "frames_seen": trainer.step * trainer.recipe.batch,
+        "seconds": round(trainer.seconds),
+        "machine": machine,
+        "torch": torch.__version__,
+        "frozen_encoder_from": f"{frozen.name}/{frozen.version}" if frozen is not None else None,
+        "curve": [{k: round(v, 4) for k, v in point.items() if k in ("step", "ratio_of_sums_db")} for point in curve],
+    }
