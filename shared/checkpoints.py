@@ -125,6 +125,13 @@ class CheckpointStore:
             )
         return Checkpoint(name, version, scheme, card)
 
+    def load_named(self, text: str) -> Checkpoint:
+        """`load` of `NAME` or `NAME/VERSION`."""
+        name, _, version = text.partition("/")
+        if version and not _VERSION.fullmatch(version):
+            raise InvalidInput(f"version: '{version}' of '{text}' is not a positive number")
+        return self.load(name, int(version) if version else None)
+
     def save(self, name: str, version: int, scheme: Scheme, card: dict[str, Any], *, half: bool = True) -> Checkpoint:
         """Write a version, and load it back. Weights are stored as fp16 with `half`, else fp32.
 

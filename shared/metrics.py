@@ -109,7 +109,7 @@ def averages(sums: Sums, spread: Sums) -> dict[str, Any]:
         names = ("nmse", "ratio_of_sums")
         nothing = {key: None for name in names for key in (f"{name}_db", f"{name}_se_db")}
         return {"reports": 0, **nothing, "mean_of_db": None, "mean_of_db_se": None, "sgcs": None, "sgcs_se": None}
-    mean = dict(zip(COLUMNS, sums / count, strict=True))
+    mean = dict(zip(COLUMNS, (sums / count).tolist(), strict=True))
     of_sums = mean["error"] / mean["power"]
     return {
         "reports": int(count),
@@ -134,7 +134,7 @@ def _db_error(error: float | None, mean: float) -> float | None:
 
 def _mean_error(spread: Sums, name: str) -> float | None:
     """Standard error of the mean of a column."""
-    n, total, squares = spread[0], spread[_INDEX[name]], spread[_INDEX[f"{name}_sq"]]
+    n, total, squares = (float(spread[_INDEX[column]]) for column in ("count", name, f"{name}_sq"))
     if n < 2:
         return None
     return math.sqrt(max(0.0, squares - total**2 / n) / (n - 1) / n)
@@ -142,9 +142,9 @@ def _mean_error(spread: Sums, name: str) -> float | None:
 
 def _quotient_error(spread: Sums, quotient: float) -> float | None:
     """Standard error of sum(error) / sum(power)."""
-    n = spread[0]
+    n = float(spread[0])
     if n < 2:
         return None
-    e, p, ee, pp, ep = (spread[_INDEX[c]] for c in ("error", "power", "error_sq", "power_sq", "error_power"))
+    e, p, ee, pp, ep = (float(spread[_INDEX[c]]) for c in ("error", "power", "error_sq", "power_sq", "error_power"))
     residual = ee - 2 * quotient * ep + quotient**2 * pp - (e - quotient * p) ** 2 / n
     return math.sqrt(max(0.0, residual) / (n - 1) / n) / (p / n)

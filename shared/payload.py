@@ -51,25 +51,27 @@ class PayloadLayout:
         """One line that says everything: `name:count x bits` per field; part of the encoder id."""
         return " ".join(f"{field.name}:{field.count}x{field.bits}" for field in self.fields)
 
-    def pack(self, fields: Fields) -> bytes:
-        """Pack N reports.
+    def pack(self, fields: Fields, reports: int) -> bytes:
+        """Pack `reports` reports. Raises as `bits_of`."""
+        return np.packbits(self.bits_of(fields, reports)).tobytes()
+
+    def bits_of(self, fields: Fields, reports: int) -> NDArray[np.uint8]:
+        """The bits of each report, [reports, bits], zeros and ones.
 
         Raises:
             InvalidInput: a field is missing, has the wrong shape, or holds a value that does not fit its bits.
         """
         if set(fields) != {field.name for field in self.fields}:
-            raise InvalidInput(f"payload: fields {sorted(fields)}; the layout wants {self.describe()}")
-        columns = []
+            raise InvalidInput(f"payload: fields {sorted(fields)}; the layout wants '{self.describe()}'")
+        columns = [np.zeros((reports, 0), np.uint8)]
         for field in self.fields:
             values = np.asarray(fields[field.name])
-            if values.ndim != 2 or values.shape[1] != field.count:
-                raise InvalidInput(f"payload {field.name}: shape {values.shape}; wanted [N, {field.count}]")
+            if values.shape != (reports, field.count):
+                raise InvalidInput(f"payload {field.name}: shape {values.shape}; wanted {(reports, field.count)}")
             if values.size and not (0 <= values.min() and values.max() < 1 << field.bits):
                 raise InvalidInput(f"payload {field.name}: values outside [0, 2^{field.bits})")
             columns.append(_to_bits(values, field.bits))
-        if len({len(column) for column in columns}) > 1:
-            raise InvalidInput(f"payload: fields of {[len(column) for column in columns]} reports; wanted equal numbers")
-        return np.packbits(np.concatenate(columns, axis=1)).tobytes() if columns else b""
+        return np.concatenate(columns, axis=1)
 
     def unpack(self, payload: bytes, reports: int) -> dict[str, NDArray[np.int64]]:
         """The fields of `reports` packed reports.
@@ -77,13 +79,7 @@ class PayloadLayout:
         Raises:
             InvalidInput: wrong length, or padding that is not zero.
         """
-        rows = self.unpack_bits(payload, reports)
-        fields, start = {}, 0
-        for field in self.fields:
-            bits = rows[:, start : start + field.total_bits]
-            fields[field.name] = _from_bits(bits.reshape(reports, field.count, field.bits))
-            start += field.total_bits
-        return fields
+        return self.fields_of(self.unpack_bits(payload, reports))
 
     def unpack_bits(self, payload: bytes, reports: int) -> NDArray[np.uint8]:
         """The bits of each report, [reports, bits], zeros and ones. Raises as `unpack`."""
@@ -97,6 +93,15 @@ class PayloadLayout:
         if bits[used:].any():
             raise InvalidInput(f"payload: the last {len(bits) - used} bits are padding and must be 0")
         return bits[:used].reshape(reports, self.bits)
+
+    def fields_of(self, bits: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
+        """The fields of reports given as bits [N, bits], as `unpack_bits` returns them."""
+        fields, start = {}, 0
+        for field in self.fields:
+            part = bits[:, start : start + field.total_bits]
+            fields[field.name] = _from_bits(part.reshape(len(bits), field.count, field.bits))
+            start += field.total_bits
+        return fields
 
 
 def _to_bits(values: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:

@@ -44,8 +44,8 @@ def main() -> None:
         store=store,
         state=options.state or Path(f"runs/training/{options.name}-{options.version}.safetensors"),
         device=options.device,
-        freeze_encoder_from=store.load(options.freeze_encoder_from) if options.freeze_encoder_from else None,
-        pilots_from=store.load(options.pilots_from) if options.pilots_from else None,
+        freeze_encoder_from=store.load_named(options.freeze_encoder_from) if options.freeze_encoder_from else None,
+        pilots_from=store.load_named(options.pilots_from) if options.pilots_from else None,
         on_progress=show,
     )
     print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['evaluation']['by_slot'][-1]}")

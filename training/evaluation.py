@@ -60,7 +60,7 @@ def evaluate_samples(scheme: Scheme, scenario: Scenario, samples: Samples, delay
     """Outcomes [N, T] of the given frames."""
     fields = encode_frames(scheme, scenario, samples)
     layout, reports = scheme.layout, len(samples) * scenario.slots
-    payload = layout.pack({name: values.reshape(reports, -1) for name, values in fields.items()})
+    payload = layout.pack({name: values.reshape(reports, -1) for name, values in fields.items()}, reports)
     received = {
         name: values.reshape(len(samples), scenario.slots, -1)
         for name, values in layout.unpack(payload, reports).items()

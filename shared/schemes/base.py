@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
@@ -140,6 +143,9 @@ class Scheme(nn.Module):
             InvalidInput: the scheme has nothing to train.
         """
         raise InvalidInput(f"scheme: '{self.name}' has nothing to train")
+
+    def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
+        """Raises InvalidInput for payload values that fit their bits but mean nothing. By default all mean something."""
 
     @torch.no_grad()
     def normalise(self) -> None:

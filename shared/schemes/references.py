@@ -7,9 +7,12 @@ all slots of the frame so far. `uplink_only` gets no feedback: it moves the upli
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.channels import multipath
@@ -62,9 +65,7 @@ class LmmseDecoder(Decoder):
         return {"received": torch.zeros(count, length), "slots": torch.zeros(count, 1)}
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
-        newest = _to_float(fields["samples"])
-        if not newest.isfinite().all():
-            raise InvalidInput("payload samples: NaN or infinite; wanted finite float32 values")
+        newest = fields["samples"].to(torch.int32).view(torch.float32)
         received = torch.cat([newest, state["received"][:, : -newest.shape[1]]], dim=1)
         slots = state["slots"] + 1
         return self._estimate(received, slots, side), {"received": received, "slots": slots}
@@ -102,6 +103,10 @@ class FloatFeedbackScheme(Scheme):
     @property
     def layout(self) -> PayloadLayout:
         return PayloadLayout((Field("samples", 2 * self.config.downlink_pilots, 32),))
+
+    def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
+        if not np.isfinite(fields["samples"].astype(np.uint32).view(np.float32)).all():
+            raise InvalidInput("payload samples: NaN or infinite; wanted finite float32 values")
 
 
 class GenieLmmse(FloatFeedbackScheme):
@@ -219,8 +224,3 @@ def _least_squares(vectors: Tensor, received: Tensor) -> Tensor:
     """Amplitudes [..., P] of the paths [..., M, P] in `received` [..., M]; the ridge keeps equal angles harmless."""
     gram = vectors.mH @ vectors + torch.eye(vectors.shape[-1], device=vectors.device)
     return torch.linalg.solve(gram, vectors.mH @ received[..., None])[..., 0]
-
-
-def _to_float(words: Tensor) -> Tensor:
-    """32-bit patterns (int64) to the float32 values that they stand for."""
-    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32).view(torch.float32)

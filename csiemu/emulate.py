@@ -1,0 +1,400 @@
+"""`csiemu emulate`: one gNB process, one UE process per scheme, a live table, and every promise checked at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import math
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from csiemu.verify import misdecoded
+from gnb_server.store import Store
+from shared.checkpoints import CheckpointStore
+from shared.errors import InvalidInput, NotReady
+from shared.settings import options
+from training.recipes import DESIGNS
+
+START_S = 120.0
+"""How long the gNB may take to answer."""
+
+POLL_S = 1.0
+
+
+class Settings(BaseSettings):
+    """Run a gNB process and UE processes on loopback, and check that what was sent was decoded, stored and right."""
+
+    model_config = options("CSIEMU_EMULATE_")
+
+    ues: int = Field(32, ge=1, le=65536)
+    """UEs of each scheme."""
+
+    schemes: str | None = None
+    """Checkpoint names, comma-separated; default: the trained ones that bear their scheme's name."""
+
+    duration: float | None = Field(None, gt=0)
+    """Seconds to send for; default 30 if --slots is not given."""
+
+    slots: int | None = Field(None, ge=1)
+    """Reports per UE."""
+
+    rate: float | Literal["max"] = 20.0
+    """Reports per second and UE, or max."""
+
+    seed: int = Field(0, ge=0, lt=2**64)
+    """Seed of the world: same seed and slots, same figures."""
+
+    scenario: str | None = None
+    """preset[:field=value,...] for all schemes; default: what each checkpoint was trained for."""
+
+    delay: int = Field(0, ge=0, le=1024)
+    """Slots between a report and the channel that its estimate is compared with."""
+
+    json_file: Path | None = Field(None, alias="json")
+    """File for the results, JSON."""
+
+    config: Path | None = None
+    """YAML file with these settings; the command line goes before it."""
+
+    checkpoints: Path = Path("checkpoints")
+    """Folder of checkpoints."""
+
+    out: Path | None = None
+    """Folder for store, logs and records; default runs/emulate-TIME."""
+
+    rest_port: int = Field(8000, ge=0, le=65535)
+    """Port of REST; a free one if it is taken, or if 0."""
+
+    check_every: int = Field(10, ge=1)
+    """Every how many frames payloads are recorded and decoded again offline at the end."""
+
+    fault: Literal["none", "lose", "misdecode", "slow"] = "none"
+    """Fault injection in the gNB: shows that lost and misdecoded can be other than 0."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **others: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before YAML: `run` passes the YAML file's content as initial values."""
+        return (others["env_settings"], init_settings)
+
+
+@dataclass
+class _Ues:
+    """A UE process of one scheme."""
+
+    scheme: str
+    process: subprocess.Popen[bytes]
+    summary: Path
+    record: Path
+
+
+def run(settings: Settings) -> int:
+    """Emulate; 0 if nothing was lost or decoded wrongly and every process ended well, else 1."""
+    settings = _with_config(settings)
+    torch.set_num_threads(1)
+    store = CheckpointStore(settings.checkpoints)
+    names = _schemes(settings, store)
+    out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    with contextlib.ExitStack() as stack:
+        gnb, addresses = _start_gnb(settings, out)
+        stack.callback(_end, gnb)
+        rest = f"http://{addresses['rest']}"
+        console.print(f"gNB at {addresses['grpc']} (gRPC), {rest}/v1/nmse and {rest}/docs (REST); files in {out}")
+        fleets: list[_Ues] = []
+        for index, name in enumerate(names):
+            fleets.append(_start_ues(settings, out, name, index * settings.ues, addresses["grpc"]))
+            stack.callback(_end, fleets[-1].process)
+        _watch(settings, fleets, gnb, rest, console)
+        final = _get(f"{rest}/v1/nmse")
+    results = _results(settings, store, out, fleets, final)
+    _show(results, console)
+    if settings.json_file:
+        settings.json_file.parent.mkdir(parents=True, exist_ok=True)
+        settings.json_file.write_text(json.dumps(results, indent=1) + "\n")
+    return 0 if results["lost"] == results["misdecoded"] == 0 and not results["failed"] else 1
+
+
+def _with_config(settings: Settings) -> Settings:
+    if settings.config is None:
+        return settings
+    try:
+        content = yaml.safe_load(settings.config.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise InvalidInput(f"config: {settings.config} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise InvalidInput(f"config: {settings.config} is not a mapping of settings")
+    names = {str(key).replace("-", "_"): value for key, value in content.items()}
+    given = settings.model_dump(include=settings.model_fields_set, by_alias=True)
+    if isinstance(names.get("schemes"), list):
+        names["schemes"] = ",".join(names["schemes"])
+    return Settings(**{**names, **given})
+
+
+def _schemes(settings: Settings, store: CheckpointStore) -> list[str]:
+    if settings.schemes is None:
+        names = [n for n, d in DESIGNS.items() if n == d.scheme and n in store.names()]
+        names = [n for n in names if store.card(n, store.versions(n)[0]).get("training", {}).get("trained")]
+    else:
+        names = [name.strip() for name in settings.schemes.split(",") if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise InvalidInput(f"schemes: '{settings.schemes}'; wanted different names out of {', '.join(store.names())}")
+    for name in names:
+        store.versions(name)
+    return names
+
+
+def _start_gnb(settings: Settings, out: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
+    ready = out / "gnb.json"
+    ready.unlink(missing_ok=True)
+    arguments = {
+        "grpc-port": 0,
+        "rest-port": _free(settings.rest_port),
+        "checkpoints": settings.checkpoints,
+        "store": _store_url(out),
+        "ready-file": ready,
+        "record": out / "recorded",
+        "record-every": settings.check_every,
+        "fault": settings.fault,
+    }
+    process = _spawn("gnb", arguments, out / "gnb.log")
+    deadline = time.monotonic() + START_S
+    while not ready.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            _end(process)
+            raise NotReady(f"gnb: did not start; {out / 'gnb.log'} ends:\n{_tail(out / 'gnb.log')}")
+        time.sleep(0.05)
+    return process, json.loads(ready.read_text())
+
+
+def _start_ues(settings: Settings, out: Path, name: str, base: int, gnb: str) -> _Ues:
+    summary, record = out / f"ue-{name}.json", out / f"ue-{name}.npz"
+    duration = settings.duration if settings.slots or settings.duration else 30.0
+    arguments = {
+        "gnb": gnb,
+        "scheme": name,
+        "checkpoints": settings.checkpoints,
+        "ues": settings.ues,
+        "ue-base": base,
+        "seed": settings.seed,
+        "rate": settings.rate,
+        "slots": settings.slots,
+        "duration": duration,
+        "scenario": settings.scenario,
+        "delay": settings.delay,
+        "summary": summary,
+        "record": record,
+        "record-every": settings.check_every,
+    }
+    return _Ues(name, _spawn("ue", arguments, out / f"ue-{name}.log"), summary, record)
+
+
+def _spawn(command: str, arguments: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
+    """A process of ours that ends with this one, its output in `log`."""
+    line = [sys.executable, "-m", "gnb_server" if command == "gnb" else "ue_client"]
+    line += [text for name, value in arguments.items() if value is not None for text in (f"--{name}", str(value))]
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            line,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us; we pass it on in order
+            preexec_fn=_die_with_parent,
+        )
+
+
+def _die_with_parent() -> None:
+    """Linux: SIGTERM when the parent is gone, so that a killed emulation leaves nothing behind."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _end(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _watch(
+    settings: Settings, fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console: Console
+) -> None:
+    """Show live figures until every UE process has ended; Ctrl-C asks them to finish."""
+    stopping = False
+    with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else contextlib.nullcontext() as live:
+        said = 0.0
+        while any(fleet.process.poll() is None for fleet in fleets):
+            try:
+                if gnb.poll() is not None:
+                    console.print(f"the gNB ended with status {gnb.returncode}")
+                    for fleet in fleets:
+                        _end(fleet.process)
+                    raise NotReady("gnb: ended while UEs were sending; see gnb.log")
+                with contextlib.suppress(OSError):
+                    table = _live_table(_get(f"{rest}/v1/nmse?window=5"), _get(f"{rest}/v1/nmse"))
+                    if live is not None:
+                        live.update(table, refresh=True)
+                    elif time.monotonic() - said > 10 * POLL_S:
+                        console.print(table)
+                        said = time.monotonic()
+                time.sleep(POLL_S)
+            except KeyboardInterrupt:
+                if stopping:
+                    raise
+                stopping = True
+                console.print("stopping: UEs finish what they sent (again to abort)")
+                for fleet in fleets:
+                    if fleet.process.poll() is None:
+                        fleet.process.terminate()
+
+
+def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
+    table = Table("scheme", "UEs", "reports/s", "bits", "NMSE now [dB]", "NMSE total [dB]", "SGCS", "latency p50/p99 [ms]")
+    now = {row["scheme"]: row for row in recent["schemes"]}
+    for row in total["schemes"]:
+        latest = now.get(row["scheme"], row)
+        latency = latest["latency_ms"]
+        table.add_row(
+            row["scheme"],
+            f"{row['ues_attached']}/{row['ues']}",
+            f"{latest['reports_per_s']:.0f}",
+            str(row["feedback_bits"]),
+            _number(latest["nmse_db"]),
+            _number(row["nmse_db"]),
+            _number(row["sgcs"], 3),
+            f"{_number(latency['p50'], 1)} / {_number(latency['p99'], 1)}",
+        )
+    return table
+
+
+def _results(
+    settings: Settings, store: CheckpointStore, out: Path, fleets: list[_Ues], final: dict[str, Any]
+) -> dict[str, Any]:
+    """All figures, and the checks: lost from the store itself, misdecoded by decoding again."""
+    rows = {row["scheme"]: row for row in final["schemes"]}
+    counted = _counted(out)
+    schemes: dict[str, Any] = {}
+    failed = []
+    wrong = compared = 0
+    for fleet in fleets:
+        if fleet.process.returncode or not fleet.summary.exists():
+            failed.append(f"UEs of {fleet.scheme} ended with {fleet.process.returncode}: {_tail(out / f'ue-{fleet.scheme}.log')}")
+            if not fleet.summary.exists():
+                continue
+        sent = json.loads(fleet.summary.read_text())
+        recorded = sorted((out / "recorded").glob(f"{fleet.scheme}-*.npz"))
+        bad, checked = misdecoded(store, fleet.record, [p for p in recorded if p.name.rsplit("-", 2)[0] == fleet.scheme])
+        wrong, compared = wrong + bad, compared + checked
+        schemes[fleet.scheme] = {
+            "reports_sent": sent["sent"],
+            "reports_decoded": counted.get(fleet.scheme, 0),
+            "reports_resent": sent["resent"],
+            "round_trip_ms": sent["round_trip_ms"],
+            "misdecoded": bad,
+            "checked": checked,
+            **rows.get(fleet.scheme, {}),
+        }
+    return {
+        "settings": settings.model_dump(mode="json", exclude={"config", "json_file", "out"}),
+        "schemes": schemes,
+        "lost": sum(row["reports_sent"] - row["reports_decoded"] for row in schemes.values()),
+        "misdecoded": wrong,
+        "checked": compared,
+        "failed": failed,
+        "files": str(out),
+    }
+
+
+def _counted(out: Path) -> dict[str, int]:
+    """Reports counted in the store, by scheme, read from its file after the gNB has ended."""
+    store = Store(_store_url(out), "default", 1)
+    try:
+        schemes = {lease.token: lease.scheme for lease, _ in store.leases()}
+        counts: dict[str, int] = {}
+        for token, count in store.counted().items():
+            counts[schemes[token]] = counts.get(schemes[token], 0) + count
+        return counts
+    finally:
+        store.close()
+
+
+def _show(results: dict[str, Any], console: Console) -> None:
+    table = Table("scheme", "sent", "decoded", "bits", "wire bytes", "NMSE [dB]", "t=T ratio of sums [dB]", "SGCS", "RTT p50 [ms]")
+    for name, row in results["schemes"].items():
+        last = row["by_slot"][-1] if row.get("by_slot") else None
+        table.add_row(
+            name,
+            str(row["reports_sent"]),
+            str(row["reports_decoded"]),
+            str(row.get("feedback_bits", "-")),
+            _number(row.get("wire_bytes"), 1),
+            f"{_number(row.get('nmse_db'))} ± {_number(row.get('nmse_se_db'))}",
+            f"{_number(last['ratio_of_sums_db'])} ± {_number(last['ratio_of_sums_se_db'])}" if last else "-",
+            _number(row.get("sgcs"), 3),
+            _number(row["round_trip_ms"].get("p50"), 1),
+        )
+    console.print(table)
+    console.print(
+        "NMSE: mean of ratios over all slots and UEs, spatial domain, feedback delay"
+        f" {results['settings']['delay']}; bits and wire bytes per report"
+    )
+    console.print(
+        f"lost {results['lost']}, misdecoded {results['misdecoded']} of {results['checked']} reports decoded again offline"
+    )
+    for text in results["failed"]:
+        console.print(text, style="red")
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _store_url(out: Path) -> str:
+    return f"sqlite:///{out / 'gnb.sqlite'}"
+
+
+def _free(port: int) -> int:
+    """The port if it can be had, else 0."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+    return port
+
+
+def _get(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return dict(json.load(answer))
+
+
+def _tail(path: Path, lines: int = 5) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
+
+
+__all__ = ["Settings", "run"]

@@ -1,0 +1,96 @@
+"""`csiemu evaluate`: a checkpoint's figures measured again, beside its card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from pydantic_settings import BaseSettings, CliPositionalArg
+from rich.console import Console
+from rich.table import Table
+
+from shared.channels.scenario import Scenario
+from shared.channels.streams import Split
+from shared.checkpoints import CheckpointStore
+from shared.settings import options
+from training.evaluation import evaluate
+
+
+class Settings(BaseSettings):
+    """Encode, pack, unpack and decode a fixed evaluation set, and compare with the card."""
+
+    model_config = options("CSIEMU_EVALUATE_")
+
+    name: CliPositionalArg[str]
+    """Checkpoint name."""
+
+    version: int | None = Field(None, ge=1)
+    """Version; default the first."""
+
+    checkpoints: Path = Path("checkpoints")
+    """Folder of checkpoints."""
+
+    scenario: str | None = None
+    """Another scenario than the card's, preset[:field=value,...]."""
+
+    seed: int = Field(0, ge=0, lt=2**64)
+    """Seed of the world; the card's figures are of seed 0."""
+
+    split: str = Field("test", pattern="^(train|validation|test|emulate)$")
+    """Population: train, validation, test or emulate."""
+
+    ues: int = Field(5000, ge=1, le=10_000_000)
+    """UEs; the card's figures are of 5000."""
+
+    frames: int = Field(1, ge=1, le=1_000_000)
+    """Frames of each UE."""
+
+    delay: int = Field(0, ge=0, le=1024)
+    """Slots between a report and the channel that its estimate is compared with."""
+
+    json_file: Path | None = Field(None, alias="json")
+    """File for the result, JSON."""
+
+
+COLUMNS = (
+    ("NMSE (mean of ratios)", "nmse_db", "nmse_se_db"),
+    ("ratio of sums", "ratio_of_sums_db", "ratio_of_sums_se_db"),
+    ("mean of dB", "mean_of_db", "mean_of_db_se"),
+    ("SGCS", "sgcs", "sgcs_se"),
+)
+"""Shown averages: title, value, standard error."""
+
+
+def run(settings: Settings) -> None:
+    """Measure and show."""
+    torch.set_num_threads(1)
+    checkpoint = CheckpointStore(settings.checkpoints).load(settings.name, settings.version)
+    result = evaluate(
+        checkpoint.scheme,
+        Scenario.parse(settings.scenario) if settings.scenario else checkpoint.scenario,
+        seed=settings.seed,
+        split=Split[settings.split.upper()],
+        ues=settings.ues,
+        frames=settings.frames,
+        delay=settings.delay,
+    )
+    card = checkpoint.card.get("evaluation", {})
+    console = Console()
+    console.print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['feedback_bits']} bits a report")
+    console.print({"measured": result["settings"], "card": card.get("settings")})
+    table = Table("slot", *(f"{title} [dB]" if title != "SGCS" else title for title, _, _ in COLUMNS), "reports")
+    for label, row in (("card, all", card), ("all", result), *((str(r["slot"]), r) for r in result["by_slot"])):
+        if row:
+            table.add_row(label, *(_with_error(row, value, error) for _, value, error in COLUMNS), str(row["reports"]))
+    console.print(table)
+    if settings.json_file:
+        settings.json_file.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _with_error(row: dict[str, Any], value: str, error: str) -> str:
+    if row[value] is None:
+        return "-"
+    return f"{row[value]:.3f}" + (f" ± {row[error]:.3f}" if row[error] is not None else "")

@@ -1,0 +1,149 @@
+"""`csiemu train`: the command-line face of `training.run`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from pydantic_settings import BaseSettings, CliPositionalArg
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from shared.checkpoints import CheckpointStore
+from shared.schemes import SchemeConfig
+from shared.settings import options
+from training import recipes, trainer
+from training.run import train
+
+
+class Settings(BaseSettings):
+    """Train a design (or scheme) and write a checkpoint. Ctrl-C keeps the state; the same command goes on from it."""
+
+    model_config = options("CSIEMU_TRAIN_")
+
+    name: CliPositionalArg[str]
+    """A design (hyperrnn, hyperrnn-beams, rnn, dldnn, hyperdnn, hyperrnn-projected, dldnn-projected, genie_lmmse,
+    angle_lmmse, uplink_only); with --as another name for the checkpoint."""
+
+    save_as: str | None = Field(None, alias="as")
+    """Checkpoint name; default the design's."""
+
+    version: int = Field(1, ge=1)
+    """Version to write."""
+
+    checkpoints: Path = Path("checkpoints")
+    """Folder of checkpoints."""
+
+    state: Path | None = None
+    """Resumable state; default runs/training/NAME-VERSION.safetensors."""
+
+    device: str = "cpu"
+    """cpu or cuda."""
+
+    freeze_encoder_from: str | None = None
+    """NAME[/VERSION] of a checkpoint whose encoder stays as it is: a better decoder for UEs in the field."""
+
+    pilots_from: str | None = None
+    """NAME[/VERSION] of a checkpoint whose downlink pilots a reference takes over."""
+
+    scenario: str | None = None
+    """preset[:field=value,...] instead of the design's; has M, P and T."""
+
+    feedback_bits: int | None = None
+    """B instead of the design's."""
+
+    downlink_pilots: int | None = None
+    """L_dl instead of the design's."""
+
+    uplink_pilots: int | None = None
+    """L_ul instead of the design's."""
+
+    uplink_reading: str | None = None
+    """array, projected or none instead of the design's."""
+
+    beam_power: bool | None = None
+    """Beam-power input of the hypernetwork instead of the design's."""
+
+    steps: int = 20_000
+    """Optimiser steps."""
+
+    batch: int = 512
+    """Frames a step."""
+
+    rate: float = 1e-3
+    """Learning rate at its highest."""
+
+    final_rate: float = 1e-5
+    """Learning rate at the end."""
+
+    warmup: int = 200
+    """Steps of linear rise."""
+
+    slope: float = 1.0
+    """Slope of the quantiser's gradient at the start."""
+
+    final_slope: float = 10.0
+    """Slope at the end."""
+
+    precision: str = "fp32"
+    """Of matrix products: fp32 or bf16."""
+
+    seed: int = 1
+    """Of the world and of the initial weights."""
+
+    save_every: int = Field(500, ge=1)
+    """Steps between saves of the state."""
+
+    evaluation_ues: int = Field(5000, ge=16)
+    """UEs of the card's reference figures."""
+
+
+def run(settings: Settings) -> None:
+    """Train with a progress bar, write the checkpoint, say what it reaches."""
+    torch.set_num_threads(1)
+    store = CheckpointStore(settings.checkpoints)
+    name = settings.save_as or settings.name
+    design = recipes.design(settings.name)
+    changes = {f.name: getattr(settings, f.name) for f in dataclasses.fields(SchemeConfig)}
+    config = dataclasses.replace(design.config, **{k: v for k, v in changes.items() if v is not None})
+    design = dataclasses.replace(design, config=config, scenario=settings.scenario or design.scenario)
+    recipe = trainer.Recipe(**{f.name: getattr(settings, f.name) for f in dataclasses.fields(trainer.Recipe)})
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}  NMSE (ratio of sums) {task.fields[nmse]:.2f} dB"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=recipe.steps, loss=float("nan"), nmse=float("nan"))
+
+        def show(progress: trainer.Progress) -> None:
+            bar.update(task, completed=progress.step, loss=progress.loss, nmse=progress.ratio_of_sums_db)
+            if bar.disable and progress.step % 500 == 0:
+                console.print(f"{name} step {progress.step}/{recipe.steps} {progress.ratio_of_sums_db:.3f} dB")
+
+        checkpoint = train(
+            name,
+            settings.version,
+            design,
+            recipe,
+            store=store,
+            state=settings.state or Path(f"runs/training/{name}-{settings.version}.safetensors"),
+            device=settings.device,
+            freeze_encoder_from=store.load_named(settings.freeze_encoder_from) if settings.freeze_encoder_from else None,
+            pilots_from=store.load_named(settings.pilots_from) if settings.pilots_from else None,
+            save_every=settings.save_every,
+            evaluation_ues=settings.evaluation_ues,
+            on_progress=show,
+        )
+    figures = checkpoint.card["evaluation"]
+    last = figures["by_slot"][-1]
+    console.print(
+        f"{name}/{settings.version}: all slots {figures['nmse_db']:.2f} dB ({figures['ratio_of_sums_db']:.2f} ratio of"
+        f" sums), slot {last['slot']} {last['nmse_db']:.2f} dB ({last['ratio_of_sums_db']:.2f} ratio of sums)"
+    )

@@ -1,0 +1,47 @@
+"""`csiemu ue`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import signal
+from typing import Any
+
+import numpy as np
+import torch
+
+from shared.checkpoints import CheckpointStore
+from ue_client.fleet import Counts, UeFleet
+from ue_client.settings import Settings
+
+__all__ = ["Settings", "run"]
+
+
+def run(settings: Settings) -> None:
+    """Send until the slots or the duration are over, or SIGINT or SIGTERM; write summary and record."""
+    torch.set_num_threads(1)
+    checkpoint = CheckpointStore(settings.checkpoints).load(settings.scheme, settings.version)
+    asyncio.run(_run(UeFleet(settings, checkpoint)))
+
+
+async def _run(fleet: UeFleet) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, fleet.stop)
+    settings = fleet.settings
+    try:
+        counts = await fleet.run()
+    finally:
+        if settings.record:
+            np.savez(settings.record, **{k: np.concatenate(v) for k, v in fleet.recorded.items() if v})
+        if settings.summary:
+            settings.summary.write_text(json.dumps(summary(fleet.counts)))
+    logging.info("%s", json.dumps(summary(counts)))
+
+
+def summary(counts: Counts) -> dict[str, Any]:
+    """Counts with the round trips as quantiles [ms]."""
+    fields = dataclasses.asdict(counts)
+    waits = 1e3 * np.array(fields.pop("waits"))
+    return {**fields, "round_trip_ms": {f"p{q}": float(np.percentile(waits, q)) for q in (50, 99) if len(waits)}}

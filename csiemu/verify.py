@@ -1,0 +1,79 @@
+"""Did the gNB decode what the UEs sent, with the version that it said? Payloads decoded again offline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gnb_server.decoding import decode_frames
+from shared.channels.scenario import Scenario
+from shared.channels.streams import Samples, Split
+from shared.checkpoints import CheckpointStore
+
+TOLERANCE = 1e-4
+"""Largest relative difference, ||a - b|| / ||b||, between the gNB's estimate and the one decoded again."""
+
+Columns = dict[str, NDArray[Any]]
+
+
+def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) -> tuple[int, int]:
+    """Compare a UE process's record with the gNB's.
+
+    Args:
+        sent_file: payloads that were sent, with the versions that their acks name (`csiemu ue --record`).
+        recorded: estimates of the same fleet (`csiemu gnb --record`).
+
+    Returns:
+        (reports that were decoded otherwise than their payload and version say, reports compared).
+    """
+    if not recorded or not sent_file.exists():
+        return 0, 0
+    parts = [_read(path) for path in recorded]
+    meta = json.loads(str(parts[0]["meta"]))
+    decoded = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "meta"}
+    sent = _read(sent_file)
+    scenario = Scenario.parse(meta["scenario"])
+    estimates = {key: row for row, key in enumerate(zip(decoded["ue"].tolist(), decoded["sequence"].tolist(), strict=True))}
+    wrong = compared = 0
+    for version in np.unique(sent["decoder_version"]).tolist():
+        scheme = store.load(meta["scheme"], version).scheme
+        keys, bits = _frames(sent, version, scenario.slots, scheme.layout.bits)
+        if not len(keys):
+            continue
+        fields = scheme.layout.fields_of(bits.reshape(-1, scheme.layout.bits))
+        shaped = {name: values.reshape(len(keys), scenario.slots, -1) for name, values in fields.items()}
+        ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys.T)
+        again = decode_frames(scheme, scenario, Samples(meta["seed"], Split.EMULATE, ue, frame), shaped).numpy()
+        for n, (ue_id, number) in enumerate(keys.tolist()):
+            for t in range(scenario.slots):
+                row = estimates.get((ue_id, number * scenario.slots + t))
+                if row is None:
+                    continue
+                compared += 1
+                difference = np.linalg.norm(decoded["estimate"][row] - again[n, t])
+                wrong += not difference <= TOLERANCE * max(np.linalg.norm(again[n, t]), 1e-12)
+    return wrong, compared
+
+
+def _frames(sent: Columns, version: int, slots: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Complete frames of a version: [(ue, frame)] and payload bits [frames, slots, bits]."""
+    chosen = sent["decoder_version"] == version
+    ue, sequence, payload = (sent[name][chosen] for name in ("ue", "sequence", "payload"))
+    order = np.lexsort((sequence, ue))
+    ue, sequence, payload = ue[order], sequence[order], payload[order]
+    keys, first, counts = np.unique(
+        np.stack([ue, sequence // slots], axis=1), axis=0, return_index=True, return_counts=True
+    )
+    whole = counts == slots
+    index = first[whole][:, None] + np.arange(slots)
+    return keys[whole], payload[index].reshape(-1, slots, bits)
+
+
+def _read(path: Path) -> Columns:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

@@ -1,0 +1,93 @@
+"""The gNB process: one event loop for gRPC and REST, one serving thread, one store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from gnb_server.evaluator import Evaluator
+from gnb_server.faults import Faults
+from gnb_server.handlers import Handlers
+from gnb_server.monitor import Monitor
+from gnb_server.pipeline import Pipeline
+from gnb_server.recorder import Recorder
+from gnb_server.repository import Repository
+from gnb_server.rest.app import create_app
+from gnb_server.rpc import GrpcServer
+from gnb_server.settings import Settings
+from gnb_server.store import Store
+from shared.checkpoints import CheckpointStore
+
+
+@contextlib.contextmanager
+def service(settings: Settings) -> Iterator[Handlers]:
+    """The gNB without its protocols: handlers over a running pipeline, earlier fleets of the run restored."""
+    repository = Repository(CheckpointStore(settings.checkpoints))
+    store = Store(settings.store, settings.run, settings.reports_kept)
+    monitor, evaluator = Monitor(), Evaluator()
+    recorder = Recorder(settings.record, settings.record_every) if settings.record else None
+    pipeline = Pipeline(
+        repository,
+        store,
+        monitor,
+        evaluator,
+        recorder=recorder,
+        faults=Faults(settings.fault),
+        evaluate=settings.evaluate,
+    )
+    handlers = Handlers(repository, store, monitor, evaluator, pipeline)
+    pipeline.start()
+    try:
+        for problem in handlers.restore():
+            logging.error("not restored: %s", problem)
+        handlers.ready = True
+        yield handlers
+    finally:
+        handlers.ready = False
+        pipeline.close()
+        store.close()
+
+
+class _RestServer(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process has one for both servers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with service(settings) as handlers, socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.rest_port))
+        config = uvicorn.Config(
+            create_app(handlers, settings.window_s), log_level="warning", timeout_graceful_shutdown=1
+        )
+        rest = _RestServer(config)
+        grpc_server = GrpcServer(handlers, settings.host, settings.grpc_port)
+        await grpc_server.start()
+        rest_task = asyncio.create_task(rest.serve([listener]))
+        while not rest.started and not rest_task.done():
+            await asyncio.sleep(0.01)
+        addresses = {"grpc": f"{settings.host}:{grpc_server.port}", "rest": f"{settings.host}:{listener.getsockname()[1]}"}
+        logging.info("REST on http://%s", addresses["rest"])
+        if settings.ready_file:
+            partial = settings.ready_file.with_suffix(".partial")
+            partial.write_text(json.dumps(addresses))
+            partial.replace(settings.ready_file)
+        await asyncio.wait((asyncio.create_task(stop.wait()), rest_task), return_when=asyncio.FIRST_COMPLETED)
+        handlers.ready = False
+        await grpc_server.stop()
+        rest.should_exit = True
+        await rest_task

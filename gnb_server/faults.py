@@ -1,0 +1,39 @@
+"""Fault injection, off unless asked for: shows that the checks on lost and misdecoded reports can fail."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+EVERY = 7
+"""Every how many chunks something goes wrong."""
+
+
+class Faults:
+    """One kind of fault, at every EVERY-th chunk."""
+
+    def __init__(self, kind: Literal["none", "lose", "misdecode", "slow"]) -> None:
+        self.kind = kind
+        self._chunks = 0
+
+    def _strikes(self) -> bool:
+        self._chunks += 1
+        return self._chunks % EVERY == 0
+
+    def flip(self, bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """`misdecode`: the decoder gets other bits than the UE sent."""
+        if self.kind == "misdecode" and self._strikes():
+            return 1 - bits
+        return bits
+
+    def loses(self) -> bool:
+        """`lose`: a chunk is acked but its results are not counted."""
+        return self.kind == "lose" and self._strikes()
+
+    def delay(self) -> None:
+        """`slow`: every batch takes 50 ms longer."""
+        if self.kind == "slow":
+            time.sleep(0.05)

@@ -1,0 +1,164 @@
+"""Live figures: totals since the start of the run and a sliding window, per scheme and overall; per UE from the fleet."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnb_server.sessions import Fleet
+from shared.metrics import Sums, summarise
+
+LONGEST_WINDOW_S = 600.0
+BUCKET_S = 0.5
+"""The window moves in steps of this."""
+
+
+@dataclass
+class _Bucket:
+    """What a group added within BUCKET_S."""
+
+    started: float
+    sums: Sums
+    wire_bytes: float = 0.0
+    latencies: list[NDArray[np.float64]] = field(default_factory=list)
+
+
+@dataclass
+class Group:
+    """Fleets whose reports are averaged together: same scheme, scenario, seed and delay."""
+
+    fleets: list[Fleet] = field(default_factory=list)
+    buckets: deque[_Bucket] = field(default_factory=deque)
+    versions: dict[int, int] = field(default_factory=dict)
+
+
+class Monitor:
+    """All fleets of the run. The serving thread adds, any thread asks."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str, int, int], Group] = {}
+        self._lock = threading.Lock()
+
+    def watch(self, fleet: Fleet) -> None:
+        """Count a fleet, instead of an earlier object of the same token."""
+        with self._lock:
+            group = self._groups.setdefault(_key(fleet), Group())
+            group.fleets = [other for other in group.fleets if other.token != fleet.token] + [fleet]
+
+    def add(self, fleet: Fleet, sums: Sums, wire_bytes: float, latencies: NDArray[np.float64], version: int) -> None:
+        """Note what a chunk added: sums [T + 1, COLUMNS], its bytes and its reports' latencies [ms].
+
+        The fleet's own arrays hold the totals already.
+        """
+        now = time.monotonic()
+        with self._lock:
+            group = self._groups[_key(fleet)]
+            if not group.buckets or now - group.buckets[-1].started > BUCKET_S:
+                group.buckets.append(_Bucket(now, np.zeros_like(sums)))
+            bucket = group.buckets[-1]
+            bucket.sums += sums
+            bucket.wire_bytes += wire_bytes
+            bucket.latencies.append(latencies)
+            group.versions[version] = group.versions.get(version, 0) + len(latencies)
+            while group.buckets[0].started < now - LONGEST_WINDOW_S:
+                group.buckets.popleft()
+
+    def schemes(self, window_s: float | None, scheme: str | None = None) -> list[dict[str, Any]]:
+        """One row per group, over the last `window_s` seconds or (None) the whole run."""
+        with self._lock:
+            groups = [group for key, group in self._groups.items() if scheme in (None, key[0])]
+            return [self._row(group, window_s) for group in groups]
+
+    def overall(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Sums over the rows of `schemes`."""
+        reports = sum(row["reports"] for row in rows)
+        return {
+            "ues": sum(row["ues"] for row in rows),
+            "ues_attached": sum(row["ues_attached"] for row in rows),
+            "reports": reports,
+            "reports_per_s": sum(row["reports_per_s"] for row in rows),
+            "feedback_bits_total": sum(row["feedback_bits_total"] for row in rows),
+            "wire_bytes_total": sum(row["wire_bytes_total"] for row in rows),
+        }
+
+    def _row(self, group: Group, window_s: float | None) -> dict[str, Any]:
+        fleet = group.fleets[0]
+        now = time.monotonic()
+        recent = [b for b in group.buckets if window_s is None or b.started >= now - window_s]
+        if window_s is None:
+            sums = sum((fleet.sums.sum(axis=0) for fleet in group.fleets), np.zeros_like(fleet.sums[0]))
+            wire = sum(float(fleet.wire_bytes.sum()) for fleet in group.fleets)
+        else:
+            sums = sum((bucket.sums for bucket in recent), np.zeros_like(fleet.sums[0]))
+            wire = sum(bucket.wire_bytes for bucket in recent)
+        figures = summarise(sums[:-1], sums[-1])
+        reports = figures["reports"]
+        span = max(now - recent[0].started, BUCKET_S) if recent else 1.0
+        latencies = np.concatenate([x for b in recent for x in b.latencies]) if recent else np.zeros(0)
+        seen = sum(len(x) for b in recent for x in b.latencies)
+        return {
+            **describe(fleet),
+            "ues": sum(fleet.ue_count for fleet in group.fleets),
+            "ues_attached": sum(fleet.ue_count for fleet in group.fleets if fleet.status == "attached"),
+            **figures,
+            "reports_per_s": seen / span,
+            "feedback_bits": fleet.layout.bits,
+            "feedback_bits_total": fleet.layout.bits * reports,
+            "wire_bytes": wire / reports if reports else None,
+            "wire_bytes_total": wire,
+            "latency_ms": latency_figures(latencies),
+            "decoder_versions": {str(version): count for version, count in sorted(group.versions.items())},
+        }
+
+
+def describe(fleet: Fleet) -> dict[str, Any]:
+    """What every NMSE of a fleet must be shown with."""
+    return {
+        "scheme": fleet.lease.scheme,
+        "scenario": str(fleet.scenario),
+        "seed": fleet.seed,
+        "delay_slots": fleet.delay,
+        "average": "mean_of_ratios",
+        "domain": "spatial, one subcarrier",
+    }
+
+
+def ue_row(fleet: Fleet, ue: int) -> dict[str, Any]:
+    """Totals of one UE."""
+    index = ue - fleet.first_ue
+    figures = summarise(fleet.sums[index, :-1], fleet.sums[index, -1])
+    reports = figures["reports"]
+    return {
+        "ue": ue,
+        "status": fleet.status,
+        **describe(fleet),
+        "next_sequence": int(fleet.next_sequence[index]),
+        "decoder_version": int(fleet.version[index]),
+        **figures,
+        "feedback_bits": fleet.layout.bits,
+        "feedback_bits_total": fleet.layout.bits * reports,
+        "wire_bytes": float(fleet.wire_bytes[index]) / reports if reports else None,
+        "wire_bytes_total": float(fleet.wire_bytes[index]),
+    }
+
+
+def latency_figures(latencies: NDArray[np.float64]) -> dict[str, float | None]:
+    """Mean, median and 99th percentile [ms], from a chunk's arrival to its commit."""
+    if not len(latencies):
+        return {"mean": None, "p50": None, "p99": None}
+    return {
+        "mean": float(latencies.mean()),
+        "p50": float(np.percentile(latencies, 50)),
+        "p99": float(np.percentile(latencies, 99)),
+    }
+
+
+def _key(fleet: Fleet) -> tuple[str, str, int, int]:
+    return fleet.lease.scheme, str(fleet.scenario), fleet.seed, fleet.delay
+

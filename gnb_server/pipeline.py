@@ -1,0 +1,406 @@
+"""The serving thread: chunks in; decode in batches across UEs and fleets, evaluate, commit; acks out.
+
+Decoding runs beside the event loop in one thread (torch releases the interpreter lock in its kernels). The order
+within a batch: check and unpack every chunk, decode slot by slot with all chunks of a model version in one call, then
+compare with the truth, write one transaction, and only then answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnb_server.decoding import decode_slot, side_information
+from gnb_server.evaluator import Evaluator
+from gnb_server.faults import Faults
+from gnb_server.monitor import Monitor
+from gnb_server.recorder import Recorder
+from gnb_server.repository import Repository
+from gnb_server.sessions import Fleet
+from gnb_server.store import Store, Stored
+from shared.channels.streams import Samples, Split
+from shared.checkpoints import Checkpoint
+from shared.errors import Conflict, CsiError, InvalidInput, NotReady, SequenceGap
+from shared.metrics import Outcomes
+from shared.schemes import State
+
+MAX_CHUNK_REPORTS = 65_536
+MAX_BATCH_REPORTS = 4096
+"""Reports taken from the queue at once; bounds the time until a REST load or a new chunk gets its turn."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk as it came: coordinates as in `FeedbackRequest`, and its size on the wire [bytes]."""
+
+    encoder_id: str
+    first_ue: int
+    ue_count: int
+    first_slot: int
+    slot_count: int
+    payload: bytes
+    wire_bytes: int
+
+
+@dataclass(frozen=True)
+class Ack:
+    """A stored chunk: decoder version per UE [U], NMSE [slots, U] (NaN where a repeat's result is no longer at hand)."""
+
+    chunk: Chunk
+    versions: NDArray[np.int64]
+    nmse: NDArray[np.float64]
+
+
+@dataclass
+class _Job:
+    """A chunk in work. `rows` [U] are UE rows of the fleet; `fresh` [slots, U] marks reports not stored before."""
+
+    fleet: Fleet
+    chunk: Chunk
+    future: Future[Ack]
+    received: float
+    bits: NDArray[np.uint8] = field(init=False)
+    fields: dict[str, NDArray[np.int64]] = field(init=False)
+    rows: NDArray[np.int64] = field(init=False)
+    fresh: NDArray[np.bool_] = field(init=False)
+    estimates: Tensor = field(init=False)
+
+    @property
+    def frame(self) -> int:
+        return self.chunk.first_slot // self.fleet.scenario.slots
+
+    @property
+    def slots(self) -> list[int]:
+        """Slots of the frame, 0-based."""
+        first = self.chunk.first_slot % self.fleet.scenario.slots
+        return list(range(first, first + self.chunk.slot_count))
+
+
+class Pipeline:
+    """The serving thread and its queue."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        store: Store,
+        monitor: Monitor,
+        evaluator: Evaluator,
+        *,
+        recorder: Recorder | None = None,
+        faults: Faults | None = None,
+        evaluate: bool = True,
+    ) -> None:
+        self._repository = repository
+        self._store = store
+        self._monitor = monitor
+        self._evaluator = evaluator
+        self._recorder = recorder
+        self._faults = faults or Faults("none")
+        self._evaluate = evaluate
+        self._queue: queue.SimpleQueue[_Job | tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="serving", daemon=True)
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what is queued and stop."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def submit(self, fleet: Fleet, chunk: Chunk) -> Future[Ack]:
+        """Queue a chunk. The future holds its Ack once stored, or a CsiError."""
+        future: Future[Ack] = Future()
+        self._put(_Job(fleet, chunk, future, time.time()), future)
+        return future
+
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Run something between batches, where no frame is being decoded."""
+        future: Future[Any] = Future()
+        self._put((function, future), future)
+        return future
+
+    def _put(self, item: Any, future: Future[Any]) -> None:
+        if self._closed:
+            future.set_exception(NotReady("gNB: is shutting down"))
+        else:
+            self._queue.put(item)
+
+    def _serve(self) -> None:
+        torch.set_num_threads(1)
+        while (item := self._queue.get()) is not None:
+            jobs: list[_Job] = []
+            reports = 0
+            while isinstance(item, _Job):
+                jobs.append(item)
+                reports += item.chunk.ue_count * item.chunk.slot_count
+                if reports >= MAX_BATCH_REPORTS or self._queue.empty():
+                    break
+                item = self._queue.get()
+            if jobs:
+                self._batch(jobs)
+            if item is None:
+                return
+            if not isinstance(item, _Job):
+                function, future = item
+                try:
+                    future.set_result(function())
+                except Exception as error:  # to the caller, whatever it is
+                    future.set_exception(error)
+
+    def _batch(self, jobs: list[_Job]) -> None:
+        self._faults.delay()
+        accepted: list[_Job] = []
+        try:
+            for round_ in _rounds(jobs):
+                prepared = [job for job in round_ if self._prepare(job)]
+                self._decode(prepared)
+                accepted += prepared
+            results = [self._outcome(job) for job in accepted]
+            if self._evaluate:
+                self._store.commit(stored for stored, _ in results)
+        except Exception as error:
+            logging.exception("serving: a batch failed; its fleets are to be restored from the store")
+            for job in accepted or jobs:
+                job.fleet.broken = True
+                if not job.future.done():
+                    job.future.set_exception(error if isinstance(error, CsiError) else NotReady(f"gNB: {error}"))
+            return
+        for job, (_, ack) in zip(accepted, results, strict=True):
+            job.future.set_result(ack)
+
+    def _prepare(self, job: _Job) -> bool:
+        """Unpack and check a chunk; a refused one gets its error."""
+        fleet, chunk = job.fleet, job.chunk
+        try:
+            check_coordinates(fleet, chunk)
+            layout = fleet.layout
+            reports = chunk.ue_count * chunk.slot_count
+            bits = layout.unpack_bits(chunk.payload, reports)
+            bits = self._faults.flip(bits)
+            job.fields = layout.fields_of(bits)
+            self._repository.serving(fleet.lease.scheme).scheme.check_fields(job.fields)
+            job.bits = bits.reshape(chunk.slot_count, chunk.ue_count, layout.bits)
+            job.rows = np.arange(chunk.ue_count) + (chunk.first_ue - fleet.first_ue)
+            expected = fleet.next_sequence[job.rows]
+            if (gap := int(expected.min())) < chunk.first_slot:
+                ue = chunk.first_ue + int(expected.argmin())
+                raise SequenceGap(f"first_slot: {chunk.first_slot} of UE {ue} leaves a gap; expected {gap}", gap)
+            sequence = chunk.first_slot + np.arange(chunk.slot_count)
+            job.fresh = sequence[:, None] >= expected[None]
+            job.estimates = torch.zeros(chunk.slot_count, chunk.ue_count, fleet.scenario.antennas, dtype=torch.complex64)
+        except CsiError as error:
+            job.future.set_exception(error)
+            return False
+        return True
+
+    def _decode(self, jobs: list[_Job]) -> None:
+        """Decode chunks of disjoint UEs, one slot of all of them at a time."""
+        for k in range(max((job.chunk.slot_count for job in jobs), default=0)):
+            parts: dict[tuple[str, int], list[tuple[_Job, NDArray[np.int64]]]] = {}
+            for job in jobs:
+                if k >= job.chunk.slot_count:
+                    continue
+                columns = np.flatnonzero(job.fresh[k])
+                if job.slots[k] == 0 and len(columns):
+                    self._start_frames(job.fleet, job.rows[columns], job.frame)
+                versions = job.fleet.version[job.rows[columns]]
+                for version in np.unique(versions).tolist():
+                    parts.setdefault((job.fleet.lease.scheme, version), []).append((job, columns[versions == version]))
+            for (name, version), members in parts.items():
+                self._decode_together(self._repository.version(name, version), k, members)
+
+    def _start_frames(self, fleet: Fleet, rows: NDArray[np.int64], frame: int) -> None:
+        """Begin a frame on the version that serves now; without evaluation (benchmark) all frames are frame 0."""
+        checkpoint = self._decoder_for(fleet)
+        side = fleet.open.side.get(checkpoint.version)
+        if self._evaluate or side is None or not (fleet.version[rows] == checkpoint.version).all():
+            number = frame if self._evaluate else 0
+            side = self.side_of(checkpoint, fleet, rows, number)
+        else:
+            side = side[torch.from_numpy(rows)]
+        fleet.start_frames(rows, checkpoint.version, side, checkpoint.scheme.decoder.initial_state(len(rows)))
+
+    def _decoder_for(self, fleet: Fleet) -> Checkpoint:
+        """The version that decodes the fleet's next frames. Raises Conflict if it was trained for another encoder."""
+        checkpoint = self._repository.serving(fleet.lease.scheme)
+        if checkpoint.encoder_id != fleet.lease.encoder_id:
+            raise Conflict(
+                f"encoder_id: {fleet.lease.encoder_id}; {checkpoint.name}/{checkpoint.version} decodes for"
+                f" {checkpoint.encoder_id}"
+            )
+        return checkpoint
+
+    @staticmethod
+    def side_of(checkpoint: Checkpoint, fleet: Fleet, rows: NDArray[np.int64], frame: int) -> Tensor:
+        """Side information [rows, T, S] of the frame, from the gNB's own uplink."""
+        ue = torch.from_numpy(rows + fleet.first_ue)
+        samples = Samples(fleet.seed, Split.EMULATE, ue, torch.full_like(ue, frame))
+        return side_information(checkpoint.scheme, fleet.scenario, samples)
+
+    def _decode_together(
+        self, checkpoint: Checkpoint, k: int, members: list[tuple[_Job, NDArray[np.int64]]]
+    ) -> None:
+        """The k-th slot of chunks whose UEs (`columns` of each) are on one version."""
+        fields: dict[str, list[NDArray[np.int64]]] = {}
+        sides, states = [], []
+        for job, columns in members:
+            fleet, index = job.fleet, torch.from_numpy(job.rows[columns])
+            start = k * job.chunk.ue_count
+            for name, values in job.fields.items():
+                fields.setdefault(name, []).append(values[start + columns])
+            sides.append(fleet.open.side[checkpoint.version][index, job.slots[k]])
+            states.append({name: v[index] for name, v in fleet.open.state[checkpoint.version].items()})
+        state: State = {name: torch.cat([s[name] for s in states]) for name in states[0]}
+        together = {name: np.concatenate(parts) for name, parts in fields.items()}
+        estimates, state = decode_slot(checkpoint.scheme, together, torch.cat(sides), state)
+        start = 0
+        for job, columns in members:
+            fleet, rows, end = job.fleet, job.rows[columns], start + len(columns)
+            index = torch.from_numpy(rows)
+            for name, values in state.items():
+                fleet.open.state[checkpoint.version][name][index] = values[start:end]
+            job.estimates[k, torch.from_numpy(columns)] = estimates[start:end]
+            fleet.open.bits[rows, job.slots[k]] = job.bits[k, columns]
+            fleet.next_sequence[rows] += 1
+            start = end
+
+    def _outcome(self, job: _Job) -> tuple[Stored, Ack]:
+        """Compare a decoded chunk with the truth and add it to the fleet's sums."""
+        fleet, chunk = job.fleet, job.chunk
+        slots_per_frame = fleet.scenario.slots
+        nmse = np.full((chunk.slot_count, chunk.ue_count), np.nan)
+        added = np.zeros_like(fleet.sums[0])
+        touched, table = [], []
+        moved = job.rows[job.fresh.any(axis=0)]
+        fleet.wire_bytes[job.rows] += chunk.wire_bytes / chunk.ue_count
+        if self._faults.loses():
+            job.fresh[:] = False
+        now = time.time()
+        for k, slot in enumerate(job.slots):
+            columns = np.flatnonzero(job.fresh[k])
+            if not len(columns) or not self._evaluate:
+                continue
+            rows = job.rows[columns]
+            truth = self._evaluator.truth(fleet, rows, job.frame, slot)
+            estimates = job.estimates[k, torch.from_numpy(columns)]
+            outcomes = Outcomes.measure(estimates, truth)
+            moments = outcomes.moments()
+            fleet.sums[rows, slot] += moments
+            added[slot] += moments.sum(axis=0)
+            touched.append(slot)
+            nmse[k, columns] = outcomes.ratio
+            fleet.open.outcome[:, rows, slot] = outcomes.error, outcomes.power, outcomes.sgcs
+            if slot == slots_per_frame - 1:
+                of_frames = Outcomes.of(*fleet.open.outcome[:, rows]).frame_moments()
+                fleet.sums[rows, -1] += of_frames
+                added[-1] += of_frames.sum(axis=0)
+                touched.append(slots_per_frame)
+            sequence = np.full(len(rows), chunk.first_slot + k)
+            latency, received = np.full(len(rows), 1e3 * (now - job.received)), np.full(len(rows), job.received)
+            versions = fleet.version[rows]
+            columns_ = (rows, sequence, versions, outcomes.error, outcomes.power, outcomes.sgcs, latency, received)
+            table.append(np.stack([column.astype(np.float64) for column in columns_], axis=1))
+            if self._recorder is not None and self._recorder.wants(job.frame):
+                self._recorder.add(
+                    fleet,
+                    ue=rows + fleet.first_ue,
+                    sequence=sequence,
+                    decoder_version=versions,
+                    payload=job.bits[k, columns],
+                    estimate=estimates.numpy(),
+                    truth=truth.numpy(),
+                )
+        reports = np.concatenate(table) if table else np.zeros((0, 8))
+        versions = fleet.version[job.rows].copy()
+        if not job.fresh.all():
+            self._fill_repeats(job, versions, nmse)
+        self._monitor.add(fleet, added, chunk.wire_bytes, reports[:, 6], int(versions[0]))
+        return Stored(fleet, moved, touched, reports), Ack(chunk, versions, nmse)
+
+    def _fill_repeats(self, job: _Job, versions: NDArray[np.int64], nmse: NDArray[np.float64]) -> None:
+        """Put into the ack of a repeated chunk what the store has of its reports."""
+        chunk = job.chunk
+        for column in np.flatnonzero(~job.fresh.all(axis=0)).tolist():
+            for row in self._store.reports(chunk.first_ue + column, chunk.first_slot, None):
+                k = row["sequence"] - chunk.first_slot
+                if k < chunk.slot_count and not job.fresh[k, column]:
+                    versions[column] = row["decoder_version"]
+                    nmse[k, column] = row["error"] / row["power"]
+
+    def rebuild(self, fleet: Fleet) -> None:
+        """Decode the stored payload bits of open frames again, to bring back states after a restart.
+
+        Runs in the serving thread (`call`). Outcomes of the open frames come back with them.
+        """
+        slots = fleet.scenario.slots
+        reached = fleet.next_sequence % slots
+        for version, frame in {
+            (v, f) for v, f, t in zip(fleet.version.tolist(), (fleet.next_sequence // slots).tolist(), reached.tolist()) if t
+        }:
+            rows = np.flatnonzero((fleet.version == version) & (fleet.next_sequence // slots == frame) & (reached > 0))
+            checkpoint = self._repository.version(fleet.lease.scheme, version)
+            initial = checkpoint.scheme.decoder.initial_state(len(rows))
+            fleet.start_frames(rows, version, self.side_of(checkpoint, fleet, rows, frame), initial)
+            for slot in range(int(reached[rows].max())):
+                active = rows[reached[rows] > slot]
+                index = torch.from_numpy(active)
+                fields = fleet.layout.fields_of(fleet.open.bits[active, slot])
+                state = {name: values[index] for name, values in fleet.open.state[version].items()}
+                side = fleet.open.side[version][index, slot]
+                estimates, state = decode_slot(checkpoint.scheme, fields, side, state)
+                for name, values in state.items():
+                    fleet.open.state[version][name][index] = values
+                outcomes = Outcomes.measure(estimates, self._evaluator.truth(fleet, active, frame, slot))
+                fleet.open.outcome[:, active, slot] = outcomes.error, outcomes.power, outcomes.sgcs
+
+
+def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:
+    """Raises InvalidInput or Conflict for a chunk that cannot belong to the fleet."""
+    slots = fleet.scenario.slots
+    if chunk.encoder_id != fleet.lease.encoder_id:
+        raise Conflict(f"encoder_id: {chunk.encoder_id or 'empty'}; this fleet attached with {fleet.lease.encoder_id}")
+    if chunk.ue_count < 1 or chunk.first_ue < fleet.first_ue or chunk.first_ue + chunk.ue_count > fleet.ues.stop:
+        raise InvalidInput(
+            f"first_ue, ue_count: {chunk.first_ue}, {chunk.ue_count}; this fleet leases {fleet.ues.start}..{fleet.ues.stop - 1}"
+        )
+    if chunk.slot_count < 1 or chunk.first_slot % slots + chunk.slot_count > slots:
+        raise InvalidInput(
+            f"first_slot, slot_count: {chunk.first_slot}, {chunk.slot_count}; wanted 1..{slots} slots of one frame"
+            f" (frames start at multiples of {slots})"
+        )
+    if chunk.first_slot + chunk.slot_count >= 2**32 * slots:
+        raise InvalidInput(f"first_slot: {chunk.first_slot} is beyond the last frame, 2^32 - 1")
+    if chunk.ue_count * chunk.slot_count > MAX_CHUNK_REPORTS:
+        raise InvalidInput(f"ue_count * slot_count: more than {MAX_CHUNK_REPORTS} reports in one chunk")
+
+
+def _rounds(jobs: list[_Job]) -> list[list[_Job]]:
+    """Split a batch so that no UE occurs twice in a round and each UE's chunks keep their order."""
+    rounds: list[list[_Job]] = []
+    placed: dict[str, list[tuple[range, int]]] = {}
+    for job in jobs:
+        ues = range(job.chunk.first_ue, job.chunk.first_ue + job.chunk.ue_count)
+        before = placed.setdefault(job.fleet.token, [])
+        number = max((n + 1 for other, n in before if other.start < ues.stop and ues.start < other.stop), default=0)
+        before.append((ues, number))
+        while len(rounds) <= number:
+            rounds.append([])
+        rounds[number].append(job)
+    return rounds

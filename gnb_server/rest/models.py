@@ -1,0 +1,199 @@
+"""What REST answers, as pydantic models; field meanings stand in /docs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Averages(BaseModel):
+    """NMSE and SGCS; standard errors over independent frames; null where there are too few reports."""
+
+    reports: int = Field(description="reports decoded, evaluated and stored")
+    nmse_db: float | None = Field(description="mean of ratios: 10 log10 mean(||e||^2/||h||^2) [dB]")
+    nmse_se_db: float | None = Field(description="standard error of nmse_db [dB]")
+    ratio_of_sums_db: float | None = Field(description="10 log10(sum ||e||^2 / sum ||h||^2) [dB]")
+    ratio_of_sums_se_db: float | None
+    mean_of_db: float | None = Field(description="mean of 10 log10(||e||^2/||h||^2) [dB]")
+    mean_of_db_se: float | None
+    sgcs: float | None = Field(description="mean |h_hat^H h|^2 / (||h_hat||^2 ||h||^2), the beamforming gain, 0..1")
+    sgcs_se: float | None
+
+
+class SlotAverages(Averages):
+    """Averages over one slot of the frame."""
+
+    slot: int = Field(description="slot of the frame, 1..T")
+
+
+class Figures(Averages):
+    """Figures over all slots and by slot, with all that an NMSE must be named with."""
+
+    model_config = ConfigDict(extra="allow")
+
+    scheme: str = Field(description="checkpoint name")
+    scenario: str
+    seed: int
+    delay_slots: int = Field(description="slots between a report and the channel that it is compared with")
+    average: str = Field(description="which average nmse_db is")
+    domain: str
+    frames: int = Field(description="complete frames")
+    by_slot: list[SlotAverages]
+    feedback_bits: int = Field(description="bits of one report: what the layout packs")
+    feedback_bits_total: int
+    wire_bytes: float | None = Field(description="bytes of one report on the wire: message and gRPC prefix, shared")
+    wire_bytes_total: float
+
+
+class Latency(BaseModel):
+    """From a chunk's arrival at the gNB to its commit [ms]."""
+
+    mean: float | None
+    p50: float | None
+    p99: float | None
+
+
+class SchemeFigures(Figures):
+    """Figures of all UEs of a scheme."""
+
+    ues: int
+    ues_attached: int
+    reports_per_s: float
+    latency_ms: Latency
+    decoder_versions: dict[str, int] = Field(description="reports decoded since the gNB started, by decoder version")
+
+
+class UeFigures(Figures):
+    """Figures of one UE, in total."""
+
+    ue: int
+    status: str = Field(description="attached, gone (its stream ended) or finished (it detached)")
+    next_sequence: int
+    decoder_version: int
+
+
+class Overall(BaseModel):
+    """Sums over all schemes shown. Their NMSEs are not averaged: they belong to different scenarios and bits."""
+
+    ues: int
+    ues_attached: int
+    reports: int
+    reports_per_s: float
+    feedback_bits_total: int
+    wire_bytes_total: float
+
+
+class NmseAnswer(BaseModel):
+    """Answer of /v1/nmse."""
+
+    window_s: float | None = Field(description="sliding window [s]; null: since the start of the run")
+    schemes: list[SchemeFigures | UeFigures]
+    overall: Overall
+
+
+class UeListed(BaseModel):
+    """A UE in /v1/ues."""
+
+    ue: int
+    scheme: str
+    status: str
+    next_sequence: int
+    decoder_version: int
+    reports: int
+
+
+class UesAnswer(BaseModel):
+    """Answer of /v1/ues."""
+
+    ues: list[UeListed]
+    total: int
+
+
+class Report(BaseModel):
+    """One decoded report."""
+
+    sequence: int
+    slot: int
+    frame: int
+    nmse: float = Field(description="||e||^2/||h||^2, linear")
+    sgcs: float
+    decoder_version: int
+    feedback_bits: int
+    latency_ms: float
+    received_at: float = Field(description="seconds since 1970")
+
+
+class ReportsAnswer(BaseModel):
+    """Answer of /v1/ues/{id}/reports."""
+
+    ue: int
+    reports: list[Report]
+
+
+class Liveness(BaseModel):
+    """Answer of /v2/health/live."""
+
+    live: bool
+
+
+class Readiness(BaseModel):
+    """Answer of the ready calls."""
+
+    ready: bool
+
+
+class ModelAnswer(BaseModel):
+    """Answer of /v2/models/{name}."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    parameters: dict[str, Any]
+
+
+class IndexRow(BaseModel):
+    """A version in the model repository."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+class IndexRequest(BaseModel):
+    """Body of /v2/repository/index."""
+
+    ready: bool = Field(False, description="only what is loaded")
+
+
+class VersionParameters(BaseModel):
+    """Parameters of load and unload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int | None = Field(None, ge=1, lt=10**9, description="default: the one in service")
+
+
+class RepositoryRequest(BaseModel):
+    """Body of load and unload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    parameters: VersionParameters = VersionParameters()
+
+
+class RepositoryAnswer(BaseModel):
+    """Answer of load and unload."""
+
+    name: str
+    version: str | None
+    state: str
+
+
+class ErrorAnswer(BaseModel):
+    """Every error."""
+
+    error: str

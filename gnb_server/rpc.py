@@ -1,0 +1,165 @@
+"""The gRPC skin: protobuf messages in and out, errors as gRPC status codes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import NoReturn
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gnb_server.handlers import Attachment, Handlers
+from gnb_server.pipeline import Ack, Chunk
+from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
+from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
+from shared.errors import CsiError, InvalidInput, SequenceGap
+
+SERVICE = pb.DESCRIPTOR.services_by_name["CsiFeedback"].full_name
+GRPC_PREFIX_BYTES = 5
+"""gRPC puts a flag and a length before each message."""
+
+IN_FLIGHT = 64
+"""Chunks of a stream that may wait for their ack; further ones wait in the socket."""
+
+
+class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
+    """`CsiFeedback` of the proto file."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+
+    async def Attach(self, request: pb.AttachRequest, context: grpc.aio.ServicerContext) -> pb.AttachResponse:
+        attachment = Attachment(
+            scheme=request.scheme,
+            scenario=request.scenario,
+            seed=request.seed,
+            encoder_id=request.encoder_id.hex(),
+            ue_count=request.ue_count,
+            ue_base=request.ue_base if request.HasField("ue_base") else None,
+            delay=request.delay_slots,
+            token=request.token,
+        )
+        try:
+            fleet = await asyncio.to_thread(self._handlers.attach, attachment)
+        except CsiError as error:
+            await _abort(context, error)
+        return pb.AttachResponse(
+            token=fleet.token,
+            first_ue=fleet.first_ue,
+            ue_count=fleet.ue_count,
+            next_sequence=fleet.next_sequence.tolist(),
+            feedback_bits=fleet.layout.bits,
+            slots_per_frame=fleet.scenario.slots,
+        )
+
+    async def Detach(self, request: pb.DetachRequest, context: grpc.aio.ServicerContext) -> pb.DetachResponse:
+        try:
+            await asyncio.to_thread(self._handlers.detach, request.token)
+        except CsiError as error:
+            await _abort(context, error)
+        return pb.DetachResponse()
+
+    async def Feedback(
+        self, request_iterator: AsyncIterator[pb.FeedbackRequest], context: grpc.aio.ServicerContext
+    ) -> None:
+        token = dict(context.invocation_metadata() or ()).get("fleet-token", "")
+        try:
+            fleet, stream = self._handlers.open_stream(str(token))
+        except CsiError as error:
+            await _abort(context, error)
+        acks: asyncio.Queue[asyncio.Future[Ack] | CsiError | None] = asyncio.Queue(IN_FLIGHT)
+
+        async def read() -> None:
+            """Chunks into the pipeline, their futures into `acks`, in order."""
+            try:
+                async for request in request_iterator:
+                    try:
+                        future = asyncio.wrap_future(self._handlers.submit(fleet, stream, _chunk(request)))
+                    except CsiError as error:
+                        await acks.put(error)
+                        return
+                    await acks.put(future)
+            finally:
+                await acks.put(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (item := await acks.get()) is not None:
+                if isinstance(item, CsiError):
+                    raise item
+                await context.write(_ack(await item))
+        except CsiError as error:
+            await _abort(context, error)
+        finally:
+            reader.cancel()
+            _consume(acks)
+            self._handlers.close_stream(fleet, stream)
+
+
+def _consume(acks: asyncio.Queue[asyncio.Future[Ack] | CsiError | None]) -> None:
+    """Take notice of what the chunks behind a failed one came to; the UE sends them again."""
+    while not acks.empty():
+        if isinstance(item := acks.get_nowait(), asyncio.Future):
+            item.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+
+def _chunk(request: pb.FeedbackRequest) -> Chunk:
+    if len(request.encoder_id) != 8:
+        raise InvalidInput(f"encoder_id: {len(request.encoder_id)} bytes; wanted 8")
+    return Chunk(
+        encoder_id=request.encoder_id.hex(),
+        first_ue=request.first_ue,
+        ue_count=request.ue_count,
+        first_slot=request.first_slot,
+        slot_count=request.slot_count,
+        payload=request.payload,
+        wire_bytes=request.ByteSize() + GRPC_PREFIX_BYTES,
+    )
+
+
+def _ack(ack: Ack) -> pb.FeedbackResponse:
+    versions = ack.versions.tolist()
+    return pb.FeedbackResponse(
+        ack=pb.Ack(
+            first_ue=ack.chunk.first_ue,
+            ue_count=ack.chunk.ue_count,
+            first_slot=ack.chunk.first_slot,
+            slot_count=ack.chunk.slot_count,
+            decoder_version=versions[:1] if len(set(versions)) == 1 else versions,
+            nmse=ack.nmse.ravel().tolist(),
+        )
+    )
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: CsiError) -> NoReturn:
+    trailing = (("expected-sequence", str(error.expected)),) if isinstance(error, SequenceGap) else ()
+    await context.abort(grpc.StatusCode[error.kind.grpc_status], str(error), trailing)
+    raise AssertionError("abort raises")
+
+
+class GrpcServer:
+    """The server with health and reflection."""
+
+    def __init__(self, handlers: Handlers, host: str, port: int) -> None:
+        self._server = grpc.aio.server()
+        pb_grpc.add_CsiFeedbackServicer_to_server(CsiFeedbackService(handlers), self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.port = self._server.add_insecure_port(f"{host}:{port}")
+
+    async def start(self) -> None:
+        """Listen, and say so."""
+        await self._server.start()
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        logging.info("gRPC on port %d", self.port)
+
+    async def stop(self) -> None:
+        """Say that we go, then end streams."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace=1.0)

@@ -1,0 +1,57 @@
+"""Settings of a gNB: command-line options, or environment variables with the prefix CSIEMU_GNB_."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from shared.settings import options
+
+
+class Settings(BaseSettings):
+    """Every setting of the gNB process."""
+
+    model_config = options("CSIEMU_GNB_")
+
+    host: str = "127.0.0.1"
+    """Address that gRPC and REST listen on; 0.0.0.0 in a container."""
+
+    grpc_port: int = Field(50051, ge=0, le=65535)
+    """Port of the feedback service; 0 takes a free one."""
+
+    rest_port: int = Field(8000, ge=0, le=65535)
+    """Port of REST; 0 takes a free one."""
+
+    checkpoints: Path = Path("checkpoints")
+    """Folder of the model repository."""
+
+    store: str = "sqlite:///runs/gnb.sqlite"
+    """SQLAlchemy URL of the result store."""
+
+    run: str = "default"
+    """Name under which results are kept in the store; a gNB that starts again with the same run goes on with it."""
+
+    reports_kept: int = Field(256, ge=1, le=1_000_000)
+    """Single reports kept per UE, the newest; sums are kept of all."""
+
+    window_s: float = Field(10.0, gt=0, le=600)
+    """Default sliding window of the live figures [s]."""
+
+    record: Path | None = None
+    """Folder for payloads, estimates and true channels of reports (.npz); off by default."""
+
+    record_every: int = Field(1, ge=1)
+    """Record only frames whose number is a multiple of this."""
+
+    ready_file: Path | None = None
+    """File that gets the addresses, as JSON, once both services answer."""
+
+    fault: Literal["none", "lose", "misdecode", "slow"] = "none"
+    """Fault injection, to see that the checks can fail: `lose` acks some reports without storing them, `misdecode`
+    flips a payload bit of some before decoding, `slow` holds every batch for 50 ms."""
+
+    evaluate: bool = True
+    """Compare estimates with the truth; off only in benchmarks."""

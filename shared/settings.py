@@ -1,0 +1,18 @@
+"""How every command's settings class turns its fields into options and environment variables."""
+
+from __future__ import annotations
+
+from pydantic_settings import SettingsConfigDict
+
+
+def options(env_prefix: str) -> SettingsConfigDict:
+    """Fields as `--kebab-case` options with their docstrings as help, or as environment variables `<env_prefix>FIELD`."""
+    return SettingsConfigDict(
+        env_prefix=env_prefix,
+        env_ignore_empty=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+    )
