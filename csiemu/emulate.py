@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -87,13 +87,6 @@ class Settings(BaseSettings):
 
     fault: Literal["none", "lose", "misdecode", "slow"] = "none"
     """Fault injection in the gNB: shows that lost and misdecoded can be other than 0."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **others: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment before YAML: `run` passes the YAML file's content as initial values."""
-        return (others["env_settings"], init_settings)
 
 
 @dataclass
@@ -240,12 +233,14 @@ def _end(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
             process.wait()
 
 
-def _watch(
-    settings: Settings, fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console: Console
-) -> None:
+def _watch(settings: Settings, fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console: Console) -> None:
     """Show live figures until every UE process has ended; Ctrl-C asks them to finish."""
     stopping = False
-    with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else contextlib.nullcontext() as live:
+    with (
+        Live(console=console, auto_refresh=False, transient=True)
+        if console.is_terminal
+        else contextlib.nullcontext() as live
+    ):
         said = 0.0
         while any(fleet.process.poll() is None for fleet in fleets):
             try:
@@ -273,7 +268,9 @@ def _watch(
 
 
 def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
-    table = Table("scheme", "UEs", "reports/s", "bits", "NMSE now [dB]", "NMSE total [dB]", "SGCS", "latency p50/p99 [ms]")
+    table = Table(
+        "scheme", "UEs", "reports/s", "bits", "NMSE now [dB]", "NMSE total [dB]", "SGCS", "latency p50/p99 [ms]"
+    )
     now = {row["scheme"]: row for row in recent["schemes"]}
     for row in total["schemes"]:
         latest = now.get(row["scheme"], row)
@@ -302,12 +299,16 @@ def _results(
     wrong = compared = 0
     for fleet in fleets:
         if fleet.process.returncode or not fleet.summary.exists():
-            failed.append(f"UEs of {fleet.scheme} ended with {fleet.process.returncode}: {_tail(out / f'ue-{fleet.scheme}.log')}")
+            failed.append(
+                f"UEs of {fleet.scheme} ended with {fleet.process.returncode}: {_tail(out / f'ue-{fleet.scheme}.log')}"
+            )
             if not fleet.summary.exists():
                 continue
         sent = json.loads(fleet.summary.read_text())
         recorded = sorted((out / "recorded").glob(f"{fleet.scheme}-*.npz"))
-        bad, checked = misdecoded(store, fleet.record, [p for p in recorded if p.name.rsplit("-", 2)[0] == fleet.scheme])
+        bad, checked = misdecoded(
+            store, fleet.record, [p for p in recorded if p.name.rsplit("-", 2)[0] == fleet.scheme]
+        )
         wrong, compared = wrong + bad, compared + checked
         schemes[fleet.scheme] = {
             "reports_sent": sent["sent"],
@@ -343,7 +344,9 @@ def _counted(out: Path) -> dict[str, int]:
 
 
 def _show(results: dict[str, Any], console: Console) -> None:
-    table = Table("scheme", "sent", "decoded", "bits", "wire bytes", "NMSE [dB]", "t=T ratio of sums [dB]", "SGCS", "RTT p50 [ms]")
+    table = Table(
+        "scheme", "sent", "decoded", "bits", "wire bytes", "NMSE [dB]", "t=T ratio of sums [dB]", "SGCS", "RTT p50 [ms]"
+    )
     for name, row in results["schemes"].items():
         last = row["by_slot"][-1] if row.get("by_slot") else None
         table.add_row(
@@ -363,7 +366,8 @@ def _show(results: dict[str, Any], console: Console) -> None:
         f" {results['settings']['delay']}; bits and wire bytes per report"
     )
     console.print(
-        f"lost {results['lost']}, misdecoded {results['misdecoded']} of {results['checked']} reports decoded again offline"
+        f"lost {results['lost']}, misdecoded {results['misdecoded']} of {results['checked']} reports decoded again"
+        " offline"
     )
     for text in results["failed"]:
         console.print(text, style="red")

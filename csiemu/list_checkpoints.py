@@ -25,7 +25,15 @@ def run(settings: Settings) -> None:
     """Print a table."""
     store = CheckpointStore(settings.checkpoints)
     table = Table(
-        "name/version", "scheme", "scenario", "uplink", "bits", "encoder", "NMSE [dB]", "t=T: NMSE", "t=T: ratio of sums"
+        "name/version",
+        "scheme",
+        "scenario",
+        "uplink",
+        "bits",
+        "encoder",
+        "NMSE [dB]",
+        "t=T: NMSE",
+        "t=T: ratio of sums",
     )
     for name in store.names():
         for version in store.versions(name):

@@ -135,7 +135,9 @@ def run(settings: Settings) -> None:
             store=store,
             state=settings.state or Path(f"runs/training/{name}-{settings.version}.safetensors"),
             device=settings.device,
-            freeze_encoder_from=store.load_named(settings.freeze_encoder_from) if settings.freeze_encoder_from else None,
+            freeze_encoder_from=store.load_named(settings.freeze_encoder_from)
+            if settings.freeze_encoder_from
+            else None,
             pilots_from=store.load_named(settings.pilots_from) if settings.pilots_from else None,
             save_every=settings.save_every,
             evaluation_ues=settings.evaluation_ues,

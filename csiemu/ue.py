@@ -33,11 +33,20 @@ async def _run(fleet: UeFleet) -> None:
     try:
         counts = await fleet.run()
     finally:
-        if settings.record:
-            np.savez(settings.record, **{k: np.concatenate(v) for k, v in fleet.recorded.items() if v})
+        save_record(fleet)
         if settings.summary:
             settings.summary.write_text(json.dumps(summary(fleet.counts)))
     logging.info("%s", json.dumps(summary(counts)))
+
+
+def save_record(fleet: UeFleet) -> None:
+    """Write the payloads that were acked, if `--record` asks for them."""
+    if fleet.settings.record and fleet.recorded["ue"]:
+        np.savez(
+            fleet.settings.record,
+            **{name: np.concatenate(parts) for name, parts in fleet.recorded.items()},
+            allow_pickle=False,
+        )
 
 
 def summary(counts: Counts) -> dict[str, Any]:

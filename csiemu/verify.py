@@ -30,6 +30,7 @@ def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) ->
 
     Returns:
         (reports that were decoded otherwise than their payload and version say, reports compared).
+
     """
     if not recorded or not sent_file.exists():
         return 0, 0
@@ -38,7 +39,9 @@ def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) ->
     decoded = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "meta"}
     sent = _read(sent_file)
     scenario = Scenario.parse(meta["scenario"])
-    estimates = {key: row for row, key in enumerate(zip(decoded["ue"].tolist(), decoded["sequence"].tolist(), strict=True))}
+    estimates = {
+        key: row for row, key in enumerate(zip(decoded["ue"].tolist(), decoded["sequence"].tolist(), strict=True))
+    }
     wrong = compared = 0
     for version in np.unique(sent["decoder_version"]).tolist():
         scheme = store.load(meta["scheme"], version).scheme
@@ -56,7 +59,7 @@ def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) ->
                     continue
                 compared += 1
                 difference = np.linalg.norm(decoded["estimate"][row] - again[n, t])
-                wrong += not difference <= TOLERANCE * max(np.linalg.norm(again[n, t]), 1e-12)
+                wrong += not difference <= TOLERANCE * max(float(np.linalg.norm(again[n, t])), 1e-12)
     return wrong, compared
 
 

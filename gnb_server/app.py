@@ -63,11 +63,12 @@ class _RestServer(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM."""
+async def serve(settings: Settings, *, signals: bool = True) -> None:
+    """Serve until cancelled or, with `signals`, until SIGINT or SIGTERM."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with service(settings) as handlers, socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.rest_port))
@@ -80,14 +81,21 @@ async def serve(settings: Settings) -> None:
         rest_task = asyncio.create_task(rest.serve([listener]))
         while not rest.started and not rest_task.done():
             await asyncio.sleep(0.01)
-        addresses = {"grpc": f"{settings.host}:{grpc_server.port}", "rest": f"{settings.host}:{listener.getsockname()[1]}"}
+        addresses = {
+            "grpc": f"{settings.host}:{grpc_server.port}",
+            "rest": f"{settings.host}:{listener.getsockname()[1]}",
+        }
         logging.info("REST on http://%s", addresses["rest"])
         if settings.ready_file:
             partial = settings.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps(addresses))
             partial.replace(settings.ready_file)
-        await asyncio.wait((asyncio.create_task(stop.wait()), rest_task), return_when=asyncio.FIRST_COMPLETED)
-        handlers.ready = False
-        await grpc_server.stop()
-        rest.should_exit = True
-        await rest_task
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((stopped, rest_task), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            handlers.ready = False
+            await grpc_server.stop()
+            rest.should_exit = True
+            await rest_task

@@ -27,9 +27,7 @@ def decode_slot(
     return scheme.decoder.step({name: torch.from_numpy(values) for name, values in fields.items()}, side, state)
 
 
-def decode_frames(
-    scheme: Scheme, scenario: Scenario, samples: Samples, fields: dict[str, NDArray[np.int64]]
-) -> Tensor:
+def decode_frames(scheme: Scheme, scenario: Scenario, samples: Samples, fields: dict[str, NDArray[np.int64]]) -> Tensor:
     """Decode whole frames of N UEs.
 
     Args:
@@ -37,6 +35,7 @@ def decode_frames(
 
     Returns:
         [N, T, M] complex64.
+
     """
     side = side_information(scheme, scenario, samples)
     state, estimates = scheme.decoder.initial_state(len(samples)), []

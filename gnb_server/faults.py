@@ -13,7 +13,7 @@ EVERY = 7
 
 
 class Faults:
-    """One kind of fault, at every EVERY-th chunk."""
+    """One kind of fault, at the first chunk and every EVERY-th after it."""
 
     def __init__(self, kind: Literal["none", "lose", "misdecode", "slow"]) -> None:
         self.kind = kind
@@ -21,7 +21,7 @@ class Faults:
 
     def _strikes(self) -> bool:
         self._chunks += 1
-        return self._chunks % EVERY == 0
+        return self._chunks % EVERY == 1
 
     def flip(self, bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """`misdecode`: the decoder gets other bits than the UE sent."""

@@ -24,7 +24,7 @@ MAX_DELAY = 1024
 
 @dataclass(frozen=True)
 class Attachment:
-    """An attach request; fields as in `AttachRequest`, encoder_id in hexadecimal digits, `ue_base` None if left open."""
+    """An attach request; fields as in `AttachRequest`, encoder_id in hexadecimal, `ue_base` None if left open."""
 
     scheme: str
     scenario: str
@@ -70,6 +70,7 @@ class Handlers:
 
         Raises:
             InvalidInput, NotFound, Conflict, DamagedCheckpoint: see `CsiFeedback.Attach` in the proto file.
+
         """
         if not self.ready:
             raise NotReady("gNB: is starting")
@@ -103,7 +104,7 @@ class Handlers:
             return fleet
 
     def open_stream(self, token: str) -> tuple[Fleet, int]:
-        """Begin a fleet's stream, ending its earlier ones. Returns the fleet and the stream's number. Raises NotFound."""
+        """Begin a fleet's stream, ending its earlier ones. Returns the fleet and the number. Raises NotFound."""
         with self._lock:
             fleet = self._fleet(token)
             if fleet.broken:
@@ -252,7 +253,9 @@ class Handlers:
             "versions": [str(v) for v in versions],
             "platform": "csiemu_torch",
             "inputs": [{"name": "payload", "datatype": "UINT8", "shape": [-1, -(-card["feedback_bits"] // 8)]}],
-            "outputs": [{"name": "channel", "datatype": "FP32", "shape": [-1, Scenario.parse(card["scenario"]).antennas, 2]}],
+            "outputs": [
+                {"name": "channel", "datatype": "FP32", "shape": [-1, Scenario.parse(card["scenario"]).antennas, 2]}
+            ],
             "parameters": {"loaded": [str(v) for v in loaded], "version": str(version), "card": card},
         }
 
@@ -272,16 +275,17 @@ class Handlers:
 
         Raises:
             Conflict: UEs of this model are attached with another encoder. NotFound, InvalidInput, DamagedCheckpoint.
+
         """
-        card = self._repository.store.card(name, version or self._repository.store.versions(name)[0])
+        card = self._repository.store.card(name, self._repository.version_to_load(name, version))
         with self._lock:
             for fleet in self._fleets.values():
-                if fleet.lease.scheme == name and fleet.status == "attached" and version is not None:
-                    if fleet.lease.encoder_id != card["encoder_id"]:
-                        raise Conflict(
-                            f"version: {name}/{version} decodes for encoder {card['encoder_id']}, attached UEs"
-                            f" {fleet.ues.start}..{fleet.ues.stop - 1} encode with {fleet.lease.encoder_id}"
-                        )
+                used = fleet.lease.encoder_id
+                if (fleet.lease.scheme, fleet.status) == (name, "attached") and used != card["encoder_id"]:
+                    raise Conflict(
+                        f"version: {name}/{card['version']} decodes for encoder {card['encoder_id']}, attached UEs"
+                        f" {fleet.ues.start}..{fleet.ues.stop - 1} encode with {used}"
+                    )
         return self._repository.load(name, version)
 
     def unload(self, name: str, version: int | None = None) -> None:

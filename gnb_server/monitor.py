@@ -1,4 +1,4 @@
-"""Live figures: totals since the start of the run and a sliding window, per scheme and overall; per UE from the fleet."""
+"""Live figures: totals since the start of the run and a sliding window, per scheme and overall; totals per UE."""
 
 from __future__ import annotations
 
@@ -161,4 +161,3 @@ def latency_figures(latencies: NDArray[np.float64]) -> dict[str, float | None]:
 
 def _key(fleet: Fleet) -> tuple[str, str, int, int]:
     return fleet.lease.scheme, str(fleet.scenario), fleet.seed, fleet.delay
-

@@ -55,7 +55,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Ack:
-    """A stored chunk: decoder version per UE [U], NMSE [slots, U] (NaN where a repeat's result is no longer at hand)."""
+    """A stored chunk: decoder version per UE [U], NMSE [slots, U] (NaN where a repeat's result is not kept)."""
 
     chunk: Chunk
     versions: NDArray[np.int64]
@@ -204,7 +204,9 @@ class Pipeline:
                 raise SequenceGap(f"first_slot: {chunk.first_slot} of UE {ue} leaves a gap; expected {gap}", gap)
             sequence = chunk.first_slot + np.arange(chunk.slot_count)
             job.fresh = sequence[:, None] >= expected[None]
-            job.estimates = torch.zeros(chunk.slot_count, chunk.ue_count, fleet.scenario.antennas, dtype=torch.complex64)
+            job.estimates = torch.zeros(
+                chunk.slot_count, chunk.ue_count, fleet.scenario.antennas, dtype=torch.complex64
+            )
         except CsiError as error:
             job.future.set_exception(error)
             return False
@@ -254,17 +256,15 @@ class Pipeline:
         samples = Samples(fleet.seed, Split.EMULATE, ue, torch.full_like(ue, frame))
         return side_information(checkpoint.scheme, fleet.scenario, samples)
 
-    def _decode_together(
-        self, checkpoint: Checkpoint, k: int, members: list[tuple[_Job, NDArray[np.int64]]]
-    ) -> None:
+    def _decode_together(self, checkpoint: Checkpoint, k: int, members: list[tuple[_Job, NDArray[np.int64]]]) -> None:
         """The k-th slot of chunks whose UEs (`columns` of each) are on one version."""
         fields: dict[str, list[NDArray[np.int64]]] = {}
         sides, states = [], []
         for job, columns in members:
             fleet, index = job.fleet, torch.from_numpy(job.rows[columns])
             start = k * job.chunk.ue_count
-            for name, values in job.fields.items():
-                fields.setdefault(name, []).append(values[start + columns])
+            for name, numbers in job.fields.items():
+                fields.setdefault(name, []).append(numbers[start + columns])
             sides.append(fleet.open.side[checkpoint.version][index, job.slots[k]])
             states.append({name: v[index] for name, v in fleet.open.state[checkpoint.version].items()})
         state: State = {name: torch.cat([s[name] for s in states]) for name in states[0]}
@@ -352,7 +352,11 @@ class Pipeline:
         slots = fleet.scenario.slots
         reached = fleet.next_sequence % slots
         for version, frame in {
-            (v, f) for v, f, t in zip(fleet.version.tolist(), (fleet.next_sequence // slots).tolist(), reached.tolist()) if t
+            (v, f)
+            for v, f, t in zip(
+                fleet.version.tolist(), (fleet.next_sequence // slots).tolist(), reached.tolist(), strict=True
+            )
+            if t
         }:
             rows = np.flatnonzero((fleet.version == version) & (fleet.next_sequence // slots == frame) & (reached > 0))
             checkpoint = self._repository.version(fleet.lease.scheme, version)
@@ -378,7 +382,8 @@ def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:
         raise Conflict(f"encoder_id: {chunk.encoder_id or 'empty'}; this fleet attached with {fleet.lease.encoder_id}")
     if chunk.ue_count < 1 or chunk.first_ue < fleet.first_ue or chunk.first_ue + chunk.ue_count > fleet.ues.stop:
         raise InvalidInput(
-            f"first_ue, ue_count: {chunk.first_ue}, {chunk.ue_count}; this fleet leases {fleet.ues.start}..{fleet.ues.stop - 1}"
+            f"first_ue, ue_count: {chunk.first_ue}, {chunk.ue_count}; this fleet leases"
+            f" {fleet.ues.start}..{fleet.ues.stop - 1}"
         )
     if chunk.slot_count < 1 or chunk.first_slot % slots + chunk.slot_count > slots:
         raise InvalidInput(

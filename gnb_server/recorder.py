@@ -60,4 +60,4 @@ class Recorder:
             "encoder_id": fleet.lease.encoder_id,
         }
         columns = {name: np.concatenate([part[name] for part in rows]) for name in rows[0]}
-        np.savez(path, meta=np.array(json.dumps(meta)), **columns)
+        np.savez(path, **{"meta": np.array(json.dumps(meta)), **columns}, allow_pickle=False)

@@ -11,7 +11,7 @@ from shared.errors import Conflict, DamagedCheckpoint, NotFound
 from training.evaluation import evaluate
 
 PROBE_TOLERANCE_DB = 0.05
-"""How far the probe's figure may be from the card's: kernels differ between machines, and single sign bits with them."""
+"""How far the probe's figure may be from the card's: kernels differ between machines, single sign bits with them."""
 
 
 @dataclass
@@ -37,19 +37,24 @@ class Repository:
         Raises:
             NotFound, InvalidInput: no such model, version or name. DamagedCheckpoint: files and card do not fit.
             Conflict: reports that are being sent were encoded for another encoder.
+
         """
-        with self._lock:
-            model = self._models.get(name)
-            version = version if version is not None or model is None else model.serving
-        checkpoint = verified(self.store, name, version)
+        checkpoint = verified(self.store, name, self.version_to_load(name, version))
         with self._lock:
             model = self._models.setdefault(name, _Model({}, checkpoint.version))
             model.loaded[checkpoint.version] = checkpoint
             model.serving = checkpoint.version
         return checkpoint
 
+    def version_to_load(self, name: str, version: int | None) -> int:
+        """`version`, or the one in service, or the first. Raises NotFound, InvalidInput."""
+        with self._lock:
+            if version is None and name in self._models:
+                return self._models[name].serving
+        return self.store.versions(name)[0] if version is None else version
+
     def unload(self, name: str, version: int | None = None) -> None:
-        """Forget a version, or all of a name. The caller sees to it that no open frame uses it. Raises NotFound, Conflict."""
+        """Forget a version, or all of a name; no open frame may use it any more. Raises NotFound, Conflict."""
         with self._lock:
             model = self._model(name)
             if version is None:
@@ -103,7 +108,7 @@ class Repository:
         return self._models[name]
 
 
-def verified(store: CheckpointStore, name: str, version: int | None) -> Checkpoint:
+def verified(store: CheckpointStore, name: str, version: int) -> Checkpoint:
     """Load a checkpoint and decode its probe. Raises as `CheckpointStore.load`."""
     checkpoint = store.load(name, version)
     probe = checkpoint.card.get("probe")

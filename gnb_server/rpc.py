@@ -64,7 +64,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
 
     async def Feedback(
         self, request_iterator: AsyncIterator[pb.FeedbackRequest], context: grpc.aio.ServicerContext
-    ) -> None:
+    ) -> AsyncIterator[pb.FeedbackResponse]:
         token = dict(context.invocation_metadata() or ()).get("fleet-token", "")
         try:
             fleet, stream = self._handlers.open_stream(str(token))
@@ -90,7 +90,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             while (item := await acks.get()) is not None:
                 if isinstance(item, CsiError):
                     raise item
-                await context.write(_ack(await item))
+                yield _ack(await item)
         except CsiError as error:
             await _abort(context, error)
         finally:

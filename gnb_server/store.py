@@ -84,6 +84,7 @@ class Stored:
         touched: slots of the frame (0..T-1, and T for frame means) whose sums changed.
         reports: [K, 8] float64, one row per report: row of the fleet, sequence, version, error, power, sgcs,
             latency [ms], time of arrival [s since 1970].
+
     """
 
     fleet: Fleet
@@ -127,7 +128,10 @@ class Store:
                     f"ue_base: UE ids {lease.first_ue}..{lease.first_ue + lease.ue_count - 1} overlap those leased"
                     f" before ({other.first_ue}..{other.first_ue + other.ue_count - 1})"
                 )
-            row = {name: getattr(lease, name) for name in ("token", "scheme", "encoder_id", "first_ue", "ue_count", "delay")}
+            row = {
+                name: getattr(lease, name)
+                for name in ("token", "scheme", "encoder_id", "first_ue", "ue_count", "delay")
+            }
             text = {"run": self.run, "scenario": str(lease.scenario), "seed": str(lease.seed), "finished": False}
             connection.execute(sa.insert(_leases).values(**row, **text))
 

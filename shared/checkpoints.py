@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
-from shared.errors import CsiError, Conflict, DamagedCheckpoint, InvalidInput, NotFound
+from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, NotFound
 from shared.schemes import Scheme, SchemeConfig, scheme_class
 
 FORMAT = 1
@@ -39,6 +38,7 @@ class Checkpoint:
         name, version: where it stands in the repository.
         scheme: in evaluation mode, float32 weights.
         card: card.json as it is.
+
     """
 
     name: str
@@ -102,6 +102,7 @@ class CheckpointStore:
 
         Raises:
             NotFound: no such name or version. DamagedCheckpoint: files, hashes or card do not fit together.
+
         """
         version = self.versions(name)[0] if version is None else version
         card = self.card(name, version)
@@ -137,6 +138,7 @@ class CheckpointStore:
 
         Raises:
             Conflict: the version exists.
+
         """
         folder = self.root / _check_name(name) / str(version)
         if (folder / "card.json").exists():

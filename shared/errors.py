@@ -17,10 +17,12 @@ class Kind(Enum):
 
     @property
     def grpc_status(self) -> str:
+        """Name of the gRPC status code."""
         return self.value[0]
 
     @property
     def http_status(self) -> int:
+        """HTTP status."""
         return self.value[1]
 
 
@@ -51,6 +53,7 @@ class SequenceGap(CsiError):
 
     Attributes:
         expected: the sequence (absolute slot) that the gNB waits for.
+
     """
 
     kind = Kind.OUT_OF_ORDER

@@ -1,8 +1,8 @@
 """NMSE and SGCS of reports, as sums that can be added, stored and summarised anywhere.
 
 Definitions (FIELD.md section 4): with error e = h_hat - h of one report,
-`mean_of_ratios` = 10 log10 mean(||e||^2 / ||h||^2), called `nmse_db`; `ratio_of_sums` = 10 log10(sum ||e||^2 / sum ||h||^2);
-`mean_of_db` = mean(10 log10(||e||^2 / ||h||^2)). SGCS = |h_hat^H h|^2 / (||h_hat||^2 ||h||^2) (TS 38.214, 5.2.1.4.6).
+`mean_of_ratios` = 10 log10 mean(||e||^2 / ||h||^2), called `nmse_db`;
+`ratio_of_sums` = 10 log10(sum ||e||^2 / sum ||h||^2); `mean_of_db` = mean(10 log10(||e||^2 / ||h||^2)). SGCS = |h_hat^H h|^2 / (||h_hat||^2 ||h||^2) (TS 38.214, 5.2.1.4.6).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Outcomes:
         power: squared norm of the true channel.
         ratio: error / power. db: 10 log10 of it.
         sgcs: squared generalised cosine similarity, 0 for an all-zero estimate.
+
     """
 
     error: NDArray[np.float64]
@@ -92,6 +93,7 @@ def summarise(by_slot: Sums, frames: Sums) -> dict[str, Any]:
 
     Returns:
         The fields of `averages` over all slots, `frames`, and `by_slot`: a list of the same with `slot` (1..T).
+
     """
     slots = [{"slot": t + 1, **averages(sums, sums)} for t, sums in enumerate(by_slot) if sums[0] > 0]
     return {**averages(by_slot.sum(axis=0), frames), "frames": int(frames[0]), "by_slot": slots}
@@ -103,6 +105,7 @@ def averages(sums: Sums, spread: Sums) -> dict[str, Any]:
     Returns:
         reports, nmse_db, nmse_se_db, ratio_of_sums_db, ratio_of_sums_se_db, mean_of_db, mean_of_db_se, sgcs, sgcs_se;
         None where there are too few observations. Standard errors of dB values by the delta method.
+
     """
     count = sums[0]
     if count == 0:

@@ -60,6 +60,7 @@ class PayloadLayout:
 
         Raises:
             InvalidInput: a field is missing, has the wrong shape, or holds a value that does not fit its bits.
+
         """
         if set(fields) != {field.name for field in self.fields}:
             raise InvalidInput(f"payload: fields {sorted(fields)}; the layout wants '{self.describe()}'")
@@ -68,7 +69,7 @@ class PayloadLayout:
             values = np.asarray(fields[field.name])
             if values.shape != (reports, field.count):
                 raise InvalidInput(f"payload {field.name}: shape {values.shape}; wanted {(reports, field.count)}")
-            if values.size and not (0 <= values.min() and values.max() < 1 << field.bits):
+            if values.size and not (values.min() >= 0 and values.max() < 1 << field.bits):
                 raise InvalidInput(f"payload {field.name}: values outside [0, 2^{field.bits})")
             columns.append(_to_bits(values, field.bits))
         return np.concatenate(columns, axis=1)
@@ -78,6 +79,7 @@ class PayloadLayout:
 
         Raises:
             InvalidInput: wrong length, or padding that is not zero.
+
         """
         return self.fields_of(self.unpack_bits(payload, reports))
 

@@ -6,7 +6,7 @@ from pydantic_settings import SettingsConfigDict
 
 
 def options(env_prefix: str) -> SettingsConfigDict:
-    """Fields as `--kebab-case` options with their docstrings as help, or as environment variables `<env_prefix>FIELD`."""
+    """Fields as `--kebab-case` options, help from their docstrings, or as environment variables `<env_prefix>FIELD`."""
     return SettingsConfigDict(
         env_prefix=env_prefix,
         env_ignore_empty=True,

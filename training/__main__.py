@@ -18,6 +18,7 @@ from training.trainer import Progress, Recipe
 
 
 def main() -> None:
+    """Parse the options and train."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("name", help="design or scheme")
     parser.add_argument("--version", type=int, default=1)

@@ -35,11 +35,14 @@ def evaluate(
 
     Returns:
         `shared.metrics.summarise` of them, with the settings under `settings`.
+
     """
     scheme = scheme.eval()
     by_slot, of_frames = np.zeros((scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS))
     for ue, frame in zip(
-        torch.arange(ues).repeat_interleave(frames).split(BATCH), torch.arange(frames).repeat(ues).split(BATCH), strict=True
+        torch.arange(ues).repeat_interleave(frames).split(BATCH),
+        torch.arange(frames).repeat(ues).split(BATCH),
+        strict=True,
     ):
         outcomes = evaluate_samples(scheme, scenario, Samples(seed, split, ue, frame), delay)
         by_slot += outcomes.moments().sum(axis=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shared.errors import NotFound
 from shared.schemes import SCHEMES, SchemeConfig
@@ -14,7 +14,7 @@ class Design:
 
     scheme: str
     scenario: str = "multipath-p2"
-    config: SchemeConfig = SchemeConfig()
+    config: SchemeConfig = field(default_factory=SchemeConfig)
 
 
 _NO_UPLINK = SchemeConfig(uplink_reading="none")

@@ -27,8 +27,8 @@ def build(design: Design, seed: int, pilots_from: Checkpoint | None = None) -> S
     torch.manual_seed(seed)
     scheme = scheme_class(design.scheme)(Scenario.parse(design.scenario), design.config)
     if pilots_from is not None:
-        with torch.no_grad():
-            scheme.encoder.pilots.parts.copy_(pilots_from.scheme.encoder.pilots.parts)
+        name = "pilots.parts"
+        scheme.encoder.load_state_dict({name: pilots_from.scheme.encoder.state_dict()[name]}, strict=False)
     return scheme
 
 
@@ -57,6 +57,7 @@ def train(
 
     Raises:
         Conflict: the version exists. InvalidInput: design and frozen encoder do not fit, or settings changed in resume.
+
     """
     if (store.root / name / str(version) / "card.json").exists():
         raise Conflict(f"checkpoint: {name}/{version} exists already; choose another --version")
@@ -65,10 +66,14 @@ def train(
         try:
             scheme.encoder.load_state_dict(freeze_encoder_from.scheme.encoder.state_dict())
         except RuntimeError as error:
-            raise InvalidInput(f"freeze_encoder_from: encoder of {freeze_encoder_from.name} does not fit: {error}") from None
+            raise InvalidInput(
+                f"freeze_encoder_from: encoder of {freeze_encoder_from.name} does not fit: {error}"
+            ) from None
     training: dict[str, Any] = {"trained": False}
     if scheme.trainable and recipe.steps > 0:
-        trainer = Trainer(scheme, scheme.scenario, recipe, device=device, freeze_encoder=freeze_encoder_from is not None)
+        trainer = Trainer(
+            scheme, scheme.scenario, recipe, device=device, freeze_encoder=freeze_encoder_from is not None
+        )
         if state.exists():
             trainer.load(state)
         state.parent.mkdir(parents=True, exist_ok=True)

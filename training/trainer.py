@@ -45,6 +45,7 @@ class Recipe:
         slope, final_slope: of the straight-through quantiser, annealed geometrically.
         precision: of matrix products, `fp32` or `bf16` (parameters and optimiser stay fp32).
         seed: of the world and of the initial weights.
+
     """
 
     steps: int = 20_000
@@ -88,6 +89,7 @@ class Progress:
         loss: mean squared error per antenna.
         ratio_of_sums_db: 10 log10 of the summed squared error over the summed channel power [dB].
         seconds: training time so far, over all sessions [s].
+
     """
 
     step: int
@@ -133,6 +135,7 @@ class Trainer:
 
         Raises:
             TrainingDiverged: the loss is NaN or infinite.
+
         """
         last = self.recipe.steps if steps is None else min(steps, self.recipe.steps)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -181,7 +184,9 @@ class Trainer:
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
         header = {"step": self.step, "seconds": self.seconds, "history": self.history, "settings": self._settings()}
         partial = path.with_suffix(".partial")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, partial, {"trainer": json.dumps(header)})
+        save_file(
+            {name: value.contiguous() for name, value in tensors.items()}, partial, {"trainer": json.dumps(header)}
+        )
         partial.replace(path)
 
     def load(self, path: Path) -> None:
@@ -189,6 +194,7 @@ class Trainer:
 
         Raises:
             InvalidInput: the file belongs to other settings.
+
         """
         with safe_open(path, "pt", device=str(self.device)) as file:
             header = json.loads(file.metadata()["trainer"])

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
@@ -38,6 +39,7 @@ class Counts:
         sent: reports handed to gRPC, each counted once. acked: reports acknowledged. resent: sent again.
         connects: streams opened.
         nmse_sum: sum of the acks' NMSE. waits: round-trip times [s].
+
     """
 
     sent: int = 0
@@ -58,7 +60,8 @@ class _Pending:
     attempts: int = 0
 
 
-Recorded = dict[str, list[NDArray[np.int64]]]
+Recorded = dict[str, list[NDArray[Any]]]
+"""Name -> parts of a column with one row per report."""
 
 
 class UeFleet:
@@ -95,6 +98,7 @@ class UeFleet:
 
         Raises:
             CsiError: the gNB refuses this fleet, or one of its chunks, for good.
+
         """
         await self._attach_patiently()
         producer = asyncio.create_task(self._produce())
@@ -154,7 +158,9 @@ class UeFleet:
         )
         self._token, self._first_ue = response.token, response.first_ue
         if response.feedback_bits != self.scheme.layout.bits:
-            raise InvalidInput(f"feedback_bits: gNB wants {response.feedback_bits}, layout has {self.scheme.layout.bits}")
+            raise InvalidInput(
+                f"feedback_bits: gNB wants {response.feedback_bits}, layout has {self.scheme.layout.bits}"
+            )
 
     async def _recover(self, error: grpc.aio.AioRpcError) -> None:
         """After a broken stream: back to the lease and send all that is not acked again, or give up with the reason."""
@@ -173,9 +179,7 @@ class UeFleet:
             self._to_send.put_nowait(chunk)
         self.counts.connects += 1
         async with self._channel() as channel:
-            call = pb_grpc.CsiFeedbackStub(channel).Feedback(
-                self._requests(), metadata=(("fleet-token", self._token),)
-            )
+            call = pb_grpc.CsiFeedbackStub(channel).Feedback(self._requests(), metadata=(("fleet-token", self._token),))
             async for response in call:
                 self._take_ack(response.ack)
                 if self._all_done:

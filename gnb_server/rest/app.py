@@ -25,9 +25,7 @@ Window = Annotated[
 ]
 SchemeName = Annotated[str | None, Query(description="checkpoint name")]
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    kind.http_status: {"model": models.ErrorAnswer} for kind in Kind
-}
+_ERRORS: dict[int | str, dict[str, Any]] = {kind.http_status: {"model": models.ErrorAnswer} for kind in Kind}
 
 
 def create_app(handlers: Handlers, window_s: float) -> FastAPI:

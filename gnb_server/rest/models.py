@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -174,7 +174,9 @@ class VersionParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: int | None = Field(None, ge=1, lt=10**9, description="default: the one in service")
+    version: Annotated[int, Field(ge=1, lt=10**9)] | None = Field(
+        default=None, description="default: the one in service"
+    )
 
 
 class RepositoryRequest(BaseModel):
@@ -182,7 +184,7 @@ class RepositoryRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    parameters: VersionParameters = VersionParameters()
+    parameters: VersionParameters = Field(default_factory=VersionParameters)
 
 
 class RepositoryAnswer(BaseModel):

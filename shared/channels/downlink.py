@@ -18,6 +18,7 @@ class DownlinkView:
 
     Attributes:
         scenario, samples: which frames of which world; N rows.
+
     """
 
     scenario: Scenario
@@ -42,6 +43,7 @@ class DownlinkView:
 
         Returns:
             [N, T, L_dl] complex64, noise of power N0 on each sample.
+
         """
         return self.receive(self.channel(), pilots)
 

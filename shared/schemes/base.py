@@ -44,6 +44,7 @@ class SchemeConfig:
         uplink_reading: `array` (every antenna receives the uplink pilots), `projected` (eq. 1: h^H X_ul), `none`, or
             `genie` (long-term features given).
         beam_power: feed the hypernetwork the instantaneous and running-mean power in M beams too (array reading).
+
     """
 
     feedback_bits: int = 20
@@ -101,6 +102,7 @@ class Decoder(nn.Module):
 
         Returns:
             Downlink estimates [N, M] complex64 and the state after this slot.
+
         """
 
 
@@ -141,11 +143,12 @@ class Scheme(nn.Module):
 
         Raises:
             InvalidInput: the scheme has nothing to train.
+
         """
         raise InvalidInput(f"scheme: '{self.name}' has nothing to train")
 
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
-        """Raises InvalidInput for payload values that fit their bits but mean nothing. By default all mean something."""
+        """Raises InvalidInput for payload values that fit their bits but mean nothing; by default there are none."""
 
     @torch.no_grad()
     def normalise(self) -> None:

@@ -68,7 +68,7 @@ class Hypernetwork(nn.Module):
         return self.output(torch.stack(states, dim=1))
 
     def step(self, side: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One slot: [N, inputs] and s_{t-1} to scaling factors [N, outputs] and s_t. The state is void if memoryless."""
+        """One slot: [N, inputs] and s_{t-1} to scaling factors [N, outputs] and s_t (unchanged if memoryless)."""
         driven = self.input(side)
         if self.recurrence is not None:
             driven = driven + self.recurrence(state)

@@ -21,4 +21,4 @@ class Pilots(nn.Module):
     @torch.no_grad()
     def normalise(self) -> None:
         """Put every column back on ||X_l||^2 = 1, as the paper does in each iteration."""
-        self.parts /= self.parts.square().sum(dim=(0, 1), keepdim=True).sqrt()
+        self.parts.div_(self.parts.square().sum(dim=(0, 1), keepdim=True).sqrt())

@@ -1,6 +1,6 @@
 """References without training: what pilots, angles and unquantised feedback allow.
 
-`genie_lmmse` knows the paths' angles and gains, `angle_lmmse` estimates the angles from the array reading of the uplink;
+`genie_lmmse` knows the paths' angles and gains, `angle_lmmse` estimates the angles from the uplink's array reading;
 both get the UE's received pilots as float32 (32 bits a value, counted) and form the LMMSE estimate of the channel from
 all slots of the frame so far. `uplink_only` gets no feedback: it moves the uplink's paths to the downlink carrier.
 """
@@ -85,7 +85,9 @@ class LmmseDecoder(Decoder):
         noise = torch.eye(covariance.shape[-1], device=sine.device) * world.noise_power
         weighted = torch.linalg.solve(covariance + noise, (pilots * known[..., None]).flatten(1)[..., None])
         weight = known * correlation[0]
-        amplitudes = torch.einsum("nlp,nt,ntl->np", response.conj(), weight, weighted.unflatten(1, (slots_max, -1))[..., 0])
+        amplitudes = torch.einsum(
+            "nlp,nt,ntl->np", response.conj(), weight, weighted.unflatten(1, (slots_max, -1))[..., 0]
+        )
         return (vectors @ amplitudes[..., None])[..., 0]
 
 
@@ -187,6 +189,7 @@ def estimate_angles(scenario: Scenario, received: Tensor, sweeps: int = 4) -> Te
 
     Returns:
         [N, T, P] float32 sines of the angles; row t uses snapshots 0..t.
+
     """
     edge = float(torch.sin(torch.deg2rad(torch.tensor(scenario.angle_deg))))
     coarse = torch.linspace(-edge, edge, GRID, device=received.device)

@@ -1,0 +1,33 @@
+# Two commands do everything on a fresh machine with Python 3.11, pip and make: `make emulate` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: emulate test test-slow lint protos clean
+
+emulate: $(READY)
+	$(BIN)/csiemu emulate $(ARGS)
+
+test: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest $(ARGS)
+
+test-slow: $(READY)
+	$(BIN)/pytest -m "slow or not slow" $(ARGS)
+
+# torch first and pinned: on Linux the CPU build, where an index of it is at hand
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+protos: $(READY)
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
+		protos/csi_feedback/v1/csi_feedback.proto
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,58 @@
+"""Fixtures for all tests: small trained checkpoints, made once a session, and the shipped ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from shared.checkpoints import Checkpoint, CheckpointStore
+from shared.schemes import SchemeConfig
+from training.recipes import Design, design
+from training.run import train
+from training.trainer import Recipe
+
+ROOT = Path(__file__).parent.parent
+SCENARIO = "multipath-p2:antennas=16"
+RECIPE = Recipe(steps=12, batch=64, warmup=2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
+    """hyperrnn/1, hyperrnn/2 (another decoder of the same encoder), hyperrnn/3 (another encoder), rnn/1, dldnn/1 and
+    genie_lmmse/1, for 16 antennas, hardly trained."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    store = CheckpointStore(folder)
+
+    def make(name: str, version: int, seed: int = 1, frozen: Checkpoint | None = None, **config: bool) -> Checkpoint:
+        made = design(name)
+        fields = {**made.config.to_json(), **config}
+        return train(
+            name,
+            version,
+            Design(made.scheme, SCENARIO, SchemeConfig(**fields)),
+            Recipe(**{**RECIPE.__dict__, "seed": seed}),
+            store=store,
+            state=folder / "states" / f"{name}-{version}.safetensors",
+            freeze_encoder_from=frozen,
+            evaluation_ues=64,
+        )
+
+    first = make("hyperrnn", 1)
+    make("hyperrnn", 2, seed=2, frozen=first, beam_power=True)
+    make("hyperrnn", 3, seed=3)
+    for name in ("rnn", "dldnn", "genie_lmmse"):
+        make(name, 1)
+    return store
+
+
+@pytest.fixture(scope="session")
+def shipped() -> CheckpointStore:
+    """The checkpoints in the repository."""
+    return CheckpointStore(ROOT / "checkpoints")

@@ -1,0 +1,138 @@
+"""kill -9 of the gNB or of UEs in mid-run: nothing is lost, nothing is counted twice, the rest goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from e2e_tools import Spawn, get, ready, wait_for
+
+from gnb_server.store import Store
+
+UES, SLOTS = 6, 203  # ends within a frame
+
+
+def gnb_options(folder: Path, port: int = 0) -> dict[str, Any]:
+    return {
+        "grpc_port": port,
+        "rest_port": 0,
+        "store": f"sqlite:///{folder / 'gnb.sqlite'}",
+        "record": folder / "recorded",
+        "ready_file": folder / "ready.json",
+    }
+
+
+def ue_options(folder: Path, grpc: str) -> dict[str, Any]:
+    return {
+        "gnb": grpc,
+        "scheme": "hyperrnn",
+        "ues": UES,
+        "slots": SLOTS,
+        "rate": 60,
+        "seed": 9,
+        "ue_base": 0,
+        "summary": folder / "ue.json",
+        "record": folder / "ue.npz",
+    }
+
+
+def columns(folder: Path) -> dict[str, np.ndarray]:
+    """What the UEs recorded, in the order of UE and sequence."""
+    with np.load(folder / "ue.npz", allow_pickle=False) as file:
+        order = np.lexsort((file["sequence"], file["ue"]))
+        return {name: file[name][order] for name in file.files}
+
+
+def estimates(folder: Path) -> dict[tuple[int, int], np.ndarray]:
+    found = {}
+    for path in (folder / "recorded").glob("*.npz"):
+        with np.load(path, allow_pickle=False) as file:
+            found |= dict(zip(zip(file["ue"].tolist(), file["sequence"].tolist(), strict=True), file["estimate"], strict=True))
+    return found
+
+
+def undisturbed(spawn: Spawn, folder: Path) -> None:
+    folder.mkdir()
+    gnb = spawn("gnb_server", **gnb_options(folder))
+    ue = spawn("ue_client", **ue_options(folder, ready(folder / "ready.json")["grpc"]))
+    assert ue.wait() == 0
+    gnb.send_signal(signal.SIGTERM)
+    assert gnb.wait() == 0
+
+
+def totals(folder: Path) -> dict[int, list[float]]:
+    """Sums of each (ue, slot) in the store."""
+    import sqlite3
+
+    with sqlite3.connect(folder / "gnb.sqlite") as connection:
+        rows = connection.execute("select ue, slot, count, ratio, sgcs from totals order by ue, slot").fetchall()
+    return {(ue, slot): values for ue, slot, *values in rows}
+
+
+def test_gnb_killed_and_restarted(spawn: Spawn, tmp_path: Path) -> None:
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    undisturbed(spawn, calm)
+    rough.mkdir()
+    gnb = spawn("gnb_server", **gnb_options(rough))
+    addresses = ready(rough / "ready.json")
+    port = int(addresses["grpc"].rsplit(":", 1)[1])
+    ue = spawn("ue_client", **ue_options(rough, addresses["grpc"]))
+    for reports in (40 * UES, 120 * UES):
+        rest = addresses["rest"]
+        wait_for(lambda rest=rest, reports=reports: get(rest, "/v1/nmse")["overall"]["reports"] >= reports)
+        gnb.kill()
+        gnb.wait()
+        (rough / "ready.json").unlink()
+        gnb = spawn("gnb_server", **gnb_options(rough, port))
+        addresses = ready(rough / "ready.json")
+    assert ue.wait() == 0
+    live = get(addresses["rest"], "/v1/nmse")["schemes"][0]
+    gnb.send_signal(signal.SIGTERM)
+    assert gnb.wait() == 0
+
+    sent = json.loads((rough / "ue.json").read_text())
+    assert sent["connects"] >= 3
+    assert sent["sent"] == sent["acked"] == live["reports"] == UES * SLOTS
+    store = Store(f"sqlite:///{rough / 'gnb.sqlite'}", "default", 1)
+    assert sum(store.counted().values()) == sent["sent"]  # lost is 0
+    store.close()
+    for key, values in totals(calm).items():
+        assert totals(rough)[key] == pytest.approx(values, rel=1e-4)
+    first, second = columns(calm), columns(rough)
+    for name in ("ue", "sequence", "payload"):
+        np.testing.assert_array_equal(first[name], second[name])
+    before, after = estimates(calm), estimates(rough)
+    assert len(before) == UES * SLOTS
+    assert len(after) > UES * SLOTS / 2  # a killed gNB takes the records with it that it had not written
+    for key, estimate in after.items():
+        assert np.linalg.norm(estimate - before[key]) <= 1e-4 * np.linalg.norm(before[key])
+
+
+def test_ue_process_killed(spawn: Spawn, tmp_path: Path) -> None:
+    spawn("gnb_server", **gnb_options(tmp_path))
+    addresses = ready(tmp_path / "ready.json")
+    common = {"gnb": addresses["grpc"], "rate": 50, "ues": 3}
+    doomed = spawn("ue_client", scheme="rnn", **common)
+    other = spawn("ue_client", scheme="dldnn", slots=200, **common)
+    wait_for(lambda: get(addresses["rest"], "/v1/nmse?scheme=rnn")["overall"]["reports"] > 30)
+    doomed.kill()
+    wait_for(lambda: get(addresses["rest"], "/v1/ues?scheme=rnn&status=gone")["total"] == 3)
+    assert other.wait() == 0
+    assert get(addresses["rest"], "/v1/nmse?scheme=dldnn")["overall"]["reports"] == 600
+    assert get(addresses["rest"], "/v1/ues?scheme=dldnn&status=finished")["total"] == 3
+
+
+def test_ues_wait_for_a_gnb_that_is_not_up_yet(spawn: Spawn, tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ue = spawn("ue_client", gnb=f"127.0.0.1:{port}", scheme="rnn", ues=2, slots=8)
+    wait_for(lambda: b"waiting for the gNB" in (tmp_path / "ue_client-0.log").read_bytes())
+    spawn("gnb_server", **gnb_options(tmp_path, port))
+    assert ue.wait() == 0

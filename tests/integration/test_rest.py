@@ -1,0 +1,193 @@
+"""REST over a real socket: live results, Open Inference Protocol, errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from shared.checkpoints import CheckpointStore
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        ("/v1/nmse?scheme=nonsense", None, 404, "'nonsense' is unknown"),
+        ("/v1/nmse?ue=77", None, 404, "ue: 77 is unknown"),
+        ("/v1/nmse?ue=-1", None, 400, "ue"),
+        ("/v1/nmse?window=0", None, 400, "window"),
+        ("/v1/nmse?window=nan", None, 400, "window"),
+        ("/v1/ues/77", None, 404, "ue: 77 is unknown"),
+        ("/v1/ues/x", None, 400, "ue"),
+        ("/v1/ues/77/reports", None, 404, "ue: 77 is unknown"),
+        ("/v1/ues?status=asleep", None, 400, "status"),
+        ("/v1/nothing", None, 404, "Not Found"),
+        ("/v2/models/nonsense", None, 404, "unknown"),
+        ("/v2/models/hyperrnn/versions/9", None, 404, "no version 9"),
+        ("/v2/models/hyperrnn/versions/9/ready", None, 404, "no version 9"),
+        ("/v2/repository/models/nonsense/load", {}, 404, "unknown"),
+        ("/v2/repository/models/..%2F..%2Fetc/load", {}, 404, ""),
+        ("/v2/repository/models/..hyperrnn/load", {}, 400, "never a path"),
+        ("/v2/repository/models/hyperrnn/load", {"parameters": {"version": 9}}, 404, "no version 9"),
+        ("/v2/repository/models/hyperrnn/load", {"parameters": {"path": "/tmp/x"}}, 400, "path"),
+        ("/v2/repository/models/hyperrnn/load", {"parameters": {"version": "../1"}}, 400, "version"),
+        ("/v2/repository/models/dldnn/unload", {}, 404, "not loaded"),
+    ],
+)
+def test_errors(gnb: Any, path: str, body: Any, status: int, says: str) -> None:
+    found, answer = gnb.call(path, body)
+    assert found == status
+    assert set(answer) == {"error"}
+    assert says in answer["error"]
+    assert gnb.call("/v2/health/live") == (200, {"live": True})
+
+
+def test_results(gnb: Any) -> None:
+    gnb.run_ues(scheme="rnn", ues=3, slots=16)
+    gnb.run_ues(scheme="dldnn", ues=2, slots=12)
+    answer = gnb.call("/v1/nmse")[1]
+    assert {row["scheme"]: row["reports"] for row in answer["schemes"]} == {"rnn": 48, "dldnn": 24}
+    assert answer["overall"]["reports"] == 72
+    assert answer["overall"]["feedback_bits_total"] == 72 * 20
+    windowed = gnb.call("/v1/nmse?window=600&scheme=rnn")[1]["schemes"]
+    assert [row["reports"] for row in windowed] == [48]
+    assert windowed[0]["nmse_db"] == pytest.approx(answer["schemes"][0]["nmse_db"])
+    ues = gnb.call("/v1/ues")[1]
+    assert [row["ue"] for row in ues["ues"]] == [0, 1, 2, 3, 4]
+    assert {row["status"] for row in ues["ues"]} == {"finished"}
+    assert gnb.call("/v1/ues?scheme=dldnn&limit=1")[1]["total"] == 2
+    one = gnb.call("/v1/ues/3")[1]
+    assert (one["scheme"], one["reports"], one["next_sequence"]) == ("dldnn", 12, 12)
+    reports = gnb.call("/v1/ues/3/reports?limit=5")[1]["reports"]
+    assert [row["sequence"] for row in reports] == [7, 8, 9, 10, 11]
+    everything = gnb.call("/v1/ues/3/reports")[1]["reports"]
+    mean = sum(row["nmse"] for row in everything) / 12
+    assert 10 ** (one["nmse_db"] / 10) == pytest.approx(mean)
+    assert gnb.call("/v1/nmse?ue=3")[1]["schemes"][0]["nmse_db"] == one["nmse_db"]
+    assert gnb.call("/v1/nmse?ue=3&scheme=rnn")[0] == 404
+
+
+def test_ring_keeps_the_newest(start_gnb: Callable[..., Any]) -> None:
+    gnb = start_gnb(reports_kept=10)
+    gnb.run_ues(scheme="rnn", ues=1, slots=24)
+    sequences = [row["sequence"] for row in gnb.call("/v1/ues/0/reports")[1]["reports"]]
+    assert sequences == list(range(14, 24))
+    assert gnb.call("/v1/ues/0")[1]["reports"] == 24
+
+
+def test_stream(gnb: Any) -> None:
+    gnb.run_ues(scheme="rnn", ues=2, slots=8)
+    with urllib.request.urlopen(f"http://{gnb.rest}/v1/stream?interval=0.1", timeout=10) as stream:
+        lines = [stream.readline().decode().strip() for _ in range(6)]
+    assert "event: nmse" in lines
+    data = next(line for line in lines if line.startswith("data: "))
+    assert json.loads(data.removeprefix("data: "))["schemes"][0]["reports"] == 16
+
+
+def test_metrics(gnb: Any) -> None:
+    gnb.run_ues(scheme="rnn", ues=2, slots=8)
+    text = gnb.call("/metrics")[1]
+    assert 'csiemu_reports_total{scenario="multipath-p2:antennas=16",scheme="rnn"} 16.0' in text
+    assert "csiemu_nmse_db{" in text
+
+
+def test_docs(gnb: Any) -> None:
+    assert gnb.call("/docs")[0] == 200
+    assert "/v1/nmse" in gnb.call("/openapi.json")[1]["paths"]
+
+
+def test_models(gnb: Any) -> None:
+    assert gnb.call("/v2/health/ready") == (200, {"ready": True})
+    assert gnb.call("/v2/models/hyperrnn/ready")[0] == 503
+    assert gnb.call("/v2/repository/models/hyperrnn/load", {}) == (
+        200,
+        {"name": "hyperrnn", "version": "1", "state": "READY"},
+    )
+    assert gnb.call("/v2/models/hyperrnn/ready") == (200, {"ready": True})
+    assert gnb.call("/v2/models/hyperrnn/versions/2/ready")[0] == 503
+    model = gnb.call("/v2/models/hyperrnn")[1]
+    assert model["versions"] == ["1", "2", "3"]
+    assert model["parameters"]["card"]["feedback_bits"] == 20
+    index = gnb.call("/v2/repository/index", {})[1]
+    assert {(row["name"], row["version"]) for row in index if row["state"] == "READY"} == {("hyperrnn", "1")}
+    assert gnb.call("/v2/repository/index", {"ready": True})[1] == [row for row in index if row["state"] == "READY"]
+    gnb.call("/v2/repository/models/hyperrnn/load", {"parameters": {"version": 2}})
+    unload = "/v2/repository/models/hyperrnn/unload"
+    assert gnb.call(unload, {"parameters": {"version": 2}})[0] == 409  # in service
+    assert gnb.call(unload, {"parameters": {"version": 1}})[0] == 200
+    assert gnb.call("/v2/models/hyperrnn/versions/1/ready")[0] == 503
+    assert gnb.call(unload, {})[0] == 200
+    assert gnb.call("/v2/models/hyperrnn/ready")[0] == 503
+
+
+def test_load_while_ues_are_attached(gnb: Any) -> None:
+    with gnb.stub() as stub:
+        lease = gnb.attach(stub)
+        stream = stub.Feedback(iter([]), metadata=(("fleet-token", lease.token),))
+        list(stream)  # opened and closed: gone, not attached
+        assert gnb.call("/v1/ues?status=gone")[1]["total"] == 2
+        held = stub.Feedback(_never(), metadata=(("fleet-token", lease.token),))
+        while gnb.call("/v1/ues?status=attached")[1]["total"] == 0:
+            pass
+        status, answer = gnb.call("/v2/repository/models/hyperrnn/load", {"parameters": {"version": 3}})
+        assert (status, "encode with" in answer["error"]) == (409, True)
+        assert gnb.call("/v2/repository/models/hyperrnn/unload", {})[0] == 409
+        assert gnb.call("/v2/repository/models/hyperrnn/load", {"parameters": {"version": 2}})[0] == 200
+        held.cancel()
+
+
+def _never() -> Any:
+    import threading
+
+    threading.Event().wait(30)
+    yield from ()
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "foreign", "card", "probe"])
+def test_damaged_checkpoint(
+    start_gnb: Callable[..., Any], small_store: CheckpointStore, tmp_path: Path, damage: str
+) -> None:
+    """A corrupt or foreign checkpoint is refused; the version in service goes on."""
+    root = tmp_path / "damaged"
+    shutil.copytree(small_store.root, root)
+    gnb = start_gnb(checkpoints=root)
+    gnb.run_ues(scheme="hyperrnn", ues=1, slots=8, checkpoints=small_store.root)
+    folder = root / "hyperrnn" / "2"
+    weights, card = folder / "decoder.safetensors", json.loads((folder / "card.json").read_text())
+    if damage == "flip":
+        data = bytearray(weights.read_bytes())
+        data[-5] ^= 1
+        weights.write_bytes(data)
+    elif damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "foreign":
+        weights.write_bytes((root / "dldnn" / "1" / "decoder.safetensors").read_bytes())
+    elif damage == "card":
+        (folder / "card.json").write_text("{")
+    else:
+        card["probe"]["ratio_of_sums_db"] += 1
+        (folder / "card.json").write_text(json.dumps(card))
+    status, answer = gnb.call("/v2/repository/models/hyperrnn/load", {"parameters": {"version": 2}})
+    assert status == 422
+    assert "hyperrnn/2" in answer["error"]
+    assert gnb.run_ues(scheme="hyperrnn", ues=1, slots=8, checkpoints=small_store.root).counts.acked == 8
+
+
+def test_grpc_health_and_reflection(gnb: Any) -> None:
+    with grpc.insecure_channel(gnb.grpc) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "csi_feedback.v1.CsiFeedback"):
+            status = health.Check(health_pb2.HealthCheckRequest(service=service)).status
+            assert status == health_pb2.HealthCheckResponse.SERVING
+        listing = reflection_pb2.ServerReflectionRequest(list_services="")
+        answer = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([listing])))
+        names = {service.name for service in answer.list_services_response.service}
+        assert "csi_feedback.v1.CsiFeedback" in names

@@ -1,0 +1,88 @@
+"""What the gNB reports over the wire is what offline evaluation of the same checkpoint, seed and slots gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from csiemu.ue import save_record
+from csiemu.verify import misdecoded
+from shared.channels.streams import Split
+from shared.checkpoints import CheckpointStore
+from training.evaluation import evaluate
+
+
+@pytest.mark.parametrize("scheme", ["hyperrnn", "rnn", "dldnn", "genie_lmmse"])
+@pytest.mark.parametrize("rate", ["max", 2000.0])
+def test_wire_equals_offline(gnb: Any, small_store: CheckpointStore, scheme: str, rate: Any) -> None:
+    fleet = gnb.run_ues(scheme=scheme, ues=7, slots=40, seed=5, ue_base=0, rate=rate, chunk_ues=3)
+    checkpoint = small_store.load(scheme)
+    offline = evaluate(checkpoint.scheme, checkpoint.scenario, seed=5, split=Split.EMULATE, ues=7, frames=5)
+    row = gnb.call(f"/v1/nmse?scheme={scheme}")[1]["schemes"][0]
+    for figure in ("nmse_db", "ratio_of_sums_db", "mean_of_db", "sgcs", "nmse_se_db"):
+        assert row[figure] == pytest.approx(offline[figure], abs=0.01 if "db" in figure else 1e-4)
+    for slot, ours in zip(row["by_slot"], offline["by_slot"], strict=True):
+        assert slot["nmse_db"] == pytest.approx(ours["nmse_db"], abs=0.01)
+    assert row["reports"] == fleet.counts.sent == fleet.counts.acked == 280
+    assert fleet.counts.nmse_sum / 280 == pytest.approx(10 ** (row["nmse_db"] / 10), rel=1e-4)
+    assert row["feedback_bits"] == checkpoint.scheme.layout.bits
+    assert row["wire_bytes"] > row["feedback_bits"] / 8
+
+
+def test_delay_is_named_and_scored(gnb: Any, small_store: CheckpointStore) -> None:
+    gnb.run_ues(scheme="hyperrnn", ues=4, slots=16, seed=5, ue_base=0, delay=3)
+    checkpoint = small_store.load("hyperrnn")
+    offline = evaluate(checkpoint.scheme, checkpoint.scenario, seed=5, split=Split.EMULATE, ues=4, frames=2, delay=3)
+    row = gnb.call("/v1/nmse")[1]["schemes"][0]
+    assert row["delay_slots"] == 3
+    assert row["nmse_db"] == pytest.approx(offline["nmse_db"], abs=0.01)
+
+
+def test_other_scenario_of_the_same_size(gnb: Any) -> None:
+    gnb.run_ues(scheme="rnn", ues=2, slots=8, scenario="multipath-p8:antennas=16")
+    gnb.run_ues(scheme="rnn", ues=2, slots=8)
+    rows = gnb.call("/v1/nmse?scheme=rnn")[1]["schemes"]
+    assert {row["scenario"] for row in rows} == {"multipath-p8:antennas=16", "multipath-p2:antennas=16"}
+
+
+def test_swap_at_a_frame_boundary(gnb: Any, small_store: CheckpointStore) -> None:
+    """After a load, frames that begin are decoded with the new version; both versions give their offline figures."""
+    gnb.run_ues(scheme="hyperrnn", ues=3, slots=16, seed=5, ue_base=0)
+    status, answer = gnb.call("/v2/repository/models/hyperrnn/load", {"parameters": {"version": 2}})
+    assert (status, answer["version"]) == (200, "2")
+    gnb.run_ues(scheme="hyperrnn", ues=3, slots=16, seed=5, ue_base=100)
+    assert {row["decoder_version"] for row in gnb.call("/v1/ues/1/reports")[1]["reports"]} == {1}
+    assert {row["decoder_version"] for row in gnb.call("/v1/ues/101/reports")[1]["reports"]} == {2}
+    assert gnb.call("/v1/nmse")[1]["schemes"][0]["decoder_versions"] == {"1": 48, "2": 48}
+
+
+def test_recorded_payloads_decode_again(
+    start_gnb: Callable[..., Any], small_store: CheckpointStore, tmp_path: Path
+) -> None:
+    for fault, expected in (("none", 0), ("misdecode", 1)):
+        folder = tmp_path / fault
+        gnb = start_gnb(record=folder, fault=fault, store=f"sqlite:///{tmp_path / fault}.sqlite")
+        fleet = gnb.run_ues(scheme="hyperrnn", ues=4, slots=512, record=tmp_path / f"{fault}.npz")
+        save_record(fleet)
+        gnb.stop()
+        wrong, compared = misdecoded(small_store, tmp_path / f"{fault}.npz", sorted(folder.glob("*.npz")))
+        assert compared == 2048
+        assert (wrong > 0) == bool(expected)
+
+
+def test_record_has_payload_estimate_and_truth(start_gnb: Callable[..., Any], tmp_path: Path) -> None:
+    gnb = start_gnb(record=tmp_path / "rec")
+    gnb.run_ues(scheme="rnn", ues=16, slots=64)
+    stored = [row["nmse"] for row in gnb.call("/v1/ues/0/reports")[1]["reports"]]
+    gnb.stop()
+    with np.load(next((tmp_path / "rec").glob("*.npz")), allow_pickle=False) as file:
+        error = np.abs(file["estimate"] - file["truth"]) ** 2
+        assert file["payload"].shape == (len(file["ue"]), 20)
+        ratios = error.sum(1) / (np.abs(file["truth"]) ** 2).sum(1)
+        mine = file["ue"] == 0
+        order = np.argsort(file["sequence"][mine])
+    np.testing.assert_allclose(stored, ratios[mine][order], rtol=1e-4)

@@ -1,0 +1,100 @@
+"""Fixtures of the unit tests: rows of the world, schemes with weights that are not the initial ones, a decoded run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gnb_server.decoding import decode_frames
+from shared.channels.scenario import Scenario
+from shared.channels.streams import Samples, Split
+from shared.schemes import Scheme, SchemeConfig, scheme_class
+from ue_client.encoding import encode_frames
+
+hypothesis.settings.register_profile(
+    "unit",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("unit")
+
+MakeSamples = Callable[..., Samples]
+MakeScheme = Callable[..., Scheme]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def single_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def make_samples() -> MakeSamples:
+    """Rows ue = 0..count-1 (or those given) of one frame."""
+
+    def make(
+        count: int = 8,
+        *,
+        seed: int = 7,
+        split: Split = Split.TEST,
+        frame: int = 0,
+        ues: list[int] | None = None,
+    ) -> Samples:
+        ue = torch.arange(count) if ues is None else torch.tensor(ues)
+        return Samples(seed, split, ue, torch.full_like(ue, frame))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_scheme() -> MakeScheme:
+    """A scheme in evaluation mode; `perturbed` moves biases, scaling factors and batch statistics off 1 and 0."""
+
+    def make(name: str, scenario: str, *, seed: int = 3, perturbed: bool = True, **config: Any) -> Scheme:
+        torch.manual_seed(seed)
+        scheme = scheme_class(name)(Scenario.parse(scenario), SchemeConfig(**config)).eval()
+        if perturbed and scheme.trainable:
+            _perturb(scheme)
+        return scheme
+
+    return make
+
+
+@torch.no_grad()
+def _perturb(scheme: Scheme) -> None:
+    for module in scheme.modules():
+        if isinstance(module, nn.Linear):
+            module.weight += torch.randn_like(module.weight) * 0.3 * module.weight.shape[1] ** -0.5
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean = torch.randn_like(module.running_mean) * 0.2
+            module.running_var = torch.rand_like(module.running_var) + 0.5
+            module.bias += torch.randn_like(module.bias) * 0.2
+
+
+@pytest.fixture(scope="session")
+def over_the_wire() -> Callable[[Scheme, Samples], tuple[bytes, Tensor]]:
+    """Encode whole frames, pack, unpack, decode: the payload and the estimates [N, T, M]."""
+
+    def run(scheme: Scheme, samples: Samples) -> tuple[bytes, Tensor]:
+        world, reports = scheme.scenario, len(samples) * scheme.scenario.slots
+        fields = encode_frames(scheme, world, samples)
+        payload = scheme.layout.pack({name: v.reshape(reports, -1) for name, v in fields.items()}, reports)
+        received = {
+            name: values.reshape(len(samples), world.slots, -1)
+            for name, values in scheme.layout.unpack(payload, reports).items()
+        }
+        return payload, decode_frames(scheme, world, samples, received)
+
+    return run
