@@ -27,9 +27,10 @@ from rich.table import Table
 
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
+from shared.channels.scenario import Scenario
 from shared.checkpoints import CheckpointStore
 from shared.errors import InvalidInput, NotReady
-from shared.settings import options
+from shared.settings import Rate, options
 from training.recipes import DESIGNS
 
 START_S = 120.0
@@ -55,7 +56,7 @@ class Settings(BaseSettings):
     slots: int | None = Field(None, ge=1)
     """Reports per UE."""
 
-    rate: float | Literal["max"] = 20.0
+    rate: Rate = 20.0
     """Reports per second and UE, or max."""
 
     seed: int = Field(0, ge=0, lt=2**64)
@@ -119,9 +120,9 @@ def run(settings: Settings) -> int:
         for index, name in enumerate(names):
             fleets.append(_start_ues(settings, out, name, index * settings.ues, addresses["grpc"]))
             stack.callback(_end, fleets[-1].process)
-        _watch(settings, fleets, gnb, rest, console)
+        stopped = _watch(fleets, gnb, rest, console)
         final = _get(f"{rest}/v1/nmse")
-    results = _results(settings, store, out, fleets, final)
+    results = _results(settings, store, out, fleets, final, stopped=stopped)
     _show(results, console)
     if settings.json_file:
         settings.json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -153,8 +154,10 @@ def _schemes(settings: Settings, store: CheckpointStore) -> list[str]:
         names = [name.strip() for name in settings.schemes.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
         raise InvalidInput(f"schemes: '{settings.schemes}'; wanted different names out of {', '.join(store.names())}")
+    scenario = Scenario.parse(settings.scenario) if settings.scenario else None
     for name in names:
-        store.versions(name)
+        scheme = store.load(name).scheme
+        scheme.check_scenario(scenario or scheme.scenario)
     return names
 
 
@@ -233,8 +236,8 @@ def _end(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
             process.wait()
 
 
-def _watch(settings: Settings, fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console: Console) -> None:
-    """Show live figures until every UE process has ended; Ctrl-C asks them to finish."""
+def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console: Console) -> bool:
+    """Show live figures until every UE process has ended; Ctrl-C asks them to finish. Returns whether it did."""
     stopping = False
     with (
         Live(console=console, auto_refresh=False, transient=True)
@@ -244,6 +247,8 @@ def _watch(settings: Settings, fleets: list[_Ues], gnb: subprocess.Popen[bytes],
         said = 0.0
         while any(fleet.process.poll() is None for fleet in fleets):
             try:
+                for fleet in fleets if stopping else ():
+                    fleet.process.terminate()  # again and again: one that is just starting may have missed it
                 if gnb.poll() is not None:
                     console.print(f"the gNB ended with status {gnb.returncode}")
                     for fleet in fleets:
@@ -262,9 +267,7 @@ def _watch(settings: Settings, fleets: list[_Ues], gnb: subprocess.Popen[bytes],
                     raise
                 stopping = True
                 console.print("stopping: UEs finish what they sent (again to abort)")
-                for fleet in fleets:
-                    if fleet.process.poll() is None:
-                        fleet.process.terminate()
+    return stopping
 
 
 def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
@@ -289,7 +292,13 @@ def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
 
 
 def _results(
-    settings: Settings, store: CheckpointStore, out: Path, fleets: list[_Ues], final: dict[str, Any]
+    settings: Settings,
+    store: CheckpointStore,
+    out: Path,
+    fleets: list[_Ues],
+    final: dict[str, Any],
+    *,
+    stopped: bool,
 ) -> dict[str, Any]:
     """All figures, and the checks: lost from the store itself, misdecoded by decoding again."""
     rows = {row["scheme"]: row for row in final["schemes"]}
@@ -298,6 +307,8 @@ def _results(
     failed = []
     wrong = compared = 0
     for fleet in fleets:
+        if stopped and fleet.process.returncode == -signal.SIGTERM:
+            continue  # stopped before it had begun
         if fleet.process.returncode or not fleet.summary.exists():
             failed.append(
                 f"UEs of {fleet.scheme} ended with {fleet.process.returncode}: {_tail(out / f'ue-{fleet.scheme}.log')}"

@@ -1,8 +1,9 @@
 """NMSE and SGCS of reports, as sums that can be added, stored and summarised anywhere.
 
-Definitions (FIELD.md section 4): with error e = h_hat - h of one report,
+Definitions (FIELD.md section 4), with error e = h_hat - h of one report:
 `mean_of_ratios` = 10 log10 mean(||e||^2 / ||h||^2), called `nmse_db`;
-`ratio_of_sums` = 10 log10(sum ||e||^2 / sum ||h||^2); `mean_of_db` = mean(10 log10(||e||^2 / ||h||^2)). SGCS = |h_hat^H h|^2 / (||h_hat||^2 ||h||^2) (TS 38.214, 5.2.1.4.6).
+`ratio_of_sums` = 10 log10(sum ||e||^2 / sum ||h||^2); `mean_of_db` = mean(10 log10(||e||^2 / ||h||^2));
+SGCS = |h_hat^H h|^2 / (||h_hat||^2 ||h||^2) (TS 38.214, 5.2.1.4.6).
 """
 
 from __future__ import annotations

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
+Rate = Annotated[float, Field(gt=0, le=1e6)] | Literal["max"]
+"""Reports per second and UE, or as fast as they are acked."""
 
 
 def options(env_prefix: str) -> SettingsConfigDict:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from shared.settings import options
+from shared.settings import Rate, options
 
 
 class Settings(BaseSettings):
@@ -40,7 +39,7 @@ class Settings(BaseSettings):
     ue_base: int | None = Field(None, ge=0, lt=2**32)
     """First UE id; default: leased by the gNB."""
 
-    rate: float | Literal["max"] = 20.0
+    rate: Rate = 20.0
     """Reports per second and UE, or `max`."""
 
     slots: int | None = Field(None, ge=1)
@@ -66,10 +65,3 @@ class Settings(BaseSettings):
 
     record_every: int = Field(1, ge=1)
     """Record only frames whose number is a multiple of this."""
-
-    @field_validator("rate")
-    @classmethod
-    def _positive(cls, rate: float | Literal["max"]) -> float | Literal["max"]:
-        if rate != "max" and not 0 < rate <= 1e6:
-            raise ValueError(f"{rate} is not `max` or a number in (0, 1e6]")
-        return rate

@@ -51,7 +51,9 @@ def estimates(folder: Path) -> dict[tuple[int, int], np.ndarray]:
     found = {}
     for path in (folder / "recorded").glob("*.npz"):
         with np.load(path, allow_pickle=False) as file:
-            found |= dict(zip(zip(file["ue"].tolist(), file["sequence"].tolist(), strict=True), file["estimate"], strict=True))
+            found |= dict(
+                zip(zip(file["ue"].tolist(), file["sequence"].tolist(), strict=True), file["estimate"], strict=True)
+            )
     return found
 
 
@@ -107,7 +109,7 @@ def test_gnb_killed_and_restarted(spawn: Spawn, tmp_path: Path) -> None:
         np.testing.assert_array_equal(first[name], second[name])
     before, after = estimates(calm), estimates(rough)
     assert len(before) == UES * SLOTS
-    assert len(after) > UES * SLOTS / 2  # a killed gNB takes the records with it that it had not written
+    assert len(after) > UES * 40  # a killed gNB takes the records with it that it had not written
     for key, estimate in after.items():
         assert np.linalg.norm(estimate - before[key]) <= 1e-4 * np.linalg.norm(before[key])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_tools import wait_for
+from e2e_tools import get, ready, wait_for
 
 from shared.checkpoints import CheckpointStore
 
@@ -38,7 +38,7 @@ def test_same_seed_same_figures(small_store: CheckpointStore, tmp_path: Path) ->
         assert row["wire_bytes"] > 2.5
         assert second["schemes"][name]["nmse_db"] == pytest.approx(row["nmse_db"], abs=0.01)
     assert first["lost"] == first["misdecoded"] == 0
-    assert first["checked"] == 128
+    assert first["checked"] == 64  # frame 0 of 10
 
 
 @pytest.mark.parametrize(("fault", "figure"), [("lose", "lost"), ("misdecode", "misdecoded")])
@@ -48,15 +48,23 @@ def test_checks_can_fail(small_store: CheckpointStore, tmp_path: Path, fault: st
     assert results[figure] > 0
 
 
-def test_ctrl_c_ends_well(small_store: CheckpointStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [True, False])
+def test_ctrl_c_ends_well(small_store: CheckpointStore, tmp_path: Path, early: bool) -> None:
     line = [sys.executable, "-m", "csiemu", "emulate", "--checkpoints", str(small_store.root), "--rest-port", "0"]
     line += ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "out.json"), "--schemes", "rnn", "--ues", "2"]
     process = subprocess.Popen([*line, "--duration", "600"])
-    wait_for(lambda: (tmp_path / "out" / "gnb.sqlite-wal").exists() and (tmp_path / "out" / "ue-rnn.log").exists())
+    ready_file = tmp_path / "out" / "gnb.json"
+    rest = ready(ready_file)["rest"]
+    if early:
+        wait_for((tmp_path / "out" / "ue-rnn.log").exists)
+    else:
+        wait_for(lambda: get(rest, "/v1/nmse")["overall"]["reports"] > 10)
     process.send_signal(signal.SIGINT)
-    assert process.wait() == 0
-    results = json.loads((tmp_path / "out.json").read_text())
-    assert results["lost"] == 0
+    assert process.wait() in ((0, 130) if early else (0,))
+    if not early:
+        assert json.loads((tmp_path / "out.json").read_text())["lost"] == 0
+    left = subprocess.run(["pgrep", "-f", str(tmp_path / "out")], capture_output=True, text=True, check=False).stdout
+    assert not left
 
 
 @pytest.mark.parametrize(

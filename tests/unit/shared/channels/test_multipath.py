@@ -104,7 +104,7 @@ def test_slots_do_not_depend_on_how_many_a_frame_has(make_samples: MakeSamples, 
 
 
 def test_links_share_angles_and_gains(make_samples: MakeSamples) -> None:
-    """Each link's channels lie in the span of the steering vectors of the same angles at its own carrier, and there only.
+    """Each link's channels lie in the span of the steering vectors of the same angles at its own carrier.
 
     The amplitudes have the same mean power, 1/P, on every path of both links.
     """
@@ -163,7 +163,7 @@ def test_steering_is_that_of_one_physical_array(carrier: float, spacing: float) 
 
 
 def test_steering_of_the_two_carriers_differs() -> None:
-    """By the last of 64 elements the phases at 3.0 and 3.1 GHz are 2 pi 63 * 0.05 * 0.1e9 / c * 0.5 = 3.30 rad apart."""
+    """At the last of 64 elements the phases are 2 pi 63 * 0.05 * 0.1e9 / c * 0.5 = 3.30 rad apart."""
     world, sine = Scenario(), torch.tensor([0.5])
     up, down = (multipath.steering(world, ghz, sine)[-1, 0] for ghz in (world.uplink_ghz, world.downlink_ghz))
     assert float((down * up.conj()).angle()) % (2 * math.pi) == pytest.approx(3.301, abs=2e-3)

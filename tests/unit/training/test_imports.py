@@ -1,0 +1,87 @@
+"""Training must run where only torch, numpy, scipy and safetensors are installed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ALLOWED = {"torch", "numpy", "scipy", "safetensors"}
+OWN = {"shared", "training"}
+LENT = {"gnb_server.decoding", "ue_client.encoding"}
+"""Modules of the other packages that training uses; they keep to the same."""
+
+BLOCKED = """
+import importlib.abc, sys
+
+class Block(importlib.abc.MetaPathFinder):
+    names = {"grpc", "fastapi", "pydantic", "pydantic_settings", "sqlalchemy", "rich", "yaml", "uvicorn", "typer",
+             "starlette", "sse_starlette", "prometheus_client", "google", "protos", "csiemu"}
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ImportError(f"blocked: {name}")
+
+sys.meta_path.insert(0, Block())
+try:
+    import rich
+except ImportError:
+    pass
+else:
+    raise SystemExit("nothing is blocked")
+import training.__main__
+own = ("shared", "training", "gnb_server", "ue_client")
+print(*sorted(name for name in sys.modules if name.partition(".")[0] in own))
+"""
+
+
+def imported(path: Path) -> set[str]:
+    """Modules that a file imports, in full."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, path
+            names.add(node.module or "")
+    return names
+
+
+def files(root: Path) -> list[Path]:
+    own = [path for package in sorted(OWN) for path in sorted((root / package).rglob("*.py"))]
+    return [*own, *(root / f"{name.replace('.', '/')}.py" for name in sorted(LENT))]
+
+
+def test_modules_import_nothing_else(root: Path) -> None:
+    checked = [path for path in files(root) if path != root / "shared" / "settings.py"]
+    assert len(checked) > 20
+    for path in checked:
+        for name in imported(path):
+            top = name.partition(".")[0]
+            assert top in ALLOWED | OWN | sys.stdlib_module_names or name in LENT, f"{path}: {name}"
+            assert name != "shared.settings", path
+
+
+@pytest.mark.parametrize("package", ["gnb_server", "ue_client"])
+def test_packages_of_the_lent_modules_import_nothing(root: Path, package: str) -> None:
+    assert imported(root / package / "__init__.py") == set()
+
+
+def test_training_starts_without_the_rest(root: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", BLOCKED],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    modules = set(run.stdout.split())
+    assert {"training.run", "training.trainer", "shared.checkpoints"} <= modules
+    assert "shared.settings" not in modules
+    assert {name for name in modules if name.startswith(("gnb_server.", "ue_client."))} == LENT
