@@ -18,6 +18,7 @@ COPY training training
 COPY ue_client ue_client
 COPY gnb_server gnb_server
 COPY csiemu csiemu
+COPY benchmarks benchmarks
 COPY checkpoints checkpoints
 RUN pip install --no-cache-dir --no-deps . && mkdir /data && chown csiemu /data
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from csiemu.processes import Gnb, end, spawn, tail
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
 from shared.channels.scenario import Scenario
@@ -32,9 +31,6 @@ from shared.checkpoints import CheckpointStore
 from shared.errors import InvalidInput, NotReady
 from shared.settings import Rate, options
 from training.recipes import DESIGNS
-
-START_S = 120.0
-"""How long the gNB may take to answer."""
 
 POLL_S = 1.0
 
@@ -112,17 +108,25 @@ def run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
-        gnb, addresses = _start_gnb(settings, out)
-        stack.callback(_end, gnb)
-        rest = f"http://{addresses['rest']}"
-        console.print(f"gNB at {addresses['grpc']} (gRPC), {rest}/v1/nmse and {rest}/docs (REST); files in {out}")
+        gnb = stack.enter_context(
+            Gnb(
+                out,
+                rest_port=_free(settings.rest_port),
+                checkpoints=settings.checkpoints,
+                record=out / "recorded",
+                record_every=settings.check_every,
+                fault=settings.fault,
+            )
+        )
+        rest = f"http://{gnb.rest}"
+        console.print(f"gNB at {gnb.grpc} (gRPC), {rest}/v1/nmse and {rest}/docs (REST); files in {out}")
         fleets: list[_Ues] = []
         for index, name in enumerate(names):
-            fleets.append(_start_ues(settings, out, name, index * settings.ues, addresses["grpc"]))
-            stack.callback(_end, fleets[-1].process)
-        stopped = _watch(fleets, gnb, rest, console)
+            fleets.append(_start_ues(settings, out, name, index * settings.ues, gnb.grpc))
+            stack.callback(end, fleets[-1].process)
+        stopped = _watch(fleets, gnb.process, rest, console)
         final = _get(f"{rest}/v1/nmse")
-    results = _results(settings, store, out, fleets, final, stopped=stopped)
+    results = _results(settings, store, out, gnb.store, fleets, final, stopped=stopped)
     _show(results, console)
     if settings.json_file:
         settings.json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -161,79 +165,28 @@ def _schemes(settings: Settings, store: CheckpointStore) -> list[str]:
     return names
 
 
-def _start_gnb(settings: Settings, out: Path) -> tuple[subprocess.Popen[bytes], dict[str, str]]:
-    ready = out / "gnb.json"
-    ready.unlink(missing_ok=True)
-    arguments = {
-        "grpc-port": 0,
-        "rest-port": _free(settings.rest_port),
-        "checkpoints": settings.checkpoints,
-        "store": _store_url(out),
-        "ready-file": ready,
-        "record": out / "recorded",
-        "record-every": settings.check_every,
-        "fault": settings.fault,
-    }
-    process = _spawn("gnb", arguments, out / "gnb.log")
-    deadline = time.monotonic() + START_S
-    while not ready.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            _end(process)
-            raise NotReady(f"gnb: did not start; {out / 'gnb.log'} ends:\n{_tail(out / 'gnb.log')}")
-        time.sleep(0.05)
-    return process, json.loads(ready.read_text())
-
-
 def _start_ues(settings: Settings, out: Path, name: str, base: int, gnb: str) -> _Ues:
     summary, record = out / f"ue-{name}.json", out / f"ue-{name}.npz"
     duration = settings.duration if settings.slots or settings.duration else 30.0
-    arguments = {
-        "gnb": gnb,
-        "scheme": name,
-        "checkpoints": settings.checkpoints,
-        "ues": settings.ues,
-        "ue-base": base,
-        "seed": settings.seed,
-        "rate": settings.rate,
-        "slots": settings.slots,
-        "duration": duration,
-        "scenario": settings.scenario,
-        "delay": settings.delay,
-        "summary": summary,
-        "record": record,
-        "record-every": settings.check_every,
-    }
-    return _Ues(name, _spawn("ue", arguments, out / f"ue-{name}.log"), summary, record)
-
-
-def _spawn(command: str, arguments: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
-    """A process of ours that ends with this one, its output in `log`."""
-    line = [sys.executable, "-m", "gnb_server" if command == "gnb" else "ue_client"]
-    line += [text for name, value in arguments.items() if value is not None for text in (f"--{name}", str(value))]
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            line,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us; we pass it on in order
-            preexec_fn=_die_with_parent,
-        )
-
-
-def _die_with_parent() -> None:
-    """Linux: SIGTERM when the parent is gone, so that a killed emulation leaves nothing behind."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def _end(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    process = spawn(
+        "ue_client",
+        out / f"ue-{name}.log",
+        gnb=gnb,
+        scheme=name,
+        checkpoints=settings.checkpoints,
+        ues=settings.ues,
+        ue_base=base,
+        seed=settings.seed,
+        rate=settings.rate,
+        slots=settings.slots,
+        duration=duration,
+        scenario=settings.scenario,
+        delay=settings.delay,
+        summary=summary,
+        record=record,
+        record_every=settings.check_every,
+    )
+    return _Ues(name, process, summary, record)
 
 
 def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console: Console) -> bool:
@@ -252,7 +205,7 @@ def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console:
                 if gnb.poll() is not None:
                     console.print(f"the gNB ended with status {gnb.returncode}")
                     for fleet in fleets:
-                        _end(fleet.process)
+                        end(fleet.process)
                     raise NotReady("gnb: ended while UEs were sending; see gnb.log")
                 with contextlib.suppress(OSError):
                     table = _live_table(_get(f"{rest}/v1/nmse?window=5"), _get(f"{rest}/v1/nmse"))
@@ -295,6 +248,7 @@ def _results(
     settings: Settings,
     store: CheckpointStore,
     out: Path,
+    gnb_store: str,
     fleets: list[_Ues],
     final: dict[str, Any],
     *,
@@ -302,7 +256,7 @@ def _results(
 ) -> dict[str, Any]:
     """All figures, and the checks: lost from the store itself, misdecoded by decoding again."""
     rows = {row["scheme"]: row for row in final["schemes"]}
-    counted = _counted(out)
+    counted = _counted(gnb_store)
     schemes: dict[str, Any] = {}
     failed = []
     wrong = compared = 0
@@ -311,7 +265,7 @@ def _results(
             continue  # stopped before it had begun
         if fleet.process.returncode or not fleet.summary.exists():
             failed.append(
-                f"UEs of {fleet.scheme} ended with {fleet.process.returncode}: {_tail(out / f'ue-{fleet.scheme}.log')}"
+                f"UEs of {fleet.scheme} ended with {fleet.process.returncode}: {tail(out / f'ue-{fleet.scheme}.log')}"
             )
             if not fleet.summary.exists():
                 continue
@@ -341,9 +295,9 @@ def _results(
     }
 
 
-def _counted(out: Path) -> dict[str, int]:
-    """Reports counted in the store, by scheme, read from its file after the gNB has ended."""
-    store = Store(_store_url(out), "default", 1)
+def _counted(url: str) -> dict[str, int]:
+    """Reports counted in the store, by scheme, read from it after the gNB has ended."""
+    store = Store(url, "default", 1)
     try:
         schemes = {lease.token: lease.scheme for lease, _ in store.leases()}
         counts: dict[str, int] = {}
@@ -388,10 +342,6 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def _store_url(out: Path) -> str:
-    return f"sqlite:///{out / 'gnb.sqlite'}"
-
-
 def _free(port: int) -> int:
     """The port if it can be had, else 0."""
     with socket.socket() as probe:
@@ -406,10 +356,3 @@ def _free(port: int) -> int:
 def _get(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(url, timeout=10) as answer:
         return dict(json.load(answer))
-
-
-def _tail(path: Path, lines: int = 5) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
-
-
-__all__ = ["Settings", "run"]

@@ -25,7 +25,8 @@ from shared.schemes import Scheme, SchemeConfig, scheme_class
 
 FORMAT = 1
 PARTS = ("encoder", "decoder")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
+"""What a checkpoint may be called: never a path."""
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _CARD_FIELDS = ("format", "scheme", "config", "scenario", "payload", "feedback_bits", "encoder_id", "sha256")
 
@@ -189,7 +190,7 @@ def encoder_id(scheme: Scheme) -> str:
 
 
 def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise InvalidInput(f"checkpoint: '{name}' is not a name (lower-case letters, digits, - and _; never a path)")
     return name
 

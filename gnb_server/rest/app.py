@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -17,13 +17,17 @@ from gnb_server.handlers import Handlers
 from gnb_server.metrics import RunCollector
 from gnb_server.monitor import LONGEST_WINDOW_S
 from gnb_server.rest import models
+from shared.checkpoints import NAME
 from shared.errors import CsiError, Kind
 
 Ue = Annotated[int, Query(ge=0, lt=2**32, description="UE id")]
+UeInPath = Annotated[int, Path(ge=0, lt=2**32, description="UE id")]
+Name = Annotated[str, Path(pattern=f"^{NAME}$", description="checkpoint name, never a path")]
+Version = Annotated[int, Path(ge=1, lt=10**9, description="checkpoint version")]
 Window = Annotated[
     float | None, Query(gt=0, le=LONGEST_WINDOW_S, description="sliding window [s]; without it the whole run")
 ]
-SchemeName = Annotated[str | None, Query(description="checkpoint name")]
+SchemeName = Annotated[str | None, Query(pattern=f"^{NAME}$", description="checkpoint name")]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {kind.http_status: {"model": models.ErrorAnswer} for kind in Kind}
 
@@ -65,12 +69,12 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
         return {"ues": rows[offset : offset + limit], "total": len(rows)}
 
     @app.get("/v1/ues/{ue}", response_model=models.UeFigures)
-    def one_ue(ue: int) -> dict[str, Any]:
+    def one_ue(ue: UeInPath) -> dict[str, Any]:
         """Totals of one UE."""
         return handlers.ue(ue)
 
     @app.get("/v1/ues/{ue}/reports", response_model=models.ReportsAnswer)
-    def reports(ue: int, limit: Annotated[int, Query(ge=1, le=100_000)] = 100) -> dict[str, Any]:
+    def reports(ue: UeInPath, limit: Annotated[int, Query(ge=1, le=100_000)] = 100) -> dict[str, Any]:
         """The newest kept reports of one UE, oldest first."""
         return {"ue": ue, "reports": handlers.reports(ue, limit)}
 
@@ -95,15 +99,23 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
         return _readiness(response, handlers.ready)
 
     @app.get("/v2/models/{name}", response_model=models.ModelAnswer)
+    def model(name: Name) -> dict[str, Any]:
+        """A model's versions and the card of the one in service."""
+        return handlers.model(name)
+
     @app.get("/v2/models/{name}/versions/{version}", response_model=models.ModelAnswer)
-    def model(name: str, version: int | None = None) -> dict[str, Any]:
+    def model_version(name: Name, version: Version) -> dict[str, Any]:
         """A model's versions and the card of one of them."""
         return handlers.model(name, version)
 
     @app.get("/v2/models/{name}/ready", response_model=models.Readiness)
+    def model_ready(response: Response, name: Name) -> dict[str, bool]:
+        """Whether a model is loaded; 503 if not."""
+        return _readiness(response, handlers.model_ready(name))
+
     @app.get("/v2/models/{name}/versions/{version}/ready", response_model=models.Readiness)
-    def model_ready(response: Response, name: str, version: int | None = None) -> dict[str, bool]:
-        """Whether a model (version) is loaded; 503 if not."""
+    def version_ready(response: Response, name: Name, version: Version) -> dict[str, bool]:
+        """Whether a version of a model is loaded; 503 if not."""
         return _readiness(response, handlers.model_ready(name, version))
 
     @app.post("/v2/repository/index", response_model=list[models.IndexRow])
@@ -113,13 +125,13 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
         return [row for row in handlers.index() if row["state"] == "READY" or not only_ready]
 
     @app.post("/v2/repository/models/{name}/load", response_model=models.RepositoryAnswer)
-    def load(name: str, body: models.RepositoryRequest | None = None) -> dict[str, Any]:
+    def load(name: Name, body: models.RepositoryRequest | None = None) -> dict[str, Any]:
         """Load (again) a version of a model: frames that begin from now on are decoded with it."""
         checkpoint = handlers.load(name, body.parameters.version if body else None)
         return {"name": name, "version": str(checkpoint.version), "state": "READY"}
 
     @app.post("/v2/repository/models/{name}/unload", response_model=models.RepositoryAnswer)
-    def unload(name: str, body: models.RepositoryRequest | None = None) -> dict[str, Any]:
+    def unload(name: Name, body: models.RepositoryRequest | None = None) -> dict[str, Any]:
         """Unload a model, or one version of it that is not in use."""
         version = body.parameters.version if body else None
         handlers.unload(name, version)

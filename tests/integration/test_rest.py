@@ -35,7 +35,7 @@ from shared.checkpoints import CheckpointStore
         ("/v2/models/hyperrnn/versions/9/ready", None, 404, "no version 9"),
         ("/v2/repository/models/nonsense/load", {}, 404, "unknown"),
         ("/v2/repository/models/..%2F..%2Fetc/load", {}, 404, ""),
-        ("/v2/repository/models/..hyperrnn/load", {}, 400, "never a path"),
+        ("/v2/repository/models/..hyperrnn/load", {}, 400, "name: '..hyperrnn'"),
         ("/v2/repository/models/hyperrnn/load", {"parameters": {"version": 9}}, 404, "no version 9"),
         ("/v2/repository/models/hyperrnn/load", {"parameters": {"path": "/tmp/x"}}, 400, "path"),
         ("/v2/repository/models/hyperrnn/load", {"parameters": {"version": "../1"}}, 400, "version"),

@@ -141,6 +141,8 @@ def test_angles_are_uniform_in_the_sector(make_samples: MakeSamples) -> None:
     sine = multipath.features(world, make_samples(5000)).sine
     angle = torch.rad2deg(torch.asin(sine)).double().numpy()
     assert angle.shape == (5000, 3)
+    assert -40.001 < angle.min() < -39.9
+    assert 39.9 < angle.max() < 40.001
     assert kstest(angle.flatten(), "uniform", args=(-40, 80)).statistic < 1.95 / angle.size**0.5
     assert np.abs(np.corrcoef(angle.T) - np.eye(3)).max() < 0.07
 

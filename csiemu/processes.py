@@ -1,0 +1,95 @@
+"""Our own processes, started on loopback, that end with the one that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from shared.errors import NotReady
+
+START_S = 120.0
+"""How long a gNB may take to answer."""
+
+
+def spawn(module: str, log: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """`python -m module --option value ...` (True `--option`, False `--no-option`, None nothing), output in `log`."""
+    line = [sys.executable, "-m", module]
+    for option, value in options.items():
+        name = option.replace("_", "-")
+        if isinstance(value, bool):
+            line.append(f"--{name}" if value else f"--no-{name}")
+        elif value is not None:
+            line += [f"--{name}", str(value)]
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            line,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us; we pass it on in order
+            preexec_fn=_die_with_parent,
+        )
+
+
+def _die_with_parent() -> None:
+    """Linux: SIGTERM when the parent is gone, so that a killed emulation leaves nothing behind."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def end(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
+    """Ask a process to end, and make it end."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def tail(path: Path, lines: int = 5) -> str:
+    """The last lines of a log."""
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
+
+
+class Gnb:
+    """A gNB process with its store and log in `folder`; a context manager.
+
+    Attributes:
+        grpc, rest: its addresses, host:port.
+
+    """
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.store = f"sqlite:///{folder / 'gnb.sqlite'}"
+        ready, log = folder / "gnb.json", folder / "gnb.log"
+        ready.unlink(missing_ok=True)
+        ports = {"grpc_port": 0, "rest_port": 0}
+        self.process = spawn("gnb_server", log, **{**ports, "store": self.store, "ready_file": ready, **options})
+        deadline = time.monotonic() + START_S
+        while not ready.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                end(self.process)
+                raise NotReady(f"gnb: did not start; {log} ends:\n{tail(log)}")
+            time.sleep(0.05)
+        addresses = json.loads(ready.read_text())
+        self.grpc, self.rest = str(addresses["grpc"]), str(addresses["rest"])
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far (Linux)."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self.process)
