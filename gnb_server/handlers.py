@@ -54,13 +54,19 @@ class Handlers:
     def restore(self) -> list[str]:
         """Bring back the leases of an earlier process of this run, with their totals. Returns what could not be."""
         problems = []
+        for name, version in self._store.serving().items():
+            try:
+                self._repository.load(name, version)
+            except CsiError as error:
+                problems.append(f"{name}/{version}: {error}")
         for lease, finished in self._store.leases():
             try:
-                fleet = self._restored(lease)
+                fleet = self._from_store(lease)
             except CsiError as error:
                 problems.append(f"{lease.scheme} UEs {lease.first_ue}..{lease.first_ue + lease.ue_count - 1}: {error}")
                 continue
             fleet.status = "finished" if finished else "gone"
+            fleet.broken = True  # its open frames are decoded again when it comes back
         return problems
 
     # --- UEs ---
@@ -133,7 +139,13 @@ class Handlers:
             fleet = self._fleet(token)
             fleet.status = "finished"
             self._store.finish(token)
-        self._pipeline.call(lambda: self._evaluator.forget(fleet))
+
+        def free() -> None:
+            self._evaluator.forget(fleet)
+            fleet.open.side.clear()
+            fleet.open.state.clear()
+
+        self._pipeline.call(free)
 
     def _return_to_lease(self, request: Attachment, scenario: Scenario) -> Fleet:
         fleet = self._fleet(request.token)
@@ -150,18 +162,18 @@ class Handlers:
             if asked != leased:
                 raise Conflict(f"{name}: {asked}; the lease of this token has {leased}")
         if fleet.broken:
-            fleet = self._restored(lease)
+            fleet = self._from_store(lease)
+            self._pipeline.call(lambda: self._pipeline.rebuild(fleet)).result()
         fleet.stream += 1  # nothing that an earlier stream still has in flight is taken from now on
         # what it had in flight before is in the queue ahead of this, so that next_sequence is final afterwards
         self._pipeline.call(lambda: None).result()
         return fleet
 
-    def _restored(self, lease: Lease) -> Fleet:
-        """A fleet as the store has it, with the states of its open frames decoded again."""
+    def _from_store(self, lease: Lease) -> Fleet:
+        """A fleet as the store has it; the states of its open frames are not decoded again yet."""
         layout = self._repository.serving(lease.scheme).scheme.layout
         fleet = Fleet(lease, layout)
         self._store.restore(fleet)
-        self._pipeline.call(lambda: self._pipeline.rebuild(fleet)).result()
         self._fleets[fleet.token] = fleet
         self._monitor.watch(fleet)
         return fleet
@@ -177,15 +189,15 @@ class Handlers:
         """Figures per scheme and overall, or of one UE. Raises NotFound, InvalidInput."""
         if window_s is not None and not 0 < window_s <= LONGEST_WINDOW_S:
             raise InvalidInput(f"window: {window_s} s is not in (0, {LONGEST_WINDOW_S}]")
-        if ue is not None:
-            row = self.ue(ue)
-            if scheme not in (None, row["scheme"]):
-                raise NotFound(f"ue: {ue} runs {row['scheme']}, not {scheme}")
-            return {"window_s": None, "schemes": [row], "overall": self._monitor.overall([])}
         if scheme is not None:
             self._repository.store.versions(scheme)
-        rows = self._monitor.schemes(window_s, scheme)
-        return {"window_s": window_s, "schemes": rows, "overall": self._monitor.overall(rows)}
+        if ue is None:
+            rows, overall = self._monitor.figures(window_s, scheme)
+            return {"window_s": window_s, "schemes": rows, "overall": overall}
+        row = self.ue(ue, window_s)
+        if scheme not in (None, row["scheme"]):
+            raise NotFound(f"ue: {ue} runs {row['scheme']}, not {scheme}")
+        return {"window_s": window_s, "schemes": [row], "overall": None}
 
     def ues(self, scheme: str | None = None, status: str | None = None) -> list[dict[str, Any]]:
         """Every UE: id, scheme, status, next sequence, decoder version, reports."""
@@ -203,9 +215,10 @@ class Handlers:
             for index in range(fleet.ue_count)
         ]
 
-    def ue(self, ue: int) -> dict[str, Any]:
-        """Totals of one UE. Raises NotFound."""
-        return ue_row(self._fleet_of(ue), ue)
+    def ue(self, ue: int, window_s: float | None = None) -> dict[str, Any]:
+        """Figures of one UE, in total or of its kept reports of the last `window_s` seconds. Raises NotFound."""
+        fleet = self._fleet_of(ue)
+        return ue_row(fleet, ue, self._store.reports(ue), window_s)
 
     def reports(self, ue: int, limit: int) -> list[dict[str, Any]]:
         """The newest kept reports of a UE, ascending. Raises NotFound."""
@@ -286,7 +299,9 @@ class Handlers:
                         f"version: {name}/{card['version']} decodes for encoder {card['encoder_id']}, attached UEs"
                         f" {fleet.ues.start}..{fleet.ues.stop - 1} encode with {used}"
                     )
-        return self._repository.load(name, version)
+        checkpoint = self._repository.load(name, version)
+        self._store.keep_serving(name, checkpoint.version)
+        return checkpoint
 
     def unload(self, name: str, version: int | None = None) -> None:
         """Forget a model or one version. Raises NotFound, and Conflict while UEs need it."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnb_server.sessions import Fleet
-from shared.metrics import Sums, summarise
+from shared.metrics import Outcomes, Sums, summarise
 
 LONGEST_WINDOW_S = 600.0
 BUCKET_S = 0.5
@@ -69,28 +69,21 @@ class Monitor:
             while group.buckets[0].started < now - LONGEST_WINDOW_S:
                 group.buckets.popleft()
 
-    def schemes(self, window_s: float | None, scheme: str | None = None) -> list[dict[str, Any]]:
-        """One row per group, over the last `window_s` seconds or (None) the whole run."""
+    def figures(self, window_s: float | None, scheme: str | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """One row per group, and their sum, over the last `window_s` seconds or (None) the whole run."""
         with self._lock:
             groups = [group for key, group in self._groups.items() if scheme in (None, key[0])]
-            return [self._row(group, window_s) for group in groups]
+            latencies = [_latencies(group, window_s) for group in groups]
+            rows = [self._row(group, window_s, latency) for group, latency in zip(groups, latencies, strict=True)]
+        summed = ("ues", "ues_attached", "reports", "reports_per_s", "feedback_bits_total", "wire_bytes_total")
+        overall = {name: sum(row[name] for row in rows) for name in summed}
+        return rows, {**overall, "latency_ms": latency_figures(np.concatenate([np.zeros(0), *latencies]))}
 
-    def overall(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Sums over the rows of `schemes`."""
-        reports = sum(row["reports"] for row in rows)
-        return {
-            "ues": sum(row["ues"] for row in rows),
-            "ues_attached": sum(row["ues_attached"] for row in rows),
-            "reports": reports,
-            "reports_per_s": sum(row["reports_per_s"] for row in rows),
-            "feedback_bits_total": sum(row["feedback_bits_total"] for row in rows),
-            "wire_bytes_total": sum(row["wire_bytes_total"] for row in rows),
-        }
-
-    def _row(self, group: Group, window_s: float | None) -> dict[str, Any]:
+    @staticmethod
+    def _row(group: Group, window_s: float | None, latencies: NDArray[np.float64]) -> dict[str, Any]:
         fleet = group.fleets[0]
         now = time.monotonic()
-        recent = [b for b in group.buckets if window_s is None or b.started >= now - window_s]
+        recent = _recent(group, window_s)
         if window_s is None:
             sums = sum((fleet.sums.sum(axis=0) for fleet in group.fleets), np.zeros_like(fleet.sums[0]))
             wire = sum(float(fleet.wire_bytes.sum()) for fleet in group.fleets)
@@ -100,14 +93,12 @@ class Monitor:
         figures = summarise(sums[:-1], sums[-1])
         reports = figures["reports"]
         span = max(now - recent[0].started, BUCKET_S) if recent else 1.0
-        latencies = np.concatenate([x for b in recent for x in b.latencies]) if recent else np.zeros(0)
-        seen = sum(len(x) for b in recent for x in b.latencies)
         return {
             **describe(fleet),
             "ues": sum(fleet.ue_count for fleet in group.fleets),
             "ues_attached": sum(fleet.ue_count for fleet in group.fleets if fleet.status == "attached"),
             **figures,
-            "reports_per_s": seen / span,
+            "reports_per_s": len(latencies) / span,
             "feedback_bits": fleet.layout.bits,
             "feedback_bits_total": fleet.layout.bits * reports,
             "wire_bytes": wire / reports if reports else None,
@@ -129,11 +120,17 @@ def describe(fleet: Fleet) -> dict[str, Any]:
     }
 
 
-def ue_row(fleet: Fleet, ue: int) -> dict[str, Any]:
-    """Totals of one UE."""
-    index = ue - fleet.first_ue
-    figures = summarise(fleet.sums[index, :-1], fleet.sums[index, -1])
-    reports = figures["reports"]
+def ue_row(fleet: Fleet, ue: int, kept: list[dict[str, Any]], window_s: float | None) -> dict[str, Any]:
+    """Figures of one UE: in total, or of those of its kept reports (rows of the store) that arrived in the window."""
+    index, slots = ue - fleet.first_ue, fleet.scenario.slots
+    sums = fleet.sums[index]
+    if window_s is not None:
+        kept = [row for row in kept if row["received_at"] >= time.time() - window_s]
+        sums = np.zeros_like(sums)
+        outcomes = Outcomes.of(*(np.array([row[name] for row in kept], float) for name in ("error", "power", "sgcs")))
+        np.add.at(sums, np.array([row["sequence"] % slots for row in kept], int), outcomes.moments())
+    figures = summarise(sums[:-1], sums[-1])
+    wire = float(fleet.wire_bytes[index]) / max(1, int(fleet.next_sequence[index]))
     return {
         "ue": ue,
         "status": fleet.status,
@@ -142,10 +139,20 @@ def ue_row(fleet: Fleet, ue: int) -> dict[str, Any]:
         "decoder_version": int(fleet.version[index]),
         **figures,
         "feedback_bits": fleet.layout.bits,
-        "feedback_bits_total": fleet.layout.bits * reports,
-        "wire_bytes": float(fleet.wire_bytes[index]) / reports if reports else None,
-        "wire_bytes_total": float(fleet.wire_bytes[index]),
+        "feedback_bits_total": fleet.layout.bits * figures["reports"],
+        "wire_bytes": wire,
+        "wire_bytes_total": wire * figures["reports"],
+        "latency_ms": latency_figures(np.array([row["latency_ms"] for row in kept])),
     }
+
+
+def _recent(group: Group, window_s: float | None) -> list[_Bucket]:
+    return [b for b in group.buckets if window_s is None or b.started >= time.monotonic() - window_s]
+
+
+def _latencies(group: Group, window_s: float | None) -> NDArray[np.float64]:
+    """Of single reports [ms], over the window or, without one, over LONGEST_WINDOW_S."""
+    return np.concatenate([np.zeros(0), *(part for b in _recent(group, window_s) for part in b.latencies)])
 
 
 def latency_figures(latencies: NDArray[np.float64]) -> dict[str, float | None]:

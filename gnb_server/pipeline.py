@@ -177,10 +177,10 @@ class Pipeline:
                 self._store.commit(stored for stored, _ in results)
         except Exception as error:
             logging.exception("serving: a batch failed; its fleets are to be restored from the store")
-            for job in accepted or jobs:
-                job.fleet.broken = True
-                if not job.future.done():
-                    job.future.set_exception(error if isinstance(error, CsiError) else NotReady(f"gNB: {error}"))
+            for job in jobs:
+                if not job.future.done():  # those refused before have their error
+                    job.fleet.broken = True
+                    job.future.set_exception(NotReady(f"gNB: {error}"))
             return
         for job, (_, ack) in zip(accepted, results, strict=True):
             job.future.set_result(ack)

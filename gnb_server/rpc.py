@@ -67,7 +67,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
     ) -> AsyncIterator[pb.FeedbackResponse]:
         token = dict(context.invocation_metadata() or ()).get("fleet-token", "")
         try:
-            fleet, stream = self._handlers.open_stream(str(token))
+            fleet, stream = await asyncio.to_thread(self._handlers.open_stream, str(token))
         except CsiError as error:
             await _abort(context, error)
         acks: asyncio.Queue[asyncio.Future[Ack] | CsiError | None] = asyncio.Queue(IN_FLIGHT)
@@ -96,7 +96,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
         finally:
             reader.cancel()
             _consume(acks)
-            self._handlers.close_stream(fleet, stream)
+            asyncio.get_running_loop().run_in_executor(None, self._handlers.close_stream, fleet, stream)
 
 
 def _consume(acks: asyncio.Queue[asyncio.Future[Ack] | CsiError | None]) -> None:

@@ -38,6 +38,14 @@ _leases = sa.Table(
     sa.Column("finished", sa.Boolean, nullable=False, default=False),
 )
 
+_serving = sa.Table(
+    "serving",  # the decoder version that was loaded last, by checkpoint name
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+)
+
 _ues = sa.Table(
     "ues",
     _metadata,
@@ -109,7 +117,7 @@ class Store:
         _metadata.create_all(self._engine)
         insert = sqlite.insert if self._sqlite else postgresql.insert
         self._upserts = {}
-        for table in (_ues, _totals, _reports):
+        for table in (_serving, _ues, _totals, _reports):
             statement: Any = insert(table)
             keys = [column.name for column in table.primary_key]
             changes = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
@@ -166,6 +174,18 @@ class Store:
                 )
                 for row in connection.execute(query)
             ]
+
+    def keep_serving(self, name: str, version: int) -> None:
+        """Remember which version a model was loaded at."""
+        with self._engine.begin() as connection:
+            row = {"run": self.run, "name": name, "version": version}
+            connection.execute(self._upserts[_serving.name], row)
+
+    def serving(self) -> dict[str, int]:
+        """Versions that models were loaded at last, by name."""
+        query = sa.select(_serving.c.name, _serving.c.version).where(_serving.c.run == self.run)
+        with self._engine.connect() as connection:
+            return {row.name: row.version for row in connection.execute(query)}
 
     def restore(self, fleet: Fleet) -> None:
         """Put a fleet's stored sequences, versions, sums, wire bytes and open payload bits into its arrays."""

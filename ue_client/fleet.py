@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +39,7 @@ class Counts:
     Attributes:
         sent: reports handed to gRPC, each counted once. acked: reports acknowledged. resent: sent again.
         connects: streams opened.
-        nmse_sum: sum of the acks' NMSE. waits: round-trip times [s].
+        nmse_sum: sum of the acks' NMSE. waits: the newest round-trip times [s].
 
     """
 
@@ -47,7 +48,7 @@ class Counts:
     resent: int = 0
     connects: int = 0
     nmse_sum: float = 0.0
-    waits: list[float] = field(default_factory=list)
+    waits: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
 
 
 @dataclass

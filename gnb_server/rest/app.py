@@ -54,7 +54,7 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
 
     @app.get("/v1/nmse", response_model=models.NmseAnswer)
     def nmse(scheme: SchemeName = None, ue: Ue | None = None, window: Window = None) -> dict[str, Any]:
-        """NMSE and feedback bits, per scheme and overall; of one UE with `ue` (in total)."""
+        """NMSE and feedback bits, per scheme and overall, or of one UE; since the start of the run or over a window."""
         return handlers.nmse(scheme, ue, window)
 
     @app.get("/v1/ues", response_model=models.UesAnswer)

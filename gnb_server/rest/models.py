@@ -27,6 +27,14 @@ class SlotAverages(Averages):
     slot: int = Field(description="slot of the frame, 1..T")
 
 
+class Latency(BaseModel):
+    """From a chunk's arrival at the gNB to its commit [ms]."""
+
+    mean: float | None
+    p50: float | None
+    p99: float | None
+
+
 class Figures(Averages):
     """Figures over all slots and by slot, with all that an NMSE must be named with."""
 
@@ -44,14 +52,7 @@ class Figures(Averages):
     feedback_bits_total: int
     wire_bytes: float | None = Field(description="bytes of one report on the wire: message and gRPC prefix, shared")
     wire_bytes_total: float
-
-
-class Latency(BaseModel):
-    """From a chunk's arrival at the gNB to its commit [ms]."""
-
-    mean: float | None
-    p50: float | None
-    p99: float | None
+    latency_ms: Latency
 
 
 class SchemeFigures(Figures):
@@ -60,12 +61,11 @@ class SchemeFigures(Figures):
     ues: int
     ues_attached: int
     reports_per_s: float
-    latency_ms: Latency
     decoder_versions: dict[str, int] = Field(description="reports decoded since the gNB started, by decoder version")
 
 
 class UeFigures(Figures):
-    """Figures of one UE, in total."""
+    """Figures of one UE, in total or of its kept reports within a window."""
 
     ue: int
     status: str = Field(description="attached, gone (its stream ended) or finished (it detached)")
@@ -82,6 +82,7 @@ class Overall(BaseModel):
     reports_per_s: float
     feedback_bits_total: int
     wire_bytes_total: float
+    latency_ms: Latency
 
 
 class NmseAnswer(BaseModel):
@@ -89,7 +90,7 @@ class NmseAnswer(BaseModel):
 
     window_s: float | None = Field(description="sliding window [s]; null: since the start of the run")
     schemes: list[SchemeFigures | UeFigures]
-    overall: Overall
+    overall: Overall | None = Field(description="null where one UE was asked for")
 
 
 class UeListed(BaseModel):

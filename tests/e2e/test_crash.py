@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def estimates(folder: Path) -> dict[tuple[int, int], np.ndarray]:
 def undisturbed(spawn: Spawn, folder: Path) -> None:
     folder.mkdir()
     gnb = spawn("gnb_server", **gnb_options(folder))
-    ue = spawn("ue_client", **ue_options(folder, ready(folder / "ready.json")["grpc"]))
+    addresses = ready(folder / "ready.json")
+    urllib.request.urlopen(swap_request(addresses["rest"])).close()
+    ue = spawn("ue_client", **ue_options(folder, addresses["grpc"]))
     assert ue.wait() == 0
     gnb.send_signal(signal.SIGTERM)
     assert gnb.wait() == 0
@@ -75,6 +78,12 @@ def totals(folder: Path) -> dict[int, list[float]]:
     return {(ue, slot): values for ue, slot, *values in rows}
 
 
+def swap_request(rest: str) -> urllib.request.Request:
+    body = json.dumps({"parameters": {"version": 2}}).encode()
+    url = f"http://{rest}/v2/repository/models/hyperrnn/load"
+    return urllib.request.Request(url, body, {"content-type": "application/json"})
+
+
 def test_gnb_killed_and_restarted(spawn: Spawn, tmp_path: Path) -> None:
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     undisturbed(spawn, calm)
@@ -83,6 +92,7 @@ def test_gnb_killed_and_restarted(spawn: Spawn, tmp_path: Path) -> None:
     addresses = ready(rough / "ready.json")
     port = int(addresses["grpc"].rsplit(":", 1)[1])
     ue = spawn("ue_client", **ue_options(rough, addresses["grpc"]))
+    urllib.request.urlopen(swap_request(addresses["rest"])).close()  # the swap outlives the process
     for reports in (40 * UES, 120 * UES):
         rest = addresses["rest"]
         wait_for(lambda rest=rest, reports=reports: get(rest, "/v1/nmse")["overall"]["reports"] >= reports)
@@ -105,6 +115,7 @@ def test_gnb_killed_and_restarted(spawn: Spawn, tmp_path: Path) -> None:
     for key, values in totals(calm).items():
         assert totals(rough)[key] == pytest.approx(values, rel=1e-4)
     first, second = columns(calm), columns(rough)
+    assert set(second["decoder_version"].tolist()) == {2}
     for name in ("ue", "sequence", "payload"):
         np.testing.assert_array_equal(first[name], second[name])
     before, after = estimates(calm), estimates(rough)

@@ -73,6 +73,9 @@ def test_results(gnb: Any) -> None:
     assert 10 ** (one["nmse_db"] / 10) == pytest.approx(mean)
     assert gnb.call("/v1/nmse?ue=3")[1]["schemes"][0]["nmse_db"] == one["nmse_db"]
     assert gnb.call("/v1/nmse?ue=3&scheme=rnn")[0] == 404
+    recent = gnb.call("/v1/nmse?ue=3&window=600")[1]["schemes"][0]
+    assert (recent["reports"], recent["latency_ms"]["p50"] > 0) == (12, True)
+    assert recent["nmse_db"] == pytest.approx(one["nmse_db"])
 
 
 def test_ring_keeps_the_newest(start_gnb: Callable[..., Any]) -> None:
