@@ -44,7 +44,6 @@ def measure(root: Path, schemes: list[str], ues: int, seconds: float, rounds: in
         root: folder of checkpoints.
         ues: UEs, in one fleet; also the ceiling's batch.
         seconds: length of each measurement.
-
     """
     store = CheckpointStore(root)
     results: dict[str, Any] = {}

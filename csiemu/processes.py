@@ -65,7 +65,6 @@ class Gnb:
 
     Attributes:
         grpc, rest: its addresses, host:port.
-
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:

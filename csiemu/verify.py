@@ -30,7 +30,6 @@ def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) ->
 
     Returns:
         (reports that were decoded otherwise than their payload and version say, reports compared).
-
     """
     if not recorded or not sent_file.exists():
         return 0, 0

@@ -35,7 +35,6 @@ def decode_frames(scheme: Scheme, scenario: Scenario, samples: Samples, fields: 
 
     Returns:
         [N, T, M] complex64.
-
     """
     side = side_information(scheme, scenario, samples)
     state, estimates = scheme.decoder.initial_state(len(samples)), []

@@ -76,7 +76,6 @@ class Handlers:
 
         Raises:
             InvalidInput, NotFound, Conflict, DamagedCheckpoint: see `CsiFeedback.Attach` in the proto file.
-
         """
         if not self.ready:
             raise NotReady("gNB: is starting")
@@ -238,14 +237,6 @@ class Handlers:
             for row in self._store.reports(ue, limit=limit)
         ]
 
-    def counted(self) -> dict[str, int]:
-        """Reports in the store, by scheme."""
-        counts: dict[str, int] = {}
-        for token, count in self._store.counted().items():
-            scheme = self._fleets[token].lease.scheme
-            counts[scheme] = counts.get(scheme, 0) + count
-        return counts
-
     def _fleet_of(self, ue: int) -> Fleet:
         for fleet in list(self._fleets.values()):
             if ue in fleet.ues:
@@ -288,7 +279,6 @@ class Handlers:
 
         Raises:
             Conflict: UEs of this model are attached with another encoder. NotFound, InvalidInput, DamagedCheckpoint.
-
         """
         card = self._repository.store.card(name, self._repository.version_to_load(name, version))
         with self._lock:

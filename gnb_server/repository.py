@@ -37,7 +37,6 @@ class Repository:
         Raises:
             NotFound, InvalidInput: no such model, version or name. DamagedCheckpoint: files and card do not fit.
             Conflict: reports that are being sent were encoded for another encoder.
-
         """
         checkpoint = verified(self.store, name, self.version_to_load(name, version))
         with self._lock:

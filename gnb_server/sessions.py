@@ -26,7 +26,6 @@ class Lease:
         encoder_id: 16 hexadecimal digits.
         first_ue, ue_count: leased ids.
         delay: slots between a report and the channel that its estimate is compared with.
-
     """
 
     token: str
@@ -48,7 +47,6 @@ class OpenFrames:
         side: [ue_count, T, S] side information of the frame, by decoder version (versions may want different input).
         state: recurrent states, name -> [ue_count, ...], by decoder version.
         outcome: [3, ue_count, T]: error, power, sgcs of the slots so far.
-
     """
 
     bits: NDArray[np.uint8]
@@ -68,7 +66,6 @@ class Fleet:
         stream: number of the newest stream; older ones are fenced off.
         broken: memory and store may differ; the fleet is to be restored from the store at its next attach.
         status: `attached`, `gone` (its stream ended without a detach) or `finished`.
-
     """
 
     def __init__(self, lease: Lease, layout: PayloadLayout) -> None:

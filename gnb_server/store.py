@@ -92,7 +92,6 @@ class Stored:
         touched: slots of the frame (0..T-1, and T for frame means) whose sums changed.
         reports: [K, 8] float64, one row per report: row of the fleet, sequence, version, error, power, sgcs,
             latency [ms], time of arrival [s since 1970].
-
     """
 
     fleet: Fleet

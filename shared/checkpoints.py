@@ -39,7 +39,6 @@ class Checkpoint:
         name, version: where it stands in the repository.
         scheme: in evaluation mode, float32 weights.
         card: card.json as it is.
-
     """
 
     name: str
@@ -103,7 +102,6 @@ class CheckpointStore:
 
         Raises:
             NotFound: no such name or version. DamagedCheckpoint: files, hashes or card do not fit together.
-
         """
         version = self.versions(name)[0] if version is None else version
         card = self.card(name, version)
@@ -139,7 +137,6 @@ class CheckpointStore:
 
         Raises:
             Conflict: the version exists.
-
         """
         folder = self.root / _check_name(name) / str(version)
         if (folder / "card.json").exists():

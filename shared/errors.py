@@ -53,7 +53,6 @@ class SequenceGap(CsiError):
 
     Attributes:
         expected: the sequence (absolute slot) that the gNB waits for.
-
     """
 
     kind = Kind.OUT_OF_ORDER

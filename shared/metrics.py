@@ -48,7 +48,6 @@ class Outcomes:
         power: squared norm of the true channel.
         ratio: error / power. db: 10 log10 of it.
         sgcs: squared generalised cosine similarity, 0 for an all-zero estimate.
-
     """
 
     error: NDArray[np.float64]
@@ -94,7 +93,6 @@ def summarise(by_slot: Sums, frames: Sums) -> dict[str, Any]:
 
     Returns:
         The fields of `averages` over all slots, `frames`, and `by_slot`: a list of the same with `slot` (1..T).
-
     """
     slots = [{"slot": t + 1, **averages(sums, sums)} for t, sums in enumerate(by_slot) if sums[0] > 0]
     return {**averages(by_slot.sum(axis=0), frames), "frames": int(frames[0]), "by_slot": slots}
@@ -106,7 +104,6 @@ def averages(sums: Sums, spread: Sums) -> dict[str, Any]:
     Returns:
         reports, nmse_db, nmse_se_db, ratio_of_sums_db, ratio_of_sums_se_db, mean_of_db, mean_of_db_se, sgcs, sgcs_se;
         None where there are too few observations. Standard errors of dB values by the delta method.
-
     """
     count = sums[0]
     if count == 0:

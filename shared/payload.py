@@ -60,7 +60,6 @@ class PayloadLayout:
 
         Raises:
             InvalidInput: a field is missing, has the wrong shape, or holds a value that does not fit its bits.
-
         """
         if set(fields) != {field.name for field in self.fields}:
             raise InvalidInput(f"payload: fields {sorted(fields)}; the layout wants '{self.describe()}'")
@@ -79,7 +78,6 @@ class PayloadLayout:
 
         Raises:
             InvalidInput: wrong length, or padding that is not zero.
-
         """
         return self.fields_of(self.unpack_bits(payload, reports))
 

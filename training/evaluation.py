@@ -35,7 +35,6 @@ def evaluate(
 
     Returns:
         `shared.metrics.summarise` of them, with the settings under `settings`.
-
     """
     scheme = scheme.eval()
     by_slot, of_frames = np.zeros((scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS))

@@ -57,7 +57,6 @@ def train(
 
     Raises:
         Conflict: the version exists. InvalidInput: design and frozen encoder do not fit, or settings changed in resume.
-
     """
     if (store.root / name / str(version) / "card.json").exists():
         raise Conflict(f"checkpoint: {name}/{version} exists already; choose another --version")

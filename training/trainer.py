@@ -45,7 +45,6 @@ class Recipe:
         slope, final_slope: of the straight-through quantiser, annealed geometrically.
         precision: of matrix products, `fp32` or `bf16` (parameters and optimiser stay fp32).
         seed: of the world and of the initial weights.
-
     """
 
     steps: int = 20_000
@@ -89,7 +88,6 @@ class Progress:
         loss: mean squared error per antenna.
         ratio_of_sums_db: 10 log10 of the summed squared error over the summed channel power [dB].
         seconds: training time so far, over all sessions [s].
-
     """
 
     step: int
@@ -135,7 +133,6 @@ class Trainer:
 
         Raises:
             TrainingDiverged: the loss is NaN or infinite.
-
         """
         last = self.recipe.steps if steps is None else min(steps, self.recipe.steps)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
@@ -194,7 +191,6 @@ class Trainer:
 
         Raises:
             InvalidInput: the file belongs to other settings.
-
         """
         with safe_open(path, "pt", device=str(self.device)) as file:
             header = json.loads(file.metadata()["trainer"])

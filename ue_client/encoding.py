@@ -23,7 +23,6 @@ def encode_frames(scheme: Scheme, scenario: Scenario, samples: Samples) -> dict[
 
     Returns:
         Payload fields, name -> [N, T, count] int64.
-
     """
     observation = scheme.encoder.observe(DownlinkView(scenario, samples))
     fields = encode(scheme, observation.flatten(0, 1))

@@ -40,7 +40,6 @@ class Counts:
         sent: reports handed to gRPC, each counted once. acked: reports acknowledged. resent: sent again.
         connects: streams opened.
         nmse_sum: sum of the acks' NMSE. waits: the newest round-trip times [s].
-
     """
 
     sent: int = 0
@@ -99,7 +98,6 @@ class UeFleet:
 
         Raises:
             CsiError: the gNB refuses this fleet, or one of its chunks, for good.
-
         """
         await self._attach_patiently()
         producer = asyncio.create_task(self._produce())
@@ -110,8 +108,7 @@ class UeFleet:
                 except grpc.aio.AioRpcError as error:
                     await self._recover(error)
             await producer
-            async with self._channel() as channel:
-                await pb_grpc.CsiFeedbackStub(channel).Detach(pb.DetachRequest(token=self._token))
+            await self._detach()
         finally:
             producer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -162,6 +159,14 @@ class UeFleet:
             raise InvalidInput(
                 f"feedback_bits: gNB wants {response.feedback_bits}, layout has {self.scheme.layout.bits}"
             )
+
+    async def _detach(self) -> None:
+        """Say that the fleet is finished; everything is acked, so that a gNB that is away just now loses nothing."""
+        try:
+            async with self._channel() as channel:
+                await pb_grpc.CsiFeedbackStub(channel).Detach(pb.DetachRequest(token=self._token))
+        except grpc.aio.AioRpcError as error:
+            logging.warning("the gNB was not there for the detach: %s", error.details())
 
     async def _recover(self, error: grpc.aio.AioRpcError) -> None:
         """After a broken stream: back to the lease and send all that is not acked again, or give up with the reason."""

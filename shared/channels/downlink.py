@@ -18,7 +18,6 @@ class DownlinkView:
 
     Attributes:
         scenario, samples: which frames of which world; N rows.
-
     """
 
     scenario: Scenario
@@ -43,7 +42,6 @@ class DownlinkView:
 
         Returns:
             [N, T, L_dl] complex64, noise of power N0 on each sample.
-
         """
         return self.receive(self.channel(), pilots)
 

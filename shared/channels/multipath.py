@@ -19,7 +19,6 @@ class Features:
     Attributes:
         sine: [N, P] float32, sine of the angle of departure.
         gain: path gain alpha_p, equal for all paths: 1/sqrt(P), so that E|h_m|^2 = 1.
-
     """
 
     sine: Tensor
@@ -41,7 +40,6 @@ def steering(scenario: Scenario, carrier_ghz: float, sine: Tensor) -> Tensor:
 
     Returns:
         [..., M, P] complex64.
-
     """
     cycles = scenario.spacing_m * carrier_ghz * 1e9 / SPEED_OF_LIGHT
     element = torch.arange(scenario.antennas, dtype=torch.float32, device=sine.device)
@@ -57,7 +55,6 @@ def fading(samples: Samples, purpose: Purpose, rho: float, slots: Tensor, paths:
 
     Returns:
         [N, S, P] complex64.
-
     """
     last = int(slots[-1])
     if rho == 0:
@@ -77,7 +74,6 @@ def channel(
 
     Returns:
         [N, S, M] complex64.
-
     """
     long_term = features(scenario, samples)
     beta = fading(samples, purpose, rho, slots, scenario.paths)

@@ -30,7 +30,6 @@ class Scenario:
         uplink_ghz, downlink_ghz: carriers [GHz].
         spacing_m: element spacing of the one physical array [m].
         angle_deg: angles of departure are uniform on (-angle_deg, angle_deg) [degrees].
-
     """
 
     antennas: int = 64
@@ -91,7 +90,6 @@ class Scenario:
 
         Raises:
             NotFound: no such preset. InvalidInput: a field that is unknown, malformed or out of range.
-
         """
         preset, _, overrides = text.partition(":")
         if preset not in PRESETS:

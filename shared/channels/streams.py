@@ -49,7 +49,6 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
 
     Returns:
         Four int64 tensors of the broadcast shape, values in [0, 2^32).
-
     """
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
     k0, k1 = key
@@ -72,7 +71,6 @@ class Samples:
         split: population.
         ue: [N] int64, UE ids (training: sample numbers), in [0, 2^32).
         frame: [N] int64, frame numbers, in [0, 2^32).
-
     """
 
     seed: int

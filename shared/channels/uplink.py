@@ -18,7 +18,6 @@ class UplinkView:
 
     Attributes:
         scenario, samples: which frames of which world; N rows.
-
     """
 
     scenario: Scenario
@@ -36,7 +35,6 @@ class UplinkView:
 
         Returns:
             [N, T, M, count] complex64, noise of power N0 on each sample.
-
         """
         world = self.scenario
         noise = self._noise(world.antennas * count).unflatten(-1, (world.antennas, count))
@@ -50,7 +48,6 @@ class UplinkView:
 
         Returns:
             [N, T, L_ul] complex64.
-
         """
         return self.channel().conj() @ pilots + self._noise(pilots.shape[1])
 

@@ -44,7 +44,6 @@ class SchemeConfig:
         uplink_reading: `array` (every antenna receives the uplink pilots), `projected` (eq. 1: h^H X_ul), `none`, or
             `genie` (long-term features given).
         beam_power: feed the hypernetwork the instantaneous and running-mean power in M beams too (array reading).
-
     """
 
     feedback_bits: int = 20
@@ -102,7 +101,6 @@ class Decoder(nn.Module):
 
         Returns:
             Downlink estimates [N, M] complex64 and the state after this slot.
-
         """
 
 
@@ -143,7 +141,6 @@ class Scheme(nn.Module):
 
         Raises:
             InvalidInput: the scheme has nothing to train.
-
         """
         raise InvalidInput(f"scheme: '{self.name}' has nothing to train")
 

@@ -27,15 +27,10 @@ class DnnDecoder(Decoder):
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, outputs, strict=True))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in DECODER_WIDTHS)
         self.scales = inputs
-        self.uplink: UplinkInput | None = None
-        self.hypernetwork: Hypernetwork | None = None
-        if config.uplink_reading != "none":
-            self.uplink = UplinkInput(scenario, config)
-            self.hypernetwork = Hypernetwork(self.uplink.size, sum(inputs), recurrent=False)
+        self.uplink = UplinkInput(scenario, config)
+        self.hypernetwork = Hypernetwork(self.uplink.size, sum(inputs), recurrent=False) if self.uplink.size else None
 
     def side_information(self, uplink: UplinkView) -> Tensor:
-        if self.uplink is None:
-            return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
         return self.uplink(uplink)
 
     def initial_state(self, count: int) -> State:

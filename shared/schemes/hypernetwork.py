@@ -19,7 +19,7 @@ class UplinkInput(nn.Module):
 
     `projected`: y = h^H X_ul + n with learned X_ul, 2 L_ul values. `array`: every antenna receives L_ul unit pilots,
     2 M L_ul values; with `beam_power` followed by the magnitudes in M orthogonal beams, of this slot and of the mean
-    power over the frame's slots so far (2 M values).
+    power over the frame's slots so far (2 M values). `none`: nothing.
     """
 
     def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
@@ -27,11 +27,13 @@ class UplinkInput(nn.Module):
         self.config = config
         projected = config.uplink_reading == "projected"
         self.pilots = Pilots(scenario.antennas, config.uplink_pilots) if projected else None
-        samples = config.uplink_pilots * (1 if projected else scenario.antennas)
-        self.size = 2 * samples + (2 * scenario.antennas if config.beam_power else 0)
+        receivers = {"projected": 1, "array": scenario.antennas}.get(config.uplink_reading, 0)
+        self.size = 2 * config.uplink_pilots * receivers + (2 * scenario.antennas if config.beam_power else 0)
 
     def forward(self, uplink: UplinkView) -> Tensor:
         """[N, T, size], row t from slots 0..t."""
+        if self.size == 0:
+            return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
         if self.pilots is not None:
             return to_real(uplink.projected_pilots(self.pilots()))
         received = uplink.array_pilots(self.config.uplink_pilots)

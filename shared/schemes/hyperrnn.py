@@ -47,15 +47,12 @@ class HyperRnnDecoder(Decoder):
     def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
         super().__init__()
         self.estimator = EstimatorRnn(scenario, config)
-        self.uplink: UplinkInput | None = None
-        self.hypernetwork: Hypernetwork | None = None
-        if config.uplink_reading != "none":
-            self.uplink = UplinkInput(scenario, config)
-            self.hypernetwork = Hypernetwork(self.uplink.size, sum(self.estimator.scales), recurrent=True)
+        self.uplink = UplinkInput(scenario, config)
+        self.hypernetwork = (
+            Hypernetwork(self.uplink.size, sum(self.estimator.scales), recurrent=True) if self.uplink.size else None
+        )
 
     def side_information(self, uplink: UplinkView) -> Tensor:
-        if self.uplink is None:
-            return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
         return self.uplink(uplink)
 
     def initial_state(self, count: int) -> State:

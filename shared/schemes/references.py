@@ -189,7 +189,6 @@ def estimate_angles(scenario: Scenario, received: Tensor, sweeps: int = 4) -> Te
 
     Returns:
         [N, T, P] float32 sines of the angles; row t uses snapshots 0..t.
-
     """
     edge = float(torch.sin(torch.deg2rad(torch.tensor(scenario.angle_deg))))
     coarse = torch.linspace(-edge, edge, GRID, device=received.device)
