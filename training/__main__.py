@@ -21,6 +21,7 @@ def main() -> None:
     """Parse the options and train."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("name", help="design or scheme")
+    parser.add_argument("--as", dest="save_as", help="checkpoint name (default: NAME)")
     parser.add_argument("--version", type=int, default=1)
     parser.add_argument("--store", type=Path, default=Path("checkpoints"))
     parser.add_argument("--state", type=Path, help="resumable state (default: runs/training/NAME-VERSION.safetensors)")
@@ -37,13 +38,14 @@ def main() -> None:
         if progress.step % 500 == 0:
             print(f"step {progress.step} {progress.ratio_of_sums_db:.3f} dB {progress.seconds:.0f} s", flush=True)
 
+    name = options.save_as or options.name
     checkpoint = train(
-        options.name,
+        name,
         options.version,
         design(options.name),
         Recipe(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)}),
         store=store,
-        state=options.state or Path(f"runs/training/{options.name}-{options.version}.safetensors"),
+        state=options.state or Path(f"runs/training/{name}-{options.version}.safetensors"),
         device=options.device,
         freeze_encoder_from=store.load_named(options.freeze_encoder_from) if options.freeze_encoder_from else None,
         pilots_from=store.load_named(options.pilots_from) if options.pilots_from else None,
