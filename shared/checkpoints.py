@@ -1,8 +1,9 @@
 """Checkpoints: `<root>/<name>/<version>/` with encoder.safetensors, decoder.safetensors and card.json.
 
-Loading checks the files against the card's hashes and decodes a fixed probe; nothing is ever unpickled. `encoder_id` is
-a hash of the encoder's weights (pilots among them) and of the payload layout: a decoder version may decode a report
-only if it was trained for the report's encoder_id.
+Loading checks the files against the card's hashes, and a gNB decodes the card's probe too before it serves with it
+(`gnb_server.repository`); nothing is ever unpickled. `encoder_id` is a hash of the encoder's weights (pilots among
+them) and of the payload layout: a decoder version may decode a report only if it was trained for the report's
+encoder_id.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class CheckpointStore:
         """The card of a version. Raises NotFound or DamagedCheckpoint."""
         path = self.folder(name, version) / "card.json"
         try:
-            card = json.loads(path.read_text())
+            card = dict(json.loads(path.read_text()))
             missing = [field for field in _CARD_FIELDS if field not in card]
         except (OSError, ValueError, TypeError) as error:
             raise DamagedCheckpoint(f"checkpoint {name}/{version}: card.json cannot be read: {error}") from error
@@ -95,7 +96,7 @@ class CheckpointStore:
                 f"checkpoint {name}/{version}: card.json lacks {missing or 'nothing'},"
                 f" format is {card.get('format')}, wanted {FORMAT}"
             )
-        return dict(card)
+        return card
 
     def load(self, name: str, version: int | None = None) -> Checkpoint:
         """Load and check a version (default: the first).
@@ -115,7 +116,7 @@ class CheckpointStore:
                 if digest != card["sha256"][part]:
                     raise DamagedCheckpoint(f"{part}.safetensors has sha256 {digest}, card says {card['sha256'][part]}")
                 getattr(scheme, part).load_state_dict({key: _widen(value) for key, value in load(data).items()})
-        except (CsiError, SafetensorError, OSError, KeyError, TypeError, RuntimeError) as error:
+        except (CsiError, SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise DamagedCheckpoint(f"checkpoint {name}/{version}: {error}") from error
         found = encoder_id(scheme)
         if (found, scheme.layout.describe()) != (card["encoder_id"], card["payload"]):
@@ -133,14 +134,13 @@ class CheckpointStore:
         return self.load(name, int(version) if version else None)
 
     def save(self, name: str, version: int, scheme: Scheme, card: dict[str, Any], *, half: bool = True) -> Checkpoint:
-        """Write a version, and load it back. Weights are stored as fp16 with `half`, else fp32.
+        """Write a version, and load it back. Weights are stored as fp16 with `half` (and `scheme`'s own are rounded to
+        it, so that they are what was stored), else as fp32.
 
         Raises:
-            Conflict: the version exists.
+            Conflict: the version exists. InvalidInput: no such name or version can be.
         """
-        folder = self.root / _check_name(name) / str(version)
-        if (folder / "card.json").exists():
-            raise Conflict(f"checkpoint: {name}/{version} exists already")
+        folder = self.new_folder(name, version)
         folder.mkdir(parents=True, exist_ok=True)
         digests = {}
         for part in PARTS:
@@ -165,6 +165,15 @@ class CheckpointStore:
         }
         self._write_card(folder, card)
         return self.load(name, version)
+
+    def new_folder(self, name: str, version: int) -> Path:
+        """Where a version would be written. Raises Conflict if it exists, InvalidInput if it can never be."""
+        folder = self.root / _check_name(name) / str(version)
+        if not _VERSION.fullmatch(str(version)):
+            raise InvalidInput(f"version: {version} is not in [1, 10^9)")
+        if (folder / "card.json").exists():
+            raise Conflict(f"checkpoint: {name}/{version} exists already; choose another version")
+        return folder
 
     def annotate(self, checkpoint: Checkpoint, figures: dict[str, Any]) -> Checkpoint:
         """Add figures to a stored checkpoint's card."""

@@ -27,6 +27,10 @@ class Field:
     count: int
     bits: int
 
+    def __post_init__(self) -> None:
+        if not (1 <= self.bits <= 63 and self.count >= 0):
+            raise InvalidInput(f"layout {self.name}: {self.count} values of {self.bits} bits; wanted 1..63 bits")
+
     @property
     def total_bits(self) -> int:
         return self.count * self.bits
@@ -107,7 +111,9 @@ class PayloadLayout:
 def _to_bits(values: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
     """[N, count] integers to [N, count * bits] bits, most significant first."""
     shifts = np.arange(bits - 1, -1, -1, dtype=np.int64)
-    return (values.astype(np.int64)[..., None] >> shifts & 1).astype(np.uint8).reshape(len(values), -1)
+    return (
+        (values.astype(np.int64)[..., None] >> shifts & 1).astype(np.uint8).reshape(len(values), values.shape[1] * bits)
+    )
 
 
 def _from_bits(bits: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import torch
 
 from shared.channels.scenario import Scenario
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
-from shared.errors import Conflict, InvalidInput
+from shared.errors import InvalidInput
 from shared.schemes import Scheme, scheme_class
 from training.evaluation import evaluate
 from training.recipes import Design
@@ -58,8 +58,7 @@ def train(
     Raises:
         Conflict: the version exists. InvalidInput: design and frozen encoder do not fit, or settings changed in resume.
     """
-    if (store.root / name / str(version) / "card.json").exists():
-        raise Conflict(f"checkpoint: {name}/{version} exists already; choose another --version")
+    store.new_folder(name, version)
     scheme = build(design, recipe.seed, pilots_from)
     if freeze_encoder_from is not None:
         try:

@@ -24,6 +24,7 @@ from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.uplink import UplinkView
+from shared.checkpoints import encoder_id
 from shared.errors import CsiError, InvalidInput
 from shared.schemes import Scheme
 
@@ -214,7 +215,7 @@ class Trainer:
             "config": self.scheme.config.to_json(),
             "scenario": str(self.scenario),
             "recipe": dataclasses.asdict(self.recipe),
-            "freeze_encoder": self.freeze_encoder,
+            "frozen_encoder": encoder_id(self.scheme) if self.freeze_encoder else None,
         }
         return json.loads(json.dumps(settings))
 

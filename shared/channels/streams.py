@@ -113,5 +113,5 @@ class Samples:
 
 
 def _open_interval(words: Tensor) -> Tensor:
-    """32-bit words to float32 in (0, 1): the upper 24 bits, centred, exact in float32."""
-    return (words >> 8).to(torch.float32).add_(0.5).mul_(2.0**-24)
+    """32-bit words to float32 in (0, 1): the upper 24 bits, centred; the largest would round to 1."""
+    return (words >> 8).to(torch.float32).add_(0.5).mul_(2.0**-24).clamp_(max=1 - 2.0**-24)

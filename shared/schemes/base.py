@@ -109,10 +109,12 @@ class Scheme(nn.Module):
 
     Class attributes:
         name: how commands, cards and the wire call it.
+        readings: what its decoder may take from the uplink.
         trainable: whether `csiemu train` has anything to optimise.
     """
 
     name: ClassVar[str]
+    readings: ClassVar[tuple[UplinkReading, ...]]
     trainable: ClassVar[bool] = True
 
     encoder: Encoder
@@ -120,6 +122,10 @@ class Scheme(nn.Module):
 
     def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
         super().__init__()
+        if config.uplink_reading not in self.readings:
+            raise InvalidInput(
+                f"uplink_reading: '{config.uplink_reading}'; {self.name} takes {' or '.join(self.readings)}"
+            )
         self.scenario = scenario
         self.config = config
 

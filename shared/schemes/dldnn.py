@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
+from shared.schemes.base import Decoder, SchemeConfig, State, UplinkReading, to_complex
 from shared.schemes.hypernetwork import Hypernetwork, UplinkInput
 from shared.schemes.sign_feedback import SignEncoder, SignFeedbackScheme, signs
 
@@ -53,6 +53,7 @@ class DlDnn(SignFeedbackScheme):
     """The baseline: feedback bits in, channel out, slot by slot."""
 
     name: ClassVar[str] = "dldnn"
+    readings: ClassVar[tuple[UplinkReading, ...]] = ("none",)
 
     def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
         super().__init__(scenario, config)
@@ -64,3 +65,4 @@ class HyperDnn(DlDnn):
     """Ablation: DL-DNN whose decoder the uplink scales, without any memory over slots."""
 
     name: ClassVar[str] = "hyperdnn"
+    readings: ClassVar[tuple[UplinkReading, ...]] = ("array", "projected")

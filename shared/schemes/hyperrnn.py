@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
+from shared.schemes.base import Decoder, SchemeConfig, State, UplinkReading, to_complex
 from shared.schemes.hypernetwork import HYPER_WIDTH, Hypernetwork, UplinkInput, identity_like
 from shared.schemes.sign_feedback import SignEncoder, SignFeedbackScheme, signs
 
@@ -82,6 +82,7 @@ class HyperRnn(SignFeedbackScheme):
     """The paper's scheme."""
 
     name: ClassVar[str] = "hyperrnn"
+    readings: ClassVar[tuple[UplinkReading, ...]] = ("array", "projected")
 
     def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
         super().__init__(scenario, config)
@@ -93,3 +94,4 @@ class Rnn(HyperRnn):
     """Ablation: the same RNN without uplink."""
 
     name: ClassVar[str] = "rnn"
+    readings: ClassVar[tuple[UplinkReading, ...]] = ("none",)

@@ -20,10 +20,20 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
 from shared.payload import Field, PayloadLayout
-from shared.schemes.base import Decoder, DownlinkPilots, Encoder, Scheme, SchemeConfig, State, to_complex, to_real
+from shared.schemes.base import (
+    Decoder,
+    DownlinkPilots,
+    Encoder,
+    Scheme,
+    SchemeConfig,
+    State,
+    UplinkReading,
+    to_complex,
+    to_real,
+)
 from shared.schemes.pilots import Pilots
 
-GRID = 1024
+GRID = 256
 """Angles tried over the scenario's sector in the first step of the maximum-likelihood search."""
 
 
@@ -115,12 +125,14 @@ class GenieLmmse(FloatFeedbackScheme):
     """Angles and gains given: the bound that pilots set."""
 
     name: ClassVar[str] = "genie_lmmse"
+    readings: ClassVar[tuple[UplinkReading, ...]] = ("genie",)
 
 
 class AngleLmmse(FloatFeedbackScheme):
     """Angles by maximum likelihood from the uplink array, then LMMSE."""
 
     name: ClassVar[str] = "angle_lmmse"
+    readings: ClassVar[tuple[UplinkReading, ...]] = ("array",)
 
 
 class SilentEncoder(Encoder):
@@ -166,6 +178,7 @@ class UplinkOnly(Scheme):
     """What the uplink alone gives, at 0 feedback bits: the fading of the two links is independent."""
 
     name: ClassVar[str] = "uplink_only"
+    readings: ClassVar[tuple[UplinkReading, ...]] = ("array",)
     trainable: ClassVar[bool] = False
 
     def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
@@ -178,11 +191,11 @@ class UplinkOnly(Scheme):
         return PayloadLayout(())
 
 
-def estimate_angles(scenario: Scenario, received: Tensor, sweeps: int = 4) -> Tensor:
+def estimate_angles(scenario: Scenario, received: Tensor, coarse_sweeps: int = 3, fine_sweeps: int = 4) -> Tensor:
     """Path angles by maximum likelihood from the array's snapshots so far, one path at a time, others projected out.
 
     Alternating projection (Ziskind and Wax, "Maximum likelihood localization of multiple sources by alternating
-    projection", 1988) on a grid, refined on finer grids around the last estimate.
+    projection", 1988): each path in turn over the whole sector, several times, then on finer grids around it.
 
     Args:
         received: [N, T, M] complex64.
@@ -191,35 +204,45 @@ def estimate_angles(scenario: Scenario, received: Tensor, sweeps: int = 4) -> Te
         [N, T, P] float32 sines of the angles; row t uses snapshots 0..t.
     """
     edge = float(torch.sin(torch.deg2rad(torch.tensor(scenario.angle_deg))))
-    coarse = torch.linspace(-edge, edge, GRID, device=received.device)
+    sector = torch.linspace(-edge, edge, GRID, device=received.device)[None]
     estimates = []
     for t in range(received.shape[1]):
         snapshots = received[:, : t + 1].transpose(1, 2)  # [N, M, t+1]
         sine = torch.zeros(len(received), 0, device=received.device)
         for _ in range(scenario.paths):
-            sine = torch.cat([sine, _best(scenario, snapshots, sine, coarse.expand(len(received), -1))], dim=1)
+            sine = torch.cat([sine, _best(scenario, snapshots, sine, sector)], dim=1)
+        for _ in range(coarse_sweeps if scenario.paths > 1 else 0):
+            for path in range(scenario.paths):
+                sine = _replace(sine, path, _best(scenario, snapshots, _without(sine, path), sector))
         step = 2 * edge / (GRID - 1)
-        for _ in range(sweeps):
+        for _ in range(fine_sweeps):
             offsets = torch.linspace(-step, step, 17, device=received.device)
             for path in range(scenario.paths):
-                others = torch.cat([sine[:, :path], sine[:, path + 1 :]], dim=1)
-                best = _best(scenario, snapshots, others, sine[:, path : path + 1] + offsets)
-                sine = torch.cat([sine[:, :path], best, sine[:, path + 1 :]], dim=1)
+                around = (sine[:, path : path + 1] + offsets).clamp(-edge, edge)
+                sine = _replace(sine, path, _best(scenario, snapshots, _without(sine, path), around))
             step /= 4
         estimates.append(sine)
     return torch.stack(estimates, dim=1)
 
 
+def _without(sine: Tensor, path: int) -> Tensor:
+    return torch.cat([sine[:, :path], sine[:, path + 1 :]], dim=1)
+
+
+def _replace(sine: Tensor, path: int, best: Tensor) -> Tensor:
+    return torch.cat([sine[:, :path], best, sine[:, path + 1 :]], dim=1)
+
+
 def _best(scenario: Scenario, snapshots: Tensor, others: Tensor, candidates: Tensor) -> Tensor:
-    """Of candidate sines [N, G] the one [N, 1] that explains most once the paths `others` are projected out."""
-    vectors = multipath.steering(scenario, scenario.uplink_ghz, candidates)  # [N, M, G]
+    """Of candidate sines [N or 1, G] the one [N, 1] that explains most once the paths `others` are projected out."""
+    vectors = multipath.steering(scenario, scenario.uplink_ghz, candidates)  # [N or 1, M, G]
     norms = torch.full_like(candidates, float(vectors.shape[1]))
     if others.shape[1]:
         basis = torch.linalg.qr(multipath.steering(scenario, scenario.uplink_ghz, others)).Q
         snapshots = snapshots - basis @ (basis.mH @ snapshots)
         norms = (norms - (basis.mH @ vectors).abs().square().sum(1)).clamp(min=1e-3)
     explained = (vectors.mH @ snapshots).abs().square().sum(-1) / norms
-    return candidates.gather(1, explained.argmax(1, keepdim=True))
+    return candidates.expand(len(explained), -1).gather(1, explained.argmax(1, keepdim=True))
 
 
 def _least_squares(vectors: Tensor, received: Tensor) -> Tensor:

@@ -241,7 +241,6 @@ def test_card_that_does_not_fit_is_refused(store: CheckpointStore, fields: dict[
     assert_damaged(store, word)
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="load lets the AttributeError of Scenario.parse through")
 @pytest.mark.parametrize("scenario", [None, 5, ["multipath-p2"]])
 def test_card_whose_scenario_is_no_text_is_refused(store: CheckpointStore, scenario: Any) -> None:
     change_card(store, scenario=scenario)
@@ -268,7 +267,6 @@ def test_card_that_is_not_json_is_refused(store: CheckpointStore, text: str | by
     assert_damaged(store, "card.json cannot be read")
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="card calls .get of what is no object")
 @pytest.mark.parametrize("text", ["[]", '"card"'])
 def test_card_that_is_no_object_is_refused(store: CheckpointStore, text: str) -> None:
     (store.root / "dldnn" / "1" / "card.json").write_text(text)
@@ -322,14 +320,12 @@ def test_an_existing_version_is_never_overwritten(store: CheckpointStore, make_s
     assert {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == files
 
 
-@pytest.mark.xfail(strict=True, raises=pytest.fail.Exception, reason="save writes the files, then cannot find them")
 @pytest.mark.parametrize("version", [0, -1, 10**9])
-def test_a_version_that_cannot_be_loaded_is_not_written(tmp_path: Path, make_scheme: MakeScheme, version: int) -> None:
+def test_version_that_could_not_be_loaded_is_not_written(tmp_path: Path, make_scheme: MakeScheme, version: int) -> None:
     scheme = make_scheme("uplink_only", SCENARIO, feedback_bits=0)
     with pytest.raises(CsiError):
         CheckpointStore(tmp_path).save("x", version, scheme, {})
-    if list(tmp_path.rglob("card.json")):
-        pytest.fail("the version was written")
+    assert not list(tmp_path.rglob("card.json"))
 
 
 def test_annotations_are_added_to_the_stored_card(store: CheckpointStore) -> None:

@@ -167,7 +167,6 @@ def test_uniform_is_uniform(make_samples: Callable[..., Samples]) -> None:
     assert np.abs(np.corrcoef(values.numpy().T) - np.eye(4)).max() < 0.03
 
 
-@pytest.mark.xfail(strict=True, reason="streams._open_interval rounds its largest word to 1.0")
 def test_uniform_is_below_one_for_the_largest_word() -> None:
     """UE 21889 draws a word whose upper 24 bits are all ones."""
     ue = torch.tensor([21889])

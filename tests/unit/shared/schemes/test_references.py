@@ -133,7 +133,6 @@ def test_angles_are_found_at_high_snr(make_samples: MakeSamples) -> None:
     assert (error.median(0).values < 0.0005).all()
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a first path found beside the other is not sought again")
 def test_angles_are_found_in_every_frame(make_samples: MakeSamples) -> None:
     assert worst_sine_errors(make_samples(60))[:, -1].max() < 0.002
 
