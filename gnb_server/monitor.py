@@ -51,8 +51,15 @@ class Monitor:
             group = self._groups.setdefault(_key(fleet), Group())
             group.fleets = [other for other in group.fleets if other.token != fleet.token] + [fleet]
 
-    def add(self, fleet: Fleet, sums: Sums, wire_bytes: float, latencies: NDArray[np.float64], version: int) -> None:
-        """Note what a chunk added: sums [T + 1, COLUMNS], its bytes and its reports' latencies [ms].
+    def add(
+        self,
+        fleet: Fleet,
+        sums: Sums,
+        wire_bytes: float,
+        latencies: NDArray[np.float64],
+        versions: NDArray[np.float64],
+    ) -> None:
+        """Note what a chunk added: sums [T + 1, COLUMNS], its bytes, its reports' latencies [ms] and decoder versions.
 
         The fleet's own arrays hold the totals already.
         """
@@ -65,7 +72,8 @@ class Monitor:
             bucket.sums += sums
             bucket.wire_bytes += wire_bytes
             bucket.latencies.append(latencies)
-            group.versions[version] = group.versions.get(version, 0) + len(latencies)
+            for version, count in zip(*np.unique(versions, return_counts=True), strict=True):
+                group.versions[int(version)] = group.versions.get(int(version), 0) + int(count)
             while group.buckets[0].started < now - LONGEST_WINDOW_S:
                 group.buckets.popleft()
 

@@ -64,7 +64,9 @@ class Ack:
 
 @dataclass
 class _Job:
-    """A chunk in work. `rows` [U] are UE rows of the fleet; `fresh` [slots, U] marks reports not stored before."""
+    """A chunk in work. `rows` [U] are UE rows of the fleet; `fresh` [slots, U] marks reports not stored before,
+    `versions` [U] are those that decode the chunk.
+    """
 
     fleet: Fleet
     chunk: Chunk
@@ -74,6 +76,7 @@ class _Job:
     fields: dict[str, NDArray[np.int64]] = field(init=False)
     rows: NDArray[np.int64] = field(init=False)
     fresh: NDArray[np.bool_] = field(init=False)
+    versions: NDArray[np.int64] = field(init=False)
     estimates: Tensor = field(init=False)
 
     @property
@@ -189,6 +192,8 @@ class Pipeline:
         """Unpack and check a chunk; a refused one gets its error."""
         fleet, chunk = job.fleet, job.chunk
         try:
+            if fleet.broken:
+                raise NotReady("fleet: its state is being restored; attach again with its token")
             check_coordinates(fleet, chunk)
             layout = fleet.layout
             reports = chunk.ue_count * chunk.slot_count
@@ -202,6 +207,7 @@ class Pipeline:
             if (gap := int(expected.min())) < chunk.first_slot:
                 ue = chunk.first_ue + int(expected.argmin())
                 raise SequenceGap(f"first_slot: {chunk.first_slot} of UE {ue} leaves a gap; expected {gap}", gap)
+            job.versions = fleet.version[job.rows]
             sequence = chunk.first_slot + np.arange(chunk.slot_count)
             job.fresh = sequence[:, None] >= expected[None]
             job.estimates = torch.zeros(
@@ -222,7 +228,7 @@ class Pipeline:
                 columns = np.flatnonzero(job.fresh[k])
                 if job.slots[k] == 0 and len(columns):
                     self._start_frames(job.fleet, job.rows[columns], job.frame)
-                versions = job.fleet.version[job.rows[columns]]
+                versions = job.versions[columns] = job.fleet.version[job.rows[columns]]
                 for version in np.unique(versions).tolist():
                     parts.setdefault((job.fleet.lease.scheme, version), []).append((job, columns[versions == version]))
             for (name, version), members in parts.items():
@@ -314,7 +320,7 @@ class Pipeline:
                 touched.append(slots_per_frame)
             sequence = np.full(len(rows), chunk.first_slot + k)
             latency, received = np.full(len(rows), 1e3 * (now - job.received)), np.full(len(rows), job.received)
-            versions = fleet.version[rows]
+            versions = job.versions[columns]
             columns_ = (rows, sequence, versions, outcomes.error, outcomes.power, outcomes.sgcs, latency, received)
             table.append(np.stack([column.astype(np.float64) for column in columns_], axis=1))
             if self._recorder is not None and self._recorder.wants(job.frame):
@@ -328,20 +334,19 @@ class Pipeline:
                     truth=truth.numpy(),
                 )
         reports = np.concatenate(table) if table else np.zeros((0, 8))
-        versions = fleet.version[job.rows].copy()
         if not job.fresh.all():
-            self._fill_repeats(job, versions, nmse)
-        self._monitor.add(fleet, added, chunk.wire_bytes, reports[:, 6], int(versions[0]))
-        return Stored(fleet, moved, touched, reports), Ack(chunk, versions, nmse)
+            self._fill_repeats(job, nmse)
+        self._monitor.add(fleet, added, chunk.wire_bytes, reports[:, 6], reports[:, 2])
+        return Stored(fleet, moved, touched, reports), Ack(chunk, job.versions, nmse)
 
-    def _fill_repeats(self, job: _Job, versions: NDArray[np.int64], nmse: NDArray[np.float64]) -> None:
+    def _fill_repeats(self, job: _Job, nmse: NDArray[np.float64]) -> None:
         """Put into the ack of a repeated chunk what the store has of its reports."""
         chunk = job.chunk
         for column in np.flatnonzero(~job.fresh.all(axis=0)).tolist():
             for row in self._store.reports(chunk.first_ue + column, chunk.first_slot, None):
                 k = row["sequence"] - chunk.first_slot
                 if k < chunk.slot_count and not job.fresh[k, column]:
-                    versions[column] = row["decoder_version"]
+                    job.versions[column] = row["decoder_version"]
                     nmse[k, column] = row["error"] / row["power"]
 
     def rebuild(self, fleet: Fleet) -> None:

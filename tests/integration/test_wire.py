@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,25 @@ def test_recorded_payloads_decode_again(
         wrong, compared = misdecoded(small_store, tmp_path / f"{fault}.npz", sorted(folder.glob("*.npz")))
         assert compared == 2048
         assert (wrong > 0) == bool(expected)
+
+
+def test_swaps_while_frames_are_in_flight(
+    start_gnb: Callable[..., Any], small_store: CheckpointStore, tmp_path: Path
+) -> None:
+    """Every ack names the version that decoded its chunk, with many chunks queued while versions change."""
+    gnb = start_gnb(record=tmp_path / "recorded")
+    options = {"scheme": "hyperrnn", "ues": 5, "slots": 1600, "window": 32, "record": tmp_path / "sent.npz"}
+    with ThreadPoolExecutor(1) as pool:
+        living = pool.submit(gnb.run_ues, **options)
+        while not living.done():
+            for version in (2, 1):
+                gnb.call("/v2/repository/models/hyperrnn/load", {"parameters": {"version": version}})
+        save_record(living.result())
+    versions = gnb.call("/v1/nmse")[1]["schemes"][0]["decoder_versions"]
+    gnb.stop()
+    assert set(versions) == {"1", "2"}
+    recorded = sorted((tmp_path / "recorded").glob("*.npz"))
+    assert misdecoded(small_store, tmp_path / "sent.npz", recorded) == (0, 8000)
 
 
 def test_record_has_payload_estimate_and_truth(start_gnb: Callable[..., Any], tmp_path: Path) -> None:
