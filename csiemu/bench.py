@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import serving
+from csiemu.output import console
 from shared.settings import options
 
 
@@ -54,5 +54,5 @@ def run(settings: Settings) -> None:
         rates = (row[f"{mode}_per_cpu_s"] for mode in ("ceiling", "decode_only", "everything"))
         shares = (row["share_of_ceiling"], row["share_of_ceiling_everything"])
         table.add_row(name, *(f"{rate:,.0f}" for rate in rates), *(f"{share:.2f}" for share in shares))
-    Console(width=130).print(table)
+    console().print(table)
     serving.write(results, settings.json_file)

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from csiemu.output import console
 from csiemu.processes import Gnb, end, spawn, tail
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
@@ -104,7 +105,7 @@ def run(settings: Settings) -> int:
     names = _schemes(settings, store)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     out.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    screen = console()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
@@ -119,15 +120,15 @@ def run(settings: Settings) -> int:
             )
         )
         rest = f"http://{gnb.rest}"
-        console.print(f"gNB at {gnb.grpc} (gRPC), {rest}/v1/nmse and {rest}/docs (REST); files in {out}")
+        screen.print(f"gNB at {gnb.grpc} (gRPC), {rest}/v1/nmse and {rest}/docs (REST); files in {out}")
         fleets: list[_Ues] = []
         for index, name in enumerate(names):
             fleets.append(_start_ues(settings, out, name, index * settings.ues, gnb.grpc))
             stack.callback(end, fleets[-1].process)
-        stopped = _watch(fleets, gnb.process, rest, console)
+        stopped = _watch(fleets, gnb.process, rest, screen)
         final = _get(f"{rest}/v1/nmse")
     results = _results(settings, store, out, gnb.store, fleets, final, stopped=stopped)
-    _show(results, console)
+    _show(results, screen)
     if settings.json_file:
         settings.json_file.parent.mkdir(parents=True, exist_ok=True)
         settings.json_file.write_text(json.dumps(results, indent=1) + "\n")
@@ -189,12 +190,12 @@ def _start_ues(settings: Settings, out: Path, name: str, base: int, gnb: str) ->
     return _Ues(name, process, summary, record)
 
 
-def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console: Console) -> bool:
+def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, screen: Console) -> bool:
     """Show live figures until every UE process has ended; Ctrl-C asks them to finish. Returns whether it did."""
     stopping = False
     with (
-        Live(console=console, auto_refresh=False, transient=True)
-        if console.is_terminal
+        Live(console=screen, auto_refresh=False, transient=True)
+        if screen.is_terminal
         else contextlib.nullcontext() as live
     ):
         said = 0.0
@@ -203,7 +204,7 @@ def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console:
                 for fleet in fleets if stopping else ():
                     fleet.process.terminate()  # again and again: one that is just starting may have missed it
                 if gnb.poll() is not None:
-                    console.print(f"the gNB ended with status {gnb.returncode}")
+                    screen.print(f"the gNB ended with status {gnb.returncode}")
                     for fleet in fleets:
                         end(fleet.process)
                     raise NotReady("gnb: ended while UEs were sending; see gnb.log")
@@ -212,20 +213,20 @@ def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, console:
                     if live is not None:
                         live.update(table, refresh=True)
                     elif time.monotonic() - said > 10 * POLL_S:
-                        console.print(table)
+                        screen.print(table)
                         said = time.monotonic()
                 time.sleep(POLL_S)
             except KeyboardInterrupt:
                 if stopping:
                     raise
                 stopping = True
-                console.print("stopping: UEs finish what they sent (again to abort)")
+                screen.print("stopping: UEs finish what they sent (again to abort)")
     return stopping
 
 
 def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
     table = Table(
-        "scheme", "UEs", "reports/s", "bits", "NMSE now [dB]", "NMSE total [dB]", "SGCS", "latency p50/p99 [ms]"
+        "scheme", "UEs", "reports/s", "bits", "NMSE now (dB)", "NMSE total (dB)", "SGCS", "latency p50/p99 (ms)"
     )
     now = {row["scheme"]: row for row in recent["schemes"]}
     for row in total["schemes"]:
@@ -308,9 +309,9 @@ def _counted(url: str) -> dict[str, int]:
         store.close()
 
 
-def _show(results: dict[str, Any], console: Console) -> None:
+def _show(results: dict[str, Any], screen: Console) -> None:
     table = Table(
-        "scheme", "sent", "decoded", "bits", "wire bytes", "NMSE [dB]", "t=T ratio of sums [dB]", "SGCS", "RTT p50 [ms]"
+        "scheme", "sent", "decoded", "bits", "wire bytes", "NMSE (dB)", "t=T ratio of sums (dB)", "SGCS", "RTT p50 (ms)"
     )
     for name, row in results["schemes"].items():
         last = row["by_slot"][-1] if row.get("by_slot") else None
@@ -325,17 +326,17 @@ def _show(results: dict[str, Any], console: Console) -> None:
             _number(row.get("sgcs"), 3),
             _number(row["round_trip_ms"].get("p50"), 1),
         )
-    console.print(table)
-    console.print(
+    screen.print(table)
+    screen.print(
         "NMSE: mean of ratios over all slots and UEs, spatial domain, feedback delay"
         f" {results['settings']['delay']}; bits and wire bytes per report"
     )
-    console.print(
+    screen.print(
         f"lost {results['lost']}, misdecoded {results['misdecoded']} of {results['checked']} reports decoded again"
         " offline"
     )
     for text in results["failed"]:
-        console.print(text, style="red")
+        screen.print(text, style="red")
 
 
 def _number(value: float | None, digits: int = 2) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
-from rich.console import Console
 from rich.table import Table
 
+from csiemu.output import console
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Split
 from shared.checkpoints import CheckpointStore
@@ -78,14 +78,14 @@ def run(settings: Settings) -> None:
         delay=settings.delay,
     )
     card = checkpoint.card.get("evaluation", {})
-    console = Console()
-    console.print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['feedback_bits']} bits a report")
-    console.print({"measured": result["settings"], "card": card.get("settings")})
-    table = Table("slot", *(f"{title} [dB]" if title != "SGCS" else title for title, _, _ in COLUMNS), "reports")
+    screen = console()
+    screen.print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['feedback_bits']} bits a report")
+    screen.print({"measured": result["settings"], "card": card.get("settings")})
+    table = Table("slot", *(f"{title} (dB)" if title != "SGCS" else title for title, _, _ in COLUMNS), "reports")
     for label, row in (("card, all", card), ("all", result), *((str(r["slot"]), r) for r in result["by_slot"])):
         if row:
             table.add_row(label, *(_with_error(row, value, error) for _, value, error in COLUMNS), str(row["reports"]))
-    console.print(table)
+    screen.print(table)
     if settings.json_file:
         settings.json_file.write_text(json.dumps(result, indent=1) + "\n")
 

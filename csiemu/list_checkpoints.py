@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic_settings import BaseSettings
-from rich.console import Console
 from rich.table import Table
 
+from csiemu.output import console
 from shared.checkpoints import CheckpointStore
 from shared.settings import options
 
@@ -31,7 +31,7 @@ def run(settings: Settings) -> None:
         "uplink",
         "bits",
         "encoder",
-        "NMSE [dB]",
+        "NMSE (dB)",
         "t=T: NMSE",
         "t=T: ratio of sums",
     )
@@ -52,4 +52,4 @@ def run(settings: Settings) -> None:
                 f"{last['nmse_db']:.2f}",
                 f"{last['ratio_of_sums_db']:.2f} ± {last['ratio_of_sums_se_db']:.2f}",
             )
-    Console(width=150).print(table)
+    console().print(table)

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from csiemu.output import console
 from shared.checkpoints import CheckpointStore
 from shared.schemes import SchemeConfig
 from shared.settings import options
@@ -118,14 +118,14 @@ def run(settings: Settings) -> None:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    console = Console()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    screen = console()
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
         task = bar.add_task(name, total=recipe.steps, loss=float("nan"), nmse=float("nan"))
 
         def show(progress: trainer.Progress) -> None:
             bar.update(task, completed=progress.step, loss=progress.loss, nmse=progress.ratio_of_sums_db)
             if bar.disable and progress.step % 500 == 0:
-                console.print(f"{name} step {progress.step}/{recipe.steps} {progress.ratio_of_sums_db:.3f} dB")
+                screen.print(f"{name} step {progress.step}/{recipe.steps} {progress.ratio_of_sums_db:.3f} dB")
 
         checkpoint = train(
             name,
@@ -145,7 +145,7 @@ def run(settings: Settings) -> None:
         )
     figures = checkpoint.card["evaluation"]
     last = figures["by_slot"][-1]
-    console.print(
+    screen.print(
         f"{name}/{settings.version}: all slots {figures['nmse_db']:.2f} dB ({figures['ratio_of_sums_db']:.2f} ratio of"
         f" sums), slot {last['slot']} {last['nmse_db']:.2f} dB ({last['ratio_of_sums_db']:.2f} ratio of sums)"
     )
