@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +78,38 @@ def train(
         if state.exists():
             trainer.load(state)
         state.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with _stopping_between_steps(trainer):
             while trainer.step < recipe.steps:
                 target = (trainer.step // save_every + 1) * save_every
-                trainer.run(target, report_every=report_every, on_progress=on_progress)
+                try:
+                    trainer.run(target, report_every=report_every, on_progress=on_progress)
+                except KeyboardInterrupt:  # of `on_progress`, between two steps
+                    trainer.save(state)
+                    raise
                 trainer.save(state)
-        except KeyboardInterrupt:
-            trainer.save(state)
-            raise
+                if trainer.stopping:
+                    raise KeyboardInterrupt
         training = _budget(trainer, freeze_encoder_from)
     scheme = scheme.cpu().eval()
     checkpoint = store.save(name, version, scheme, {"training": training, "parameters": parameter_counts(scheme)})
     return measure(checkpoint, store, evaluation_ues)
+
+
+@contextlib.contextmanager
+def _stopping_between_steps(trainer: Trainer) -> Iterator[None]:
+    """Ctrl-C lets the step in hand end, so that the saved state is one that an unbroken training passes through."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        trainer.stopping = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def measure(checkpoint: Checkpoint, store: CheckpointStore, ues: int) -> Checkpoint:

@@ -120,6 +120,7 @@ class Trainer:
         trained = [parameter for parameter in scheme.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=recipe.rate, fused=True)
         self.step = 0
+        self.stopping = False  # set from elsewhere: `run` returns after the step in hand
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
 
@@ -138,10 +139,10 @@ class Trainer:
         last = self.recipe.steps if steps is None else min(steps, self.recipe.steps)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         counted, started = 0, time.perf_counter()
-        while self.step < last:
+        while self.step < last and not self.stopping:
             sums += self._train_step()
             counted += 1
-            if self.step % report_every == 0 or self.step == last:
+            if self.step % report_every == 0 or self.step == last or self.stopping:
                 error, power = sums.tolist()
                 if not math.isfinite(error):
                     raise TrainingDiverged(f"training: loss is {error} at step {self.step}; lower the learning rate")
