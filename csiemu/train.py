@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     freeze_encoder_from: str | None = None
     """NAME[/VERSION] of a checkpoint whose encoder stays as it is: a better decoder for UEs in the field."""
 
+    start_from: str | None = None
+    """NAME[/VERSION] of a checkpoint of the same design whose weights to begin with."""
+
     pilots_from: str | None = None
     """NAME[/VERSION] of a checkpoint whose downlink pilots a reference takes over."""
 
@@ -138,6 +141,7 @@ def run(settings: Settings) -> None:
             freeze_encoder_from=store.load_named(settings.freeze_encoder_from)
             if settings.freeze_encoder_from
             else None,
+            start_from=store.load_named(settings.start_from) if settings.start_from else None,
             pilots_from=store.load_named(settings.pilots_from) if settings.pilots_from else None,
             save_every=settings.save_every,
             evaluation_ues=settings.evaluation_ues,

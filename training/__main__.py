@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, help="resumable state (default: runs/training/NAME-VERSION.safetensors)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--freeze-encoder-from", metavar="NAME")
+    parser.add_argument("--start-from", metavar="NAME")
     parser.add_argument("--pilots-from", metavar="NAME")
     for field in dataclasses.fields(Recipe):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
@@ -48,6 +49,7 @@ def main() -> None:
         state=options.state or Path(f"runs/training/{name}-{options.version}.safetensors"),
         device=options.device,
         freeze_encoder_from=store.load_named(options.freeze_encoder_from) if options.freeze_encoder_from else None,
+        start_from=store.load_named(options.start_from) if options.start_from else None,
         pilots_from=store.load_named(options.pilots_from) if options.pilots_from else None,
         on_progress=show,
     )

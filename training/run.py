@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from shared.channels.scenario import Scenario
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
@@ -45,6 +46,7 @@ def train(
     state: Path,
     device: str = "cpu",
     freeze_encoder_from: Checkpoint | None = None,
+    start_from: Checkpoint | None = None,
     pilots_from: Checkpoint | None = None,
     save_every: int = 500,
     report_every: int = 50,
@@ -56,6 +58,7 @@ def train(
     Args:
         state: resumable state of the training; if the file exists, training goes on from it.
         freeze_encoder_from: train a decoder for the encoder of this checkpoint, which stays as it is.
+        start_from: begin with all weights of this checkpoint, of the same design, instead of random ones.
         pilots_from: copy the downlink pilots of this checkpoint (for references).
 
     Raises:
@@ -63,13 +66,10 @@ def train(
     """
     store.new_folder(name, version)
     scheme = build(design, recipe.seed, pilots_from)
+    if start_from is not None:
+        _copy("start_from", start_from, start_from.scheme, scheme)
     if freeze_encoder_from is not None:
-        try:
-            scheme.encoder.load_state_dict(freeze_encoder_from.scheme.encoder.state_dict())
-        except RuntimeError as error:
-            raise InvalidInput(
-                f"freeze_encoder_from: encoder of {freeze_encoder_from.name} does not fit: {error}"
-            ) from None
+        _copy("freeze_encoder_from", freeze_encoder_from, freeze_encoder_from.scheme.encoder, scheme.encoder)
     training: dict[str, Any] = {"trained": False}
     if scheme.trainable and recipe.steps > 0:
         trainer = Trainer(
@@ -89,10 +89,21 @@ def train(
                 trainer.save(state)
                 if trainer.stopping:
                     raise KeyboardInterrupt
-        training = _budget(trainer, freeze_encoder_from)
+        training = _budget(trainer)
+        for field, source in (("frozen_encoder_from", freeze_encoder_from), ("started_from", start_from)):
+            training[field] = f"{source.name}/{source.version}" if source is not None else None
     scheme = scheme.cpu().eval()
     checkpoint = store.save(name, version, scheme, {"training": training, "parameters": parameter_counts(scheme)})
     return measure(checkpoint, store, evaluation_ues)
+
+
+def _copy(field: str, source: Checkpoint, weights: nn.Module, into: nn.Module) -> None:
+    """Copy weights of a checkpoint. Raises InvalidInput, naming `field`, if they do not fit."""
+    try:
+        into.load_state_dict(weights.state_dict())
+    except RuntimeError as error:
+        what = "encoder" if field == "freeze_encoder_from" else "scheme"
+        raise InvalidInput(f"{field}: {what} of {source.name} does not fit: {error}") from None
 
 
 @contextlib.contextmanager
@@ -121,7 +132,7 @@ def measure(checkpoint: Checkpoint, store: CheckpointStore, ues: int) -> Checkpo
     return store.annotate(checkpoint, figures)
 
 
-def _budget(trainer: Trainer, frozen: Checkpoint | None) -> dict[str, Any]:
+def _budget(trainer: Trainer) -> dict[str, Any]:
     """The card's account of a training: recipe, budget, machine and learning curve (at most 100 points)."""
     stride = -(-len(trainer.history) // 100)
     curve = trainer.history[stride - 1 :: stride]
@@ -133,6 +144,5 @@ def _budget(trainer: Trainer, frozen: Checkpoint | None) -> dict[str, Any]:
         "seconds": round(trainer.seconds),
         "machine": machine,
         "torch": torch.__version__,
-        "frozen_encoder_from": f"{frozen.name}/{frozen.version}" if frozen is not None else None,
         "curve": [{k: round(v, 4) for k, v in point.items() if k in ("step", "ratio_of_sums_db")} for point in curve],
     }

@@ -215,3 +215,14 @@ def test_designs_can_be_built(name: str) -> None:
     scheme = build(Design(made.scheme, f"{made.scenario}:antennas=2", made.config), 1)
     assert scheme.name == made.scheme
     assert scheme.config == made.config
+
+
+def test_training_starts_from_a_checkpoint(run: Train) -> None:
+    first = run()
+    recipe = Recipe(steps=1, batch=4, warmup=0, rate=1e-9, final_rate=1e-9, seed=2)
+    tuned = run(version=2, recipe=recipe, start_from=first)
+    assert tuned.card["training"]["started_from"] == "rnn/1"
+    assert torch.allclose(weights(tuned), weights(first), atol=1e-6)
+    other = Design("rnn", SCENARIO, SchemeConfig(feedback_bits=7, uplink_reading="none"))
+    with pytest.raises(InvalidInput, match="start_from: scheme of rnn does not fit"):
+        run("other", made=other, start_from=first)
