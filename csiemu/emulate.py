@@ -106,8 +106,7 @@ def run(settings: Settings) -> int:
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     out.mkdir(parents=True, exist_ok=True)
     screen = console()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
+    stop = _Stop()
     with contextlib.ExitStack() as stack:
         gnb = stack.enter_context(
             Gnb(
@@ -125,9 +124,9 @@ def run(settings: Settings) -> int:
         for index, name in enumerate(names):
             fleets.append(_start_ues(settings, out, name, index * settings.ues, gnb.grpc))
             stack.callback(end, fleets[-1].process)
-        stopped = _watch(fleets, gnb.process, rest, screen)
+        _watch(fleets, gnb.process, rest, screen, stop)
         final = _get(f"{rest}/v1/nmse")
-    results = _results(settings, store, out, gnb.store, fleets, final, stopped=stopped)
+    results = _results(settings, store, out, gnb.store, fleets, final, stopped=stop.asked)
     _show(results, screen)
     if settings.json_file:
         settings.json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -190,38 +189,45 @@ def _start_ues(settings: Settings, out: Path, name: str, base: int, gnb: str) ->
     return _Ues(name, process, summary, record)
 
 
-def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, screen: Console) -> bool:
-    """Show live figures until every UE process has ended; Ctrl-C asks them to finish. Returns whether it did."""
-    stopping = False
+class _Stop:
+    """Signal handler: the first Ctrl-C or SIGTERM asks for an orderly end, a second one aborts."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self)
+
+    def __call__(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, screen: Console, stop: _Stop) -> None:
+    """Show live figures until every UE process has ended; when asked to stop, have them finish."""
+    said, told = 0.0, False
     with (
         Live(console=screen, auto_refresh=False, transient=True)
         if screen.is_terminal
         else contextlib.nullcontext() as live
     ):
-        said = 0.0
         while any(fleet.process.poll() is None for fleet in fleets):
-            try:
-                for fleet in fleets if stopping else ():
+            if stop.asked:
+                if not told:
+                    screen.print("stopping: UEs finish what they sent (again to abort)")
+                told = True
+                for fleet in fleets:
                     fleet.process.terminate()  # again and again: one that is just starting may have missed it
-                if gnb.poll() is not None:
-                    screen.print(f"the gNB ended with status {gnb.returncode}")
-                    for fleet in fleets:
-                        end(fleet.process)
-                    raise NotReady("gnb: ended while UEs were sending; see gnb.log")
-                with contextlib.suppress(OSError):
-                    table = _live_table(_get(f"{rest}/v1/nmse?window=5"), _get(f"{rest}/v1/nmse"))
-                    if live is not None:
-                        live.update(table, refresh=True)
-                    elif time.monotonic() - said > 10 * POLL_S:
-                        screen.print(table)
-                        said = time.monotonic()
-                time.sleep(POLL_S)
-            except KeyboardInterrupt:
-                if stopping:
-                    raise
-                stopping = True
-                screen.print("stopping: UEs finish what they sent (again to abort)")
-    return stopping
+            if gnb.poll() is not None:
+                raise NotReady(f"gnb: ended with {gnb.returncode} while UEs were sending; see gnb.log")
+            with contextlib.suppress(OSError):
+                table = _live_table(_get(f"{rest}/v1/nmse?window=5"), _get(f"{rest}/v1/nmse"))
+                if live is not None:
+                    live.update(table, refresh=True)
+                elif time.monotonic() - said > 10 * POLL_S:
+                    screen.print(table)
+                    said = time.monotonic()
+            time.sleep(POLL_S)
 
 
 def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:

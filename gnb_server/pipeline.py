@@ -129,13 +129,13 @@ class Pipeline:
 
     def submit(self, fleet: Fleet, chunk: Chunk) -> Future[Ack]:
         """Queue a chunk. The future holds its Ack once stored, or a CsiError."""
-        future: Future[Ack] = Future()
+        future: Future[Ack] = _started()
         self._put(_Job(fleet, chunk, future, time.time()), future)
         return future
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Run something between batches, where no frame is being decoded."""
-        future: Future[Any] = Future()
+        future: Future[Any] = _started()
         self._put((function, future), future)
         return future
 
@@ -378,6 +378,13 @@ class Pipeline:
                     fleet.open.state[version][name][index] = values
                 outcomes = Outcomes.measure(estimates, self._evaluator.truth(fleet, active, frame, slot))
                 fleet.open.outcome[:, active, slot] = outcomes.error, outcomes.power, outcomes.sgcs
+
+
+def _started() -> Future[Any]:
+    """A future that its waiter cannot cancel: a UE that hangs up does not undo what is queued."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:

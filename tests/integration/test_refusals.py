@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -177,3 +178,23 @@ def test_one_bad_fleet_does_not_hurt_another_in_the_same_batch(gnb: Any) -> None
         for slot in range(8):
             refused(lambda: bad.send({"first_slot": 5}))
             assert len(good.send({"first_slot": slot})) == 1
+
+
+def test_a_stream_cancelled_while_its_chunk_is_decoded(start_gnb: Callable[..., Any]) -> None:
+    """The chunk counts, and the gNB goes on."""
+    gnb = start_gnb(fault="slow")  # batches take long enough to be caught in the middle
+    with gnb.stub() as stub:
+        ue, other = Ue(gnb, stub), Ue(gnb, stub)
+        for slot in range(8):
+            chunk = pb.FeedbackRequest(
+                encoder_id=ue.encoder_id, first_ue=ue.lease.first_ue, ue_count=2, first_slot=slot, slot_count=1
+            )
+            chunk.payload = bytes(5)
+            stream = stub.Feedback(iter([chunk]), metadata=(("fleet-token", ue.lease.token),))
+            time.sleep(0.02)
+            stream.cancel()
+            while gnb.call("/v1/ues")[1]["ues"][0]["next_sequence"] <= slot:
+                again = stub.Feedback(iter([chunk]), metadata=(("fleet-token", ue.lease.token),))
+                assert len(list(again)) == 1
+        assert len(other.send({"slot_count": 8})) == 1
+    assert gnb.call("/v1/nmse")[1]["overall"]["reports"] == 32
