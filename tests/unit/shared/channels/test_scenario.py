@@ -38,7 +38,7 @@ SCENARIOS = st.fixed_dictionaries({}, optional={name: values_of(name) for name i
 
 @given(SCENARIOS)
 def test_text_reads_back(fields: dict[str, float]) -> None:
-    scenario = Scenario(**fields)  # type: ignore[arg-type]
+    scenario = Scenario(**fields)  # type: ignore[arg-type]  # fields drawn by name
     assert Scenario.parse(str(scenario)) == scenario
 
 
@@ -82,7 +82,7 @@ def test_out_of_range_names_field_value_and_bounds(name: str, bounds: tuple[floa
     above = math.nextafter(high, math.inf) if name not in INTEGERS else int(high) + 1
     value = {"below": below, "above": above, "nan": math.nan, "inf": math.inf}[where]
     with pytest.raises(InvalidInput) as refused:
-        Scenario(**{name: value})  # type: ignore[arg-type]
+        Scenario(**{name: value})  # type: ignore[arg-type]  # fields drawn by name
     assert str(refused.value) == f"scenario {name}: {value} is not in [{low}, {high}]"
 
 
