@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from shared.channels import multipath
-from shared.channels.scenario import Scenario
+from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Purpose, Samples
 
 
@@ -28,11 +27,8 @@ class DownlinkView:
 
         With a delay the frame's own process goes on past slot T-1: its long-term features stay, its fading evolves.
         """
-        world = self.scenario
-        slots = torch.arange(world.slots, device=self.samples.ue.device) + delay
-        return multipath.channel(
-            world, self.samples, world.downlink_ghz, Purpose.DOWNLINK_FADING, world.downlink_rho, slots
-        )
+        slots = torch.arange(self.scenario.slots, device=self.samples.ue.device) + delay
+        return self.scenario.spatial(self.samples, Link.DOWNLINK, slots)
 
     def pilots(self, pilots: Tensor) -> Tensor:
         """Received pilots y = h^H X_dl + n, eq. (2).

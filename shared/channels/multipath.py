@@ -1,15 +1,87 @@
-"""Multipath physics common to both links (HyperRNN paper, eq. 3): long-term features, steering, AR(1) fading."""
+"""Multipath world (HyperRNN paper, eq. 3 and Table I): few paths, AR(1) fading, narrowband."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from scipy.special import j0
 from torch import Tensor
 
-from shared.channels.scenario import SPEED_OF_LIGHT, Scenario
+from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Purpose, Samples
+from shared.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Multipath(Scenario):
+    """Channels of P paths, long-term features fixed for a frame of T slots, AR(1) fading.
+
+    Attributes:
+        paths: P.
+        rho: AR(1) coefficient of both links; None computes J0(2 pi f_d tau) per link.
+        speed_kmh: UE speed [km/h], used when rho is None.
+        slot_ms: slot duration tau [ms], used when rho is None.
+        uplink_ghz, downlink_ghz: carriers [GHz].
+        spacing_m: element spacing of the one physical array [m].
+        angle_deg: angles of departure are uniform on (-angle_deg, angle_deg) [degrees].
+    """
+
+    paths: int = 2
+    rho: float | None = None
+    speed_kmh: float = 30.0
+    slot_ms: float = 0.1
+    uplink_ghz: float = 3.0
+    downlink_ghz: float = 3.1
+    spacing_m: float = 0.05
+    angle_deg: float = 30.0
+
+    RANGES: ClassVar[dict[str, tuple[float, float]]] = Scenario.RANGES | {
+        "paths": (1, 256),
+        "rho": (-1, 1),
+        "speed_kmh": (0, 1e4),
+        "slot_ms": (1e-6, 1e4),
+        "uplink_ghz": (1e-3, 1e3),
+        "downlink_ghz": (1e-3, 1e3),
+        "spacing_m": (1e-6, 1e3),
+        "angle_deg": (1e-6, 90),
+    }
+
+    @property
+    def uplink_rho(self) -> float:
+        """AR(1) coefficient of the uplink fading from slot to slot."""
+        return self._rho(self.uplink_ghz)
+
+    @property
+    def downlink_rho(self) -> float:
+        """AR(1) coefficient of the downlink fading from slot to slot."""
+        return self._rho(self.downlink_ghz)
+
+    def _rho(self, carrier_ghz: float) -> float:
+        if self.rho is not None:
+            return self.rho
+        doppler = self.speed_kmh / 3.6 * carrier_ghz * 1e9 / SPEED_OF_LIGHT
+        return float(j0(2 * math.pi * doppler * self.slot_ms * 1e-3))
+
+    def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
+        """h_t = sum_p alpha_p a(theta_p) beta_{p,t} (eq. 3), [N, S, M] complex64."""
+        if link is Link.UPLINK:
+            carrier, rho, purpose = self.uplink_ghz, self.uplink_rho, Purpose.UPLINK_FADING
+        else:
+            carrier, rho, purpose = self.downlink_ghz, self.downlink_rho, Purpose.DOWNLINK_FADING
+        long_term = features(self, samples)
+        beta = fading(samples, purpose, rho, slots, self.paths)
+        vectors = steering(self, carrier, long_term.sine)
+        return long_term.gain * torch.einsum("nmp,nsp->nsm", vectors, beta)
+
+
+PRESETS |= {
+    "multipath-p2": Multipath(paths=2, rho=0.99),  # Fig. 5: correlated fading, few paths
+    "multipath-p8": Multipath(paths=8, rho=0.0),  # Fig. 4: independent fading
+    "multipath-30kmh": Multipath(paths=2),  # Table I: rho computed from speed and slot duration
+}
 
 
 @dataclass(frozen=True)
@@ -25,14 +97,14 @@ class Features:
     gain: float
 
 
-def features(scenario: Scenario, samples: Samples) -> Features:
+def features(scenario: Multipath, samples: Samples) -> Features:
     """Angles uniform on +-angle_deg, equal gains, one draw per (ue, frame)."""
     spread = math.radians(scenario.angle_deg)
     angle = (samples.uniform(Purpose.PATH_ANGLE, scenario.paths) * 2 - 1) * spread
     return Features(angle.sin(), scenario.paths**-0.5)
 
 
-def steering(scenario: Scenario, carrier_ghz: float, sine: Tensor) -> Tensor:
+def steering(scenario: Multipath, carrier_ghz: float, sine: Tensor) -> Tensor:
     """Steering vectors a(theta)_m = exp(j 2 pi d m sin(theta) / lambda) of the physical array at a carrier.
 
     Args:
@@ -67,15 +139,12 @@ def fading(samples: Samples, purpose: Purpose, rho: float, slots: Tensor, paths:
     return torch.einsum("st,ntp->nsp", weight.to(torch.complex64), innovation)
 
 
-def channel(
-    scenario: Scenario, samples: Samples, carrier_ghz: float, purpose: Purpose, rho: float, slots: Tensor
-) -> Tensor:
-    """Channel vectors h_t = sum_p alpha_p a(theta_p) beta_{p,t} (eq. 3).
+def require_multipath(scenario: Scenario, who: str) -> Multipath:
+    """The scenario, if it is a multipath world.
 
-    Returns:
-        [N, S, M] complex64.
+    Raises:
+        InvalidInput: it is another one; `who` needs its paths.
     """
-    long_term = features(scenario, samples)
-    beta = fading(samples, purpose, rho, slots, scenario.paths)
-    vectors = steering(scenario, carrier_ghz, long_term.sine)
-    return long_term.gain * torch.einsum("nmp,nsp->nsm", vectors, beta)
+    if not isinstance(scenario, Multipath):
+        raise InvalidInput(f"scenario: {who} needs a multipath world, {scenario} is none")
+    return scenario

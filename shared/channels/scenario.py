@@ -1,88 +1,84 @@
-"""Scenarios of the multipath world (HyperRNN paper, section II and Table I), by preset name or by parameters."""
+"""What every scenario is: a world of channels, named by a preset and changed field by field."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import types
+import typing
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
 
-from scipy.special import j0
+from torch import Tensor
 
+from shared.channels.streams import Samples
 from shared.errors import InvalidInput, NotFound
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s
 
+PRESETS: dict[str, Scenario] = {}
+"""Presets by name, from the modules of the worlds; any field can be changed: `multipath-p2:paths=4,snr_db=0`."""
+
+
+class Link(Enum):
+    """Direction of a channel."""
+
+    UPLINK = "uplink"
+    DOWNLINK = "downlink"
+
 
 @dataclass(frozen=True)
-class Scenario:
-    """Multipath channels of P paths, long-term features fixed for a frame of T slots, AR(1) fading.
+class Scenario(ABC):
+    """A world: a pure function of (scenario, seed, split, ue, frame), with long-term features fixed for a frame.
 
     The text form `preset[:field=value,...]` (`parse`, `str`) names a scenario in commands, cards and attach requests.
 
     Attributes:
         antennas: M, elements of the gNB's uniform linear array.
-        paths: P.
         slots: T, slots in a frame.
         snr_db: pilot SNR per unit-power channel coefficient and unit-norm pilot, uplink and downlink [dB].
-        rho: AR(1) coefficient of both links; None computes J0(2 pi f_d tau) per link.
-        speed_kmh: UE speed [km/h], used when rho is None.
-        slot_ms: slot duration tau [ms], used when rho is None.
-        uplink_ghz, downlink_ghz: carriers [GHz].
-        spacing_m: element spacing of the one physical array [m].
-        angle_deg: angles of departure are uniform on (-angle_deg, angle_deg) [degrees].
     """
 
     antennas: int = 64
-    paths: int = 2
     slots: int = 8
     snr_db: float = 10.0
-    rho: float | None = None
-    speed_kmh: float = 30.0
-    slot_ms: float = 0.1
-    uplink_ghz: float = 3.0
-    downlink_ghz: float = 3.1
-    spacing_m: float = 0.05
-    angle_deg: float = 30.0
+
+    RANGES: ClassVar[dict[str, tuple[float, float]]] = {
+        "antennas": (1, 1024),
+        "slots": (1, 1024),
+        "snr_db": (-100, 200),
+    }
+    """Limits of the numbers; those of subclasses come on top."""
+
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Allowed values of the names."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("antennas", 1, 1024),
-            ("paths", 1, 256),
-            ("slots", 1, 1024),
-            ("snr_db", -100, 200),
-            ("speed_kmh", 0, 1e4),
-            ("slot_ms", 1e-6, 1e4),
-            ("uplink_ghz", 1e-3, 1e3),
-            ("downlink_ghz", 1e-3, 1e3),
-            ("spacing_m", 1e-6, 1e3),
-            ("angle_deg", 1e-6, 90),
-        ):
+        for name, (low, high) in self.RANGES.items():
             value = getattr(self, name)
-            if not low <= value <= high:  # false for NaN too
+            if value is not None and not low <= value <= high:  # refuses NaN too
                 raise InvalidInput(f"scenario {name}: {value} is not in [{low}, {high}]")
-        if self.rho is not None and not -1 <= self.rho <= 1:
-            raise InvalidInput(f"scenario rho: {self.rho} is not in [-1, 1]")
-
-    @property
-    def uplink_rho(self) -> float:
-        """AR(1) coefficient of the uplink fading from slot to slot."""
-        return self._rho(self.uplink_ghz)
-
-    @property
-    def downlink_rho(self) -> float:
-        """AR(1) coefficient of the downlink fading from slot to slot."""
-        return self._rho(self.downlink_ghz)
+        for name, allowed in self.CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InvalidInput(f"scenario {name}: '{getattr(self, name)}' is not {' or '.join(allowed)}")
 
     @property
     def noise_power(self) -> float:
         """N0, variance of the complex noise on each received pilot sample."""
         return 10 ** (-self.snr_db / 10)
 
-    def _rho(self, carrier_ghz: float) -> float:
-        if self.rho is not None:
-            return self.rho
-        doppler = self.speed_kmh / 3.6 * carrier_ghz * 1e9 / SPEED_OF_LIGHT
-        return float(j0(2 * math.pi * doppler * self.slot_ms * 1e-3))
+    @abstractmethod
+    def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
+        """Channels of the array on one subcarrier, E|h_m|^2 = 1.
+
+        Args:
+            samples: N frames.
+            slots: [S] int64, slot numbers in the frame, ascending; numbers beyond T go on with the same process.
+
+        Returns:
+            [N, S, M] complex64.
+        """
 
     @classmethod
     def parse(cls, text: str) -> Scenario:
@@ -94,19 +90,15 @@ class Scenario:
         preset, _, overrides = text.partition(":")
         if preset not in PRESETS:
             raise NotFound(f"scenario: '{preset}' is unknown; presets are {', '.join(PRESETS)}")
-        types = {"antennas": int, "paths": int, "slots": int}
-        changes: dict[str, float | None] = {}
+        base = PRESETS[preset]
+        kinds = {f.name: typing.get_type_hints(type(base))[f.name] for f in dataclasses.fields(base)}
+        changes: dict[str, Any] = {}
         for item in filter(None, overrides.split(",")):
             name, _, value = item.partition("=")
-            if name not in cls.__dataclass_fields__:
-                raise InvalidInput(
-                    f"scenario: field '{name}' is unknown; fields are {', '.join(cls.__dataclass_fields__)}"
-                )
-            try:
-                changes[name] = None if (name, value) == ("rho", "none") else types.get(name, float)(value)
-            except ValueError:
-                raise InvalidInput(f"scenario {name}: '{value}' is not a number") from None
-        return dataclasses.replace(PRESETS[preset], **changes)  # type: ignore[arg-type]  # names checked above
+            if name not in kinds:
+                raise InvalidInput(f"scenario: field '{name}' is unknown; fields are {', '.join(kinds)}")
+            changes[name] = _read(name, value, kinds[name])
+        return dataclasses.replace(base, **changes)
 
     def __str__(self) -> str:
         """The shortest text that `parse` reads back as this scenario."""
@@ -115,13 +107,18 @@ class Scenario:
             pairs = ((f.name, getattr(self, f.name), getattr(base, f.name)) for f in dataclasses.fields(self))
             return [f"{name}={'none' if mine is None else mine}" for name, mine, theirs in pairs if mine != theirs]
 
-        name, changes = min(((n, differences(p)) for n, p in PRESETS.items()), key=lambda item: len(item[1]))
+        kin = [(name, differences(preset)) for name, preset in PRESETS.items() if type(preset) is type(self)]
+        name, changes = min(kin, key=lambda item: len(item[1]))
         return f"{name}:{','.join(changes)}" if changes else name
 
 
-PRESETS: dict[str, Scenario] = {
-    "multipath-p2": Scenario(paths=2, rho=0.99),  # Fig. 5: correlated fading, few paths
-    "multipath-p8": Scenario(paths=8, rho=0.0),  # Fig. 4: independent fading
-    "multipath-30kmh": Scenario(paths=2),  # Table I: rho computed from speed and slot duration
-}
-"""Presets by name; any field can be changed, e.g. `multipath-p2:paths=4,snr_db=0`."""
+def _read(name: str, text: str, kind: Any) -> Any:
+    """The value of a field from its text: int, float, str, or one of them or `none`."""
+    if isinstance(kind, types.UnionType):
+        if text == "none":
+            return None
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidInput(f"scenario {name}: '{text}' is not a number") from None

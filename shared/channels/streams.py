@@ -16,6 +16,7 @@ from torch import Tensor
 from shared.errors import InvalidInput
 
 _MASK = 0xFFFFFFFF
+_MASK_21 = (1 << 21) - 1
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
@@ -28,6 +29,8 @@ class Split(IntEnum):
     VALIDATION = 1
     TEST = 2
     EMULATE = 3
+    CELL = 4
+    """Not a population: what belongs to a fixed cell (COST 2100's environment)."""
 
 
 class Purpose(IntEnum):
@@ -38,6 +41,11 @@ class Purpose(IntEnum):
     UPLINK_NOISE = 2
     DOWNLINK_FADING = 3
     DOWNLINK_NOISE = 4
+    PLACE = 5
+    CLUSTER = 6
+    SCATTERER = 7
+    UPLINK_PHASE = 8
+    DOWNLINK_PHASE = 9
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -53,13 +61,13 @@ def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, i
     c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
     k0, k1 = key
     for _ in range(_ROUNDS):
-        # int64 products wrap, but their 64 bits are those of the unsigned product
+        # int64 products wrap, but their 64 bits are those of the unsigned product; what is above 32 bits is masked late
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        high0, high1 = (p0 >> 32).bitwise_and_(_MASK), (p1 >> 32).bitwise_and_(_MASK)
-        c0, c2 = high1.bitwise_xor_(c1).bitwise_xor_(k0), high0.bitwise_xor_(c3).bitwise_xor_(k1)
-        c1, c3 = p1.bitwise_and_(_MASK), p0.bitwise_and_(_MASK)
+        c0 = (p1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_MASK)
+        c2 = (p0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_MASK)
+        c1, c3 = p1, p0
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return c0, c1, c2, c3
+    return c0, c1 & _MASK, c2, c3 & _MASK
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,27 @@ class Samples:
         words = self._words(purpose, torch.zeros(1, dtype=torch.int64, device=self.ue.device), count)
         return _open_interval(words[:, 0])
 
+    def uniforms(self, purpose: Purpose, index: Tensor, count: int) -> Tensor:
+        """[N, S, count] float32, uniform on (0, 1), one independent row per number in `index` ([S] int64)."""
+        return _open_interval(self._words(purpose, index, count))
+
+    def sextets(self, purpose: Purpose, index: Tensor) -> tuple[Tensor, ...]:
+        """Six uniforms on (0, 1) of 21 bits for each number in `index` ([S] or [N, S] int64), [N, S] float32 each.
+
+        For bulk draws: they take one Philox block together, and block `index` of the stream is theirs.
+        """
+        words = self._blocks(purpose, torch.atleast_2d(index))
+        pairs = (words[0] << 32 | words[1], words[2] << 32 | words[3])
+        return tuple(
+            ((pair >> shift) & _MASK_21).to(torch.float32).add_(0.5).mul_(2.0**-21)
+            for pair in pairs
+            for shift in (0, 21, 42)
+        )
+
+    def take(self, rows: Tensor) -> Samples:
+        """The samples of the given rows ([K] int64)."""
+        return Samples(self.seed, self.split, self.ue[rows], self.frame[rows])
+
     def complex_normal(self, purpose: Purpose, slots: Tensor, count: int) -> Tensor:
         """[N, slots, count] complex64, CN(0, 1), one independent draw per slot number in `slots` ([S] int64)."""
         words = self._words(purpose, slots, 2 * count)
@@ -102,14 +131,14 @@ class Samples:
         """[N, slots, count] int64 words in [0, 2^32); slot s owns blocks s*b .. s*b + b-1 of its stream."""
         blocks = -(-count // 4)
         index = slots[:, None] * blocks + torch.arange(blocks, device=slots.device)
-        counter = (
-            index[None],
-            self.ue[:, None, None],
-            self.frame[:, None, None],
-            torch.full((1, 1, 1), self.split << 8 | purpose, dtype=torch.int64, device=slots.device),
-        )
-        words = torch.stack(philox4x32(counter, (self.seed & _MASK, self.seed >> 32)), dim=-1)
-        return words.flatten(-2)[..., :count]
+        words = torch.stack(self._blocks(purpose, index.flatten()[None]), dim=-1)
+        return words.unflatten(1, index.shape).flatten(-2)[..., :count]
+
+    def _blocks(self, purpose: Purpose, index: Tensor) -> tuple[Tensor, ...]:
+        """The four words of each block of a stream, [N, S] int64; `index` is [1 or N, S]."""
+        stream = torch.full((1, 1), self.split << 8 | purpose, dtype=torch.int64, device=index.device)
+        counter = (index, self.ue[:, None], self.frame[:, None], stream)
+        return philox4x32(counter, (self.seed & _MASK, self.seed >> 32))
 
 
 def _open_interval(words: Tensor) -> Tensor:

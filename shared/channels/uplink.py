@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from shared.channels import multipath
-from shared.channels.scenario import Scenario
+from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Purpose, Samples
 
 
@@ -25,10 +25,7 @@ class UplinkView:
 
     def channel(self) -> Tensor:
         """Uplink channels [N, T, M], complex64."""
-        world = self.scenario
-        return multipath.channel(
-            world, self.samples, world.uplink_ghz, Purpose.UPLINK_FADING, world.uplink_rho, self._slots()
-        )
+        return self.scenario.spatial(self.samples, Link.UPLINK, self._slots())
 
     def array_pilots(self, count: int) -> Tensor:
         """`array` reading: every antenna receives `count` unit pilots, y = h x + n with x = 1.
@@ -53,7 +50,7 @@ class UplinkView:
 
     def long_term(self) -> multipath.Features:
         """Angles and gains of the paths. Only genie references may ask for them."""
-        return multipath.features(self.scenario, self.samples)
+        return multipath.features(multipath.require_multipath(self.scenario, "long_term"), self.samples)
 
     def _slots(self) -> Tensor:
         return torch.arange(self.scenario.slots, device=self.samples.ue.device)

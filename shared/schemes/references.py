@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.channels import multipath
+from shared.channels.multipath import Multipath, require_multipath
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
@@ -59,7 +60,7 @@ class LmmseDecoder(Decoder):
     Side information, real: [sines of the P angles, 0]. State: received pilots and their ages.
     """
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig, pilots: Pilots) -> None:
+    def __init__(self, scenario: Multipath, config: SchemeConfig, pilots: Pilots) -> None:
         super().__init__()
         self.scenario = scenario
         self.config = config
@@ -101,16 +102,23 @@ class LmmseDecoder(Decoder):
         return (vectors @ amplitudes[..., None])[..., 0]
 
 
-class FloatFeedbackScheme(Scheme):
-    """Base of the references whose report is the received pilots in float32."""
+class Reference(Scheme):
+    """Base of the references: they know the physics of the multipath world, and no other."""
 
     trainable: ClassVar[bool] = False
+
+    def check_scenario(self, scenario: Scenario) -> None:
+        super().check_scenario(require_multipath(scenario, self.name))
+
+
+class FloatFeedbackScheme(Reference):
+    """Base of the references whose report is the received pilots in float32."""
 
     def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
         super().__init__(scenario, config)
         pilots = Pilots(scenario.antennas, config.downlink_pilots).requires_grad_(False)
         self.encoder = FloatEncoder(pilots)
-        self.decoder = LmmseDecoder(scenario, config, pilots)
+        self.decoder = LmmseDecoder(require_multipath(scenario, self.name), config, pilots)
 
     @property
     def layout(self) -> PayloadLayout:
@@ -153,7 +161,7 @@ class SilentEncoder(Encoder):
 class UplinkOnlyDecoder(Decoder):
     """The slot's uplink channel, its paths moved to the downlink carrier: angles by ML, amplitudes by least squares."""
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Multipath, config: SchemeConfig) -> None:
         super().__init__()
         self.scenario = scenario
         self.config = config
@@ -174,24 +182,23 @@ class UplinkOnlyDecoder(Decoder):
         return to_complex(side), {}
 
 
-class UplinkOnly(Scheme):
+class UplinkOnly(Reference):
     """What the uplink alone gives, at 0 feedback bits: the fading of the two links is independent."""
 
     name: ClassVar[str] = "uplink_only"
     readings: ClassVar[tuple[UplinkReading, ...]] = ("array",)
-    trainable: ClassVar[bool] = False
 
     def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
         super().__init__(scenario, config)
         self.encoder = SilentEncoder(scenario.antennas)
-        self.decoder = UplinkOnlyDecoder(scenario, config)
+        self.decoder = UplinkOnlyDecoder(require_multipath(scenario, self.name), config)
 
     @property
     def layout(self) -> PayloadLayout:
         return PayloadLayout(())
 
 
-def estimate_angles(scenario: Scenario, received: Tensor, coarse_sweeps: int = 3, fine_sweeps: int = 4) -> Tensor:
+def estimate_angles(scenario: Multipath, received: Tensor, coarse_sweeps: int = 3, fine_sweeps: int = 4) -> Tensor:
     """Path angles by maximum likelihood from the array's snapshots so far, one path at a time, others projected out.
 
     Alternating projection (Ziskind and Wax, "Maximum likelihood localization of multiple sources by alternating
@@ -233,7 +240,7 @@ def _replace(sine: Tensor, path: int, best: Tensor) -> Tensor:
     return torch.cat([sine[:, :path], best, sine[:, path + 1 :]], dim=1)
 
 
-def _best(scenario: Scenario, snapshots: Tensor, others: Tensor, candidates: Tensor) -> Tensor:
+def _best(scenario: Multipath, snapshots: Tensor, others: Tensor, candidates: Tensor) -> Tensor:
     """Of candidate sines [N or 1, G] the one [N, 1] that explains most once the paths `others` are projected out."""
     vectors = multipath.steering(scenario, scenario.uplink_ghz, candidates)  # [N or 1, M, G]
     norms = torch.full_like(candidates, float(vectors.shape[1]))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shared.channels import multipath
 from shared.channels.downlink import DownlinkView
+from shared.channels.multipath import Multipath
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Purpose, Samples, Split
 from shared.channels.uplink import UplinkView
@@ -155,7 +156,7 @@ def test_angles_hold_for_a_frame_only(make_samples: MakeSamples) -> None:
 
 @pytest.mark.parametrize(("carrier", "spacing"), [(3.0, 0.05), (3.1, 0.05), (5.0, 0.03)])
 def test_steering_is_that_of_one_physical_array(carrier: float, spacing: float) -> None:
-    world = Scenario(antennas=64, spacing_m=spacing)
+    world = Multipath(antennas=64, spacing_m=spacing)
     sine = np.sin(np.deg2rad([[-29.0, 0.0, 12.5], [30.0, -1.0, 5.0]]))
     wavelength = 299_792_458.0 / (carrier * 1e9)
     expected = np.exp(2j * np.pi * spacing / wavelength * np.arange(64)[:, None] * sine[:, None, :])
@@ -166,7 +167,7 @@ def test_steering_is_that_of_one_physical_array(carrier: float, spacing: float) 
 
 def test_steering_of_the_two_carriers_differs() -> None:
     """At the last of 64 elements the phases are 2 pi 63 * 0.05 * 0.1e9 / c * 0.5 = 3.30 rad apart."""
-    world, sine = Scenario(), torch.tensor([0.5])
+    world, sine = Multipath(), torch.tensor([0.5])
     up, down = (multipath.steering(world, ghz, sine)[-1, 0] for ghz in (world.uplink_ghz, world.downlink_ghz))
     assert float((down * up.conj()).angle()) % (2 * math.pi) == pytest.approx(3.301, abs=2e-3)
 

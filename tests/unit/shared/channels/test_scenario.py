@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.channels.multipath import Multipath
 from shared.channels.scenario import PRESETS, Scenario
 from shared.errors import InvalidInput, NotFound
 
@@ -38,7 +39,7 @@ SCENARIOS = st.fixed_dictionaries({}, optional={name: values_of(name) for name i
 
 @given(SCENARIOS)
 def test_text_reads_back(fields: dict[str, float]) -> None:
-    scenario = Scenario(**fields)  # type: ignore[arg-type]  # fields drawn by name
+    scenario = Multipath(**fields)  # type: ignore[arg-type]  # fields drawn by name
     assert Scenario.parse(str(scenario)) == scenario
 
 
@@ -70,7 +71,7 @@ def test_unknown_preset_is_refused_with_the_known_ones() -> None:
 
 
 def test_unknown_field_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInput, match=r"field 'antenna' is unknown; fields are antennas, paths, slots"):
+    with pytest.raises(InvalidInput, match=r"field 'antenna' is unknown; fields are antennas, slots, snr_db, paths"):
         Scenario.parse("multipath-p2:antenna=4")
 
 
@@ -82,7 +83,7 @@ def test_out_of_range_names_field_value_and_bounds(name: str, bounds: tuple[floa
     above = math.nextafter(high, math.inf) if name not in INTEGERS else int(high) + 1
     value = {"below": below, "above": above, "nan": math.nan, "inf": math.inf}[where]
     with pytest.raises(InvalidInput) as refused:
-        Scenario(**{name: value})  # type: ignore[arg-type]  # fields drawn by name
+        Multipath(**{name: value})  # type: ignore[arg-type]  # fields drawn by name
     assert str(refused.value) == f"scenario {name}: {value} is not in [{low}, {high}]"
 
 
@@ -124,4 +125,4 @@ def test_given_rho_is_that_of_both_links() -> None:
 
 @pytest.mark.parametrize(("snr_db", "power"), [(10, 0.1), (0, 1), (-20, 100)])
 def test_noise_power(snr_db: float, power: float) -> None:
-    assert Scenario(snr_db=snr_db).noise_power == pytest.approx(power)
+    assert Multipath(snr_db=snr_db).noise_power == pytest.approx(power)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from shared.channels.scenario import Scenario
+from shared.channels.multipath import Multipath
 from shared.errors import InvalidInput, NotFound
 from shared.schemes import SCHEMES, Scheme, SchemeConfig, scheme_class
 from shared.schemes.base import to_complex, to_real
@@ -107,6 +107,6 @@ def test_frozen_pilots_are_left_as_they_are(make_scheme: Callable[..., Scheme]) 
 
 
 def test_scheme_without_training_refuses_to_reconstruct() -> None:
-    scheme = scheme_class("uplink_only")(Scenario(antennas=4), SchemeConfig(feedback_bits=0))
+    scheme = scheme_class("uplink_only")(Multipath(antennas=4), SchemeConfig(feedback_bits=0))
     with pytest.raises(InvalidInput, match="'uplink_only' has nothing to train"):
         scheme.reconstruct(torch.zeros(1, 8, 0), torch.zeros(1, 8, 8), 1.0)

@@ -1,0 +1,225 @@
+"""From a scene to plane waves at the array: clusters, their multipath components, their power."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from shared.channels.cost2100.parameters import SPEED_OF_LIGHT, Environment
+from shared.channels.cost2100.scene import LOCAL, Scene
+from shared.channels.streams import Purpose
+from shared.channels.synthesis import Paths
+
+End = Literal["bs", "ue"]
+"""Whose azimuth the array resolves: that of departure at the BS, or that of arrival at the UE."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One end of clusters, [N, C] each: where their components are.
+
+    Attributes:
+        x, y: centre [m].
+        cosine, sine: direction of the first axis, from the centre to the BS or to the reference VR.
+        along, across, up: standard deviations of the components about the centre [m].
+    """
+
+    x: Tensor
+    y: Tensor
+    cosine: Tensor
+    sine: Tensor
+    along: Tensor
+    across: Tensor
+    up: Tensor
+
+    def where(self, condition: Tensor, other: Side) -> Side:
+        """Self where `condition`, else `other`."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
+        return Side(*(torch.where(condition, mine, theirs) for mine, theirs in pairs))
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of N frames, [N, C] each.
+
+    Attributes:
+        bs, ue: both ends; the same for single-bounce and local clusters.
+        link_delay: s, between the ends of a twin.
+        attenuation: power factor, of shadow fading and delay.
+    """
+
+    bs: Side
+    ue: Side
+    link_delay: Tensor
+    attenuation: Tensor
+
+
+def clusters(environment: Environment, scene: Scene, bs: tuple[float, float]) -> Clusters:
+    """Large-scale draws, placement and attenuation of the scene's clusters."""
+    numbers = scene.numbers
+    shadow, delay, elevation_bs, azimuth_bs, elevation_ue, azimuth_ue = _large_scale(environment, numbers)
+    along = delay * (SPEED_OF_LIGHT / 2 / 3)  # a / 3
+    towards = torch.atan2(scene.reference_y - bs[1], scene.reference_x - bs[0])  # phi0
+    mean = math.radians(environment.cluster_azimuth_mean)
+    deviation = math.radians(environment.cluster_azimuth_deviation)
+    turn_bs, turn_ue = _normal_pair(numbers[0][..., 1], numbers[1][..., 1])
+    distance = environment.cell_radius * numbers[2][..., 1]
+    half_bs, half_ue = _half_tangent(azimuth_bs), _half_tangent(azimuth_ue)
+    direction = towards + mean + deviation * turn_bs
+    far_bs = Side(
+        bs[0] + distance * direction.cos(),
+        bs[1] + distance * direction.sin(),
+        -direction.cos(),
+        -direction.sin(),
+        along,
+        distance * half_bs / 3,
+        distance * _half_tangent(elevation_bs) / 3,
+    )
+    direction = towards + mean + deviation * turn_ue
+    distance_ue = distance * half_bs / half_ue
+    far_ue = Side(
+        scene.reference_x + distance_ue * direction.cos(),
+        scene.reference_y + distance_ue * direction.sin(),
+        -direction.cos(),
+        -direction.sin(),
+        along,
+        distance_ue * half_ue / 3,
+        distance_ue * _half_tangent(elevation_ue) / 3,
+    )
+    far = torch.arange(along.shape[1], device=along.device) >= LOCAL
+    at_ue = torch.arange(along.shape[1], device=along.device) == 1
+    one, nought = torch.ones_like(along), torch.zeros_like(along)
+    x, y = torch.where(at_ue, scene.x, bs[0]), torch.where(at_ue, scene.y, bs[1])
+    local = Side(x, y, one, nought, along, along, along / 20)
+    near_bs = far_bs.where(far, local)
+    twin = (numbers[0][..., 2] > environment.single_bounce) & far
+    near_ue = far_ue.where(twin, near_bs)
+    link = environment.link_delay_min - environment.link_delay_mean * numbers[3][..., 1].log()
+    link = torch.where(twin, link, 0.0)
+    length = torch.hypot(near_bs.x - bs[0], near_bs.y - bs[1]) + torch.hypot(near_ue.x - scene.x, near_ue.y - scene.y)
+    direct = torch.hypot(scene.x - bs[0], scene.y - bs[1])
+    excess = (length - direct) / SPEED_OF_LIGHT + link
+    excess = torch.minimum(excess, environment.cutoff - direct / SPEED_OF_LIGHT)
+    fade = torch.where(far, (-environment.attenuation_per_us * 1e6 * excess).exp(), 1.0)
+    return Clusters(near_bs, near_ue, link, shadow * fade)
+
+
+def paths(
+    environment: Environment,
+    scene: Scene,
+    bs: tuple[float, float],
+    *,
+    carrier_hz: float,
+    first_hz: float,
+    phase: Purpose,
+    array_end: End,
+) -> Paths:
+    """Multipath components of all clusters, then the line of sight: L = C * components + 1.
+
+    The phase of a component is uniform, so that of its delay is taken to be part of it.
+
+    Args:
+        bs: position [m].
+        carrier_hz: centre of the band. first_hz: its first subcarrier.
+        phase: the link's stream of phases.
+        array_end: at which end the azimuth is seen.
+    """
+    held = clusters(environment, scene, bs)
+    count = environment.components
+    pairs = -(-count // 2)
+    numbers = _uniforms(scene, Purpose.SCATTERER, (count, count, pairs, pairs, count))
+    along, across = _normal_pair(numbers[0], numbers[1])
+    up = torch.cat(_normal_pair(numbers[2], numbers[3]), dim=-1)[..., :count]
+    power = -numbers[4].log()  # |g|^2 of CN(0, 1), then normalised over the cluster
+    at_bs = _span(held.bs, along, across, up, bs[0], bs[1])
+    at_ue = _span(held.ue, along, across, up, scene.x[..., None], scene.y[..., None])
+    wavelength = SPEED_OF_LIGHT / carrier_hz
+    direct = torch.hypot(scene.x - bs[0], scene.y - bs[1])  # [N, 1]
+    free_space = wavelength / (4 * math.pi * direct)
+    visibility = 0.5 - (scene.border * (2 * math.sqrt(2 / (wavelength * environment.vr_transition)))).atan() / math.pi
+    gain = torch.where(scene.there, visibility * held.attenuation.sqrt(), 0.0) * free_space
+    amplitude = (gain[..., None] * (power / power.sum(-1, keepdim=True)).sqrt()).flatten(1)
+    delay = (at_bs.length + at_ue.length) / SPEED_OF_LIGHT + held.link_delay[..., None]
+    (drawn,) = _uniforms(scene, phase, (count,))
+    seen = at_bs if array_end == "bs" else at_ue
+    moving_x, moving_y = scene.heading.cos(), scene.heading.sin()
+    closing = (at_ue.x * moving_x[..., None] + at_ue.y * moving_y[..., None]) / at_ue.length
+    sight_x, sight_y = scene.x - bs[0], scene.y - bs[1]
+    los_amplitude = _los_amplitude(environment, scene, direct, amplitude.square().sum(1, keepdim=True))
+    los_cosine = sight_x / direct * (1 if array_end == "bs" else -1)
+    los_phase = -2 * math.pi * (direct.double() * (first_hz / SPEED_OF_LIGHT)).frac().float()
+
+    def join(components: Tensor, sight: Tensor) -> Tensor:
+        return torch.cat([components.flatten(1), sight], dim=1)
+
+    return Paths(
+        join(amplitude, los_amplitude),
+        join(drawn * (2 * math.pi), los_phase),
+        join(delay, direct / SPEED_OF_LIGHT),
+        join(seen.x / torch.hypot(seen.x, seen.y), los_cosine),
+        join(closing, -(sight_x * moving_x + sight_y * moving_y) / direct),
+    )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """From an end of the link to the components: x, y and length, [N, C, components] m."""
+
+    x: Tensor
+    y: Tensor
+    length: Tensor
+
+
+def _span(side: Side, along: Tensor, across: Tensor, up: Tensor, x: float | Tensor, y: float | Tensor) -> _Span:
+    """Components at standard normal offsets (along, across, up) from the cluster's centre, seen from (x, y)."""
+    forward, sideways = along * side.along[..., None], across * side.across[..., None]
+    cosine, sine = side.cosine[..., None], side.sine[..., None]
+    dx = forward * cosine - sideways * sine + (side.x[..., None] - x)
+    dy = forward * sine + sideways * cosine + (side.y[..., None] - y)
+    dz = up * side.up[..., None]
+    return _Span(dx, dy, (dx * dx + dy * dy + dz * dz).sqrt())
+
+
+def _uniforms(scene: Scene, purpose: Purpose, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Uniforms of each cluster, [N, C, count] for each of `counts`."""
+    numbers = torch.cat(scene.draw(purpose, -(-sum(counts) // 6)), dim=-1)
+    return numbers[..., : sum(counts)].split(counts, dim=-1)
+
+
+def _los_amplitude(environment: Environment, scene: Scene, direct: Tensor, others: Tensor) -> Tensor:
+    """[N, 1]: sqrt(K * power of all other paths), up to the distance where the line of sight ends."""
+    unused = (scene.numbers[i][:, 1:2, 1] for i in (0, 1))  # by the cluster about the UE, which is not placed
+    normal, _ = _normal_pair(*unused)
+    factor = _decibel(environment.los_power.sigma_db * normal) * environment.los_power.mu
+    return torch.where(direct <= environment.los_distance, (factor * others).sqrt(), 0.0)
+
+
+def _large_scale(environment: Environment, numbers: tuple[Tensor, ...]) -> list[Tensor]:
+    """Shadow (power), delay [s], elevation BS, azimuth BS, elevation UE, azimuth UE [radians], [N, C] each."""
+    pairs = ((numbers[i][..., 0], numbers[i + 1][..., 0]) for i in (0, 2, 4))
+    normals = torch.stack([normal for pair in pairs for normal in _normal_pair(*pair)])
+    correlated = torch.einsum("ij,inc->jnc", environment.cholesky.to(normals.device), normals)
+    of = environment
+    angles = (of.elevation_bs, of.azimuth_bs, of.elevation_ue, of.azimuth_ue)
+    spreads = [(1.0, of.shadow_db), (of.delay_spread.mu, of.delay_spread.sigma_db)]
+    spreads += [(math.radians(spread.mu), spread.sigma_db) for spread in angles]
+    return [mu * _decibel(sigma * x) for (mu, sigma), x in zip(spreads, correlated, strict=True)]
+
+
+def _half_tangent(angle: Tensor) -> Tensor:
+    return (angle / 2).tan()
+
+
+def _decibel(level: Tensor) -> Tensor:
+    """10^(level / 10)."""
+    return (level * (math.log(10) / 10)).exp()
+
+
+def _normal_pair(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Two independent N(0, 1) from two uniforms (Box and Muller)."""
+    r, phi = (radius.log() * -2).sqrt(), angle * (2 * math.pi)
+    return r * phi.cos(), r * phi.sin()

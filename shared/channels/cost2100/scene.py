@@ -1,0 +1,261 @@
+"""Who sees what: UE positions, and the visibility regions (VR) and clusters that a UE sees.
+
+Two ways to the same statistics. `own_cells`: every frame has a cell of its own, of which only the VRs around the UE are
+drawn. `shared_cell`: one cell is drawn as a whole, and UEs are dropped into it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from shared.channels.cost2100.parameters import Environment
+from shared.channels.streams import Purpose, Samples, Split
+
+LOCAL = 2
+"""Clusters 0 and 1 are the local ones, at the BS and at the UE; the far ones follow."""
+
+_CLUSTER_BLOCKS = 3
+"""Blocks of six numbers that a cluster owns in the stream Purpose.CLUSTER."""
+
+_DROPS = 64
+"""Positions tried for a UE of a shared cell until it sees a cluster."""
+
+_NEGLIGIBLE = 1e-9
+"""Probability of the number of visible VRs that tables leave out."""
+
+Draw = Callable[[Purpose, int], tuple[Tensor, ...]]
+"""(purpose, blocks) -> six uniforms for each of a cluster's blocks, [N, C, blocks] each."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where UEs are dropped: uniform over nearest <= |x|, |y| <= farthest [m]."""
+
+    nearest: float
+    farthest: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """N UEs and the C clusters that each may see.
+
+    Attributes:
+        x, y: [N, 1] m, the UE. heading: [N, 1] radians, where it moves.
+        border: [N, C] m, how far the UE is outside the inner part of the VR, |UE - VR| - (r_c - l_c).
+        there: [N, C] bool; false for padding.
+        reference_x, reference_y: [N, C] m, centre of the cluster's reference VR.
+        numbers: the clusters' own uniforms, six of [N, C, 3]: block 0 is for the large-scale draws, of block 1 the last
+            two are for the VR, and all of block 2 but its first, for its cluster's VRs.
+        draw: further numbers.
+    """
+
+    x: Tensor
+    y: Tensor
+    heading: Tensor
+    border: Tensor
+    there: Tensor
+    reference_x: Tensor
+    reference_y: Tensor
+    numbers: tuple[Tensor, ...]
+    draw: Draw
+
+
+def visible_count(environment: Environment, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Numbers of VRs in each frame's own cell and of those that the UE sees, [N] int64 each; it sees one at least."""
+    table, cells, seen = _visibility(environment)
+    drawn = samples.uniform(Purpose.PLACE, 4)[:, 3].double()
+    index = torch.searchsorted(table.to(drawn.device), drawn)
+    return cells.to(drawn.device)[index], seen.to(drawn.device)[index]
+
+
+def own_cells(environment: Environment, place: Place, samples: Samples) -> Scene:
+    """UEs with a cell each: the VRs around the UE are uniform in the disc of radius r_c about it."""
+    position = samples.uniform(Purpose.PLACE, 4)
+    x, y, heading = (values[:, None] for values in _drop(place, position))
+    cell_vrs, seen = visible_count(environment, samples)
+    count = LOCAL + int(seen.max())
+
+    def draw(purpose: Purpose, blocks: int) -> tuple[Tensor, ...]:
+        index = torch.arange(count * blocks, device=x.device)
+        return tuple(values.unflatten(1, (count, blocks)) for values in samples.sextets(purpose, index))
+
+    numbers = draw(Purpose.CLUSTER, _CLUSTER_BLOCKS)
+    radius = environment.vr_radius * numbers[4][..., 1].sqrt()
+    angle = 2 * math.pi * numbers[5][..., 1]
+    border = radius - (environment.vr_radius - environment.vr_transition)
+    there = torch.arange(count, device=x.device) < LOCAL + seen[:, None]
+    reference_x, reference_y = x + radius * angle.cos(), y + radius * angle.sin()
+    if environment.shared_vrs:
+        size = _cluster_size(environment, numbers[1][..., 2])
+        head = _joined(size, numbers[2][..., 2], there, cell_vrs)
+        border, there = merge(border, there, head)
+        elsewhere = numbers[3][..., 2] * size > 1  # the reference is another, unseen VR of the cluster
+        radius, angle = environment.cell_radius * numbers[4][..., 2].sqrt(), 2 * math.pi * numbers[5][..., 2]
+        reference_x = torch.where(elsewhere, radius * angle.cos(), reference_x)
+        reference_y = torch.where(elsewhere, radius * angle.sin(), reference_y)
+    return Scene(x, y, heading, *_locals(environment, border, there), reference_x, reference_y, numbers, draw)
+
+
+def shared_cell(environment: Environment, place: Place, samples: Samples, cell: int) -> Scene:
+    """UEs in one cell, which its number names; a UE that sees nothing is dropped again."""
+    vrs = _cell(environment, cell, samples.ue.device)
+    x, y, heading = (values[:, None] for values in _drop(place, samples.uniform(Purpose.PLACE, 4)))
+    border = _border(environment, vrs, x, y)
+    for attempt in range(1, _DROPS):
+        blind = ~(border < environment.vr_transition).any(1)
+        if not blind.any():
+            break
+        index = torch.tensor([attempt], device=x.device)
+        again = _drop(place, samples.take(blind).uniforms(Purpose.PLACE, index, 4)[:, 0])
+        x[blind], y[blind], heading[blind] = (values[:, None] for values in again)
+        border[blind] = _border(environment, vrs, x[blind], y[blind])
+    row, vr = (border < environment.vr_transition).nonzero(as_tuple=True)
+    seen = torch.bincount(row, minlength=len(samples))
+    column = torch.arange(len(row), device=x.device) - (seen.cumsum(0) - seen)[row]
+    shape = (len(samples), int(seen.max()))
+    visible = torch.zeros(shape, dtype=torch.int64, device=x.device)
+    visible[row, column] = vr
+    there = torch.arange(shape[1], device=x.device) < seen[:, None]
+    number = vrs.cluster[visible]
+    head = ((number[:, :, None] == number[:, None]) & there[:, None]).int().argmax(2)  # first VR of the same cluster
+    border, there = merge(border.gather(1, visible), there, head)
+    pad = torch.nn.functional.pad
+    border, there = pad(border, (LOCAL, 0)), pad(there, (LOCAL, 0), value=True)
+    reference_x, reference_y = (pad(vrs.reference[number, axis], (LOCAL, 0)) for axis in (0, 1))
+    number = pad(number + LOCAL, (LOCAL, 0))
+    nobody = torch.zeros_like(samples.ue)
+    of_cell = Samples(cell, Split.CELL, nobody, nobody)
+
+    def draw(purpose: Purpose, blocks: int) -> tuple[Tensor, ...]:
+        block = torch.arange(blocks, device=x.device)
+        numbers = of_cell.sextets(purpose, (number[..., None] * blocks + block).flatten(1))
+        drawn = tuple(values.unflatten(1, (-1, blocks)) for values in numbers)
+        for values, of_ue in zip(drawn, samples.sextets(purpose, block + blocks), strict=True):
+            values[:, 1] = of_ue  # the cluster about the UE is its own
+        return drawn
+
+    numbers = draw(Purpose.CLUSTER, _CLUSTER_BLOCKS)
+    return Scene(x, y, heading, *_locals(environment, border, there), reference_x, reference_y, numbers, draw)
+
+
+def merge(border: Tensor, there: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+    """Of VRs of one cluster the strongest counts, once.
+
+    Args:
+        border, there: as in `Scene`, [N, V].
+        head: [N, V] int64, column of the first VR of the same cluster; its own for most.
+
+    Returns:
+        border and there: the head has the least border, the others are gone.
+    """
+    own = torch.arange(border.shape[1], device=border.device)
+    least = border.scatter_reduce(1, head, torch.where(there, border, math.inf), "amin")
+    return least, there & (head == own)
+
+
+def _locals(environment: Environment, border: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    """Border and presence with the local clusters in: they are always seen, whole."""
+    border, there = border.clone(), there.clone()
+    border[:, :LOCAL] = -math.inf
+    there[:, 0], there[:, 1] = environment.bs_local, True
+    return border, there
+
+
+def _drop(place: Place, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x, y, heading, [N] each, from uniforms [N, 3 or more]."""
+    signed = numbers[:, :2] * 2 - 1
+    x, y = (signed.sign() * (place.nearest + signed.abs() * (place.farthest - place.nearest))).unbind(1)
+    return x, y, numbers[:, 2] * (2 * math.pi)
+
+
+def _cluster_size(environment: Environment, uniform: Tensor) -> Tensor:
+    """VRs of the cluster that a VR belongs to: 1 + Poisson, size-biased, because larger clusters own more VRs."""
+    return torch.searchsorted(_size_table(environment).to(uniform.device), uniform.double()) + 1
+
+
+def _joined(size: Tensor, uniform: Tensor, there: Tensor, cell_vrs: Tensor) -> Tensor:
+    """For each visible VR [N, C] the column of the VR whose cluster it shares, mostly its own.
+
+    VR j belongs to the cluster of VR i < j, which has s_i VRs, with probability (s_i - 1) / (n_VR - 1).
+    """
+    own = torch.arange(size.shape[1], device=size.device).expand_as(size)
+    far = there & (own >= LOCAL)
+    chance = torch.where(far, (size - 1) / (cell_vrs[:, None] - 1), 0.0)
+    partner = torch.searchsorted(chance.double().cumsum(1), uniform.double(), right=True)
+    return torch.where((partner < own) & far, partner, own)
+
+
+@functools.cache
+def _visibility(environment: Environment) -> tuple[Tensor, Tensor, Tensor]:
+    """Cumulative joint probability of (cell's VRs, VRs seen >= 1), and the two numbers of each entry."""
+    if environment.far_random:
+        high = int(stats.poisson.isf(_NEGLIGIBLE, environment.far_clusters))
+        chances = {n: float(stats.poisson.pmf(n, environment.far_clusters)) for n in range(2, high + 1)}
+        chances = {1: float(stats.poisson.cdf(1, environment.far_clusters))} | chances
+    else:
+        chances = {int(environment.far_clusters): 1.0}
+    entries = []
+    for n, chance in chances.items():
+        vrs = environment.vr_count(n)
+        most = int(stats.binom.isf(_NEGLIGIBLE, vrs, environment.seen))
+        entries += [
+            (chance * float(stats.binom.pmf(seen, vrs, environment.seen)), vrs, seen) for seen in range(1, most + 1)
+        ]
+    probability, cells, seen = (torch.tensor(column) for column in zip(*entries, strict=True))
+    table = probability.double().cumsum(0)
+    return table / table[-1], cells, seen
+
+
+@functools.cache
+def _size_table(environment: Environment) -> Tensor:
+    """Cumulative probability that a VR's cluster has 1, 2, ... VRs."""
+    sizes = torch.arange(1, int(stats.poisson.isf(_NEGLIGIBLE, environment.shared_vrs)) + 2, dtype=torch.float64)
+    weight = sizes * torch.from_numpy(stats.poisson.pmf(sizes.numpy() - 1, environment.shared_vrs))
+    return weight.cumsum(0) / weight.sum()
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A whole cell.
+
+    Attributes:
+        position: [n_VR, 2] m, VR centres. cluster: [n_VR] int64, far cluster of each.
+        reference: [K, 2] m, centre of each cluster's reference VR.
+    """
+
+    position: Tensor
+    cluster: Tensor
+    reference: Tensor
+
+
+@functools.lru_cache(maxsize=8)
+def _cell(environment: Environment, number: int, device: torch.device) -> _Cell:
+    """The cell of that number: VRs in the disc of radius R about the origin, grouped into clusters."""
+    zero = torch.zeros(1, dtype=torch.int64)
+    samples = Samples(number, Split.CELL, zero, zero)
+    n_c = int(environment.far_clusters)
+    if environment.far_random:
+        draw = float(samples.uniform(Purpose.PLACE, 1))
+        n_c = max(1, int(stats.poisson.ppf(draw, environment.far_clusters)))
+    count = environment.vr_count(n_c)
+    numbers = samples.uniforms(Purpose.PLACE, torch.arange(1, count + 1), 3)[0]
+    radius, angle = environment.cell_radius * numbers[:, 0].sqrt(), 2 * math.pi * numbers[:, 1]
+    position = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
+    # VR positions are independent, so any k of them are k random ones, and any is a random member of its cluster
+    sizes = 1 + torch.from_numpy(stats.poisson.ppf(numbers[:, 2].numpy(), environment.shared_vrs)).long()
+    cluster = torch.repeat_interleave(torch.arange(count), sizes)[:count]
+    first = (sizes.cumsum(0) - sizes)[: int(cluster[-1]) + 1]
+    return _Cell(position.to(device), cluster.to(device), position[first].to(device))
+
+
+def _border(environment: Environment, cell: _Cell, x: Tensor, y: Tensor) -> Tensor:
+    """[N, n_VR] m, as `Scene.border`."""
+    inner = environment.vr_radius - environment.vr_transition
+    return torch.hypot(cell.position[:, 0] - x, cell.position[:, 1] - y) - inner

@@ -1,0 +1,72 @@
+"""Domains of a wideband channel: spatial-frequency <-> angular-delay, and truncation of the delay rows.
+
+Conventions (those of the public COST 2100 data set): delay = inverse DFT over subcarriers (1/N_f in front), angle = DFT
+over antennas, shifted so that the middle row is broadside. Both are unitary up to a factor common to all channels,
+so an NMSE is the same in both domains as long as nothing is cut off.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from shared.errors import InvalidInput
+
+
+def to_angular_delay(channel: Tensor) -> Tensor:
+    """[..., subcarrier, antenna] to [..., delay, angle], complex."""
+    delay = torch.fft.ifft(channel, dim=-2)
+    return torch.fft.fftshift(torch.fft.fft(delay, dim=-1), dim=-1)
+
+
+def to_spatial_frequency(image: Tensor) -> Tensor:
+    """[..., delay, angle] to [..., subcarrier, antenna], complex: the exact inverse of `to_angular_delay`."""
+    delay = torch.fft.ifft(torch.fft.ifftshift(image, dim=-1), dim=-1)
+    return torch.fft.fft(delay, dim=-2)
+
+
+def kept_rows(subcarriers: int, first: int, last: int) -> Tensor:
+    """Delay rows that truncation keeps, [first + last] int64: 0 .. first-1, then N_f-last .. N_f-1.
+
+    Raises:
+        InvalidInput: none, or more than there are.
+    """
+    if not (first >= 0 and last >= 0 and 1 <= first + last <= subcarriers):
+        raise InvalidInput(f"first_rows, last_rows: {first} + {last}; wanted 1 to {subcarriers} (subcarriers) together")
+    return torch.cat([torch.arange(first), torch.arange(subcarriers - last, subcarriers)])
+
+
+def truncate(image: Tensor, first: int, last: int = 0) -> Tensor:
+    """[..., N_f, angle] to [..., first + last, angle]: the first and the last delay rows (DualNet-MP's Q_f and Q_l)."""
+    return image[..., kept_rows(image.shape[-2], first, last).to(image.device), :]
+
+
+def zero_fill(rows: Tensor, first: int, last: int, subcarriers: int) -> Tensor:
+    """[..., first + last, angle] to [..., N_f, angle], zeros where nothing was kept.
+
+    Raises:
+        InvalidInput: the rows are not first + last.
+    """
+    kept = kept_rows(subcarriers, first, last)
+    if rows.shape[-2] != len(kept):
+        raise InvalidInput(f"image: {rows.shape[-2]} delay rows; wanted {first} + {last}")
+    image = rows.new_zeros(*rows.shape[:-2], subcarriers, rows.shape[-1])
+    image[..., kept.to(rows.device), :] = rows
+    return image
+
+
+def truncation_loss(image: Tensor, first: int, last: int = 0) -> Tensor:
+    """Share of each channel's energy that truncation cuts off, [...] float, from full images [..., N_f, angle].
+
+    Its mean is the NMSE floor of the full domain: what a perfect estimate of the kept rows still misses (by Parseval).
+    """
+    total = image.abs().square().sum((-2, -1))
+    kept = truncate(image, first, last).abs().square().sum((-2, -1))
+    return 1 - kept / total
+
+
+def truncation_floor_db(image: Tensor, first: int, last: int = 0) -> float:
+    """NMSE floor [dB] that truncation sets in the spatial-frequency domain, mean of ratios over all channels."""
+    return 10 * math.log10(float(truncation_loss(image, first, last).double().mean().clamp(min=1e-30)))

@@ -1,0 +1,67 @@
+"""Scenarios with many subcarriers: their channels are images, angular-delay, of which the first rows matter."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from shared.channels.scenario import Link, Scenario
+from shared.channels.streams import Samples
+from shared.channels.transforms import kept_rows
+
+
+@dataclass(frozen=True)
+class Wideband(Scenario):
+    """A world of channels [delay, angle].
+
+    Attributes:
+        subcarriers: N_f, evenly spaced over the band, its edges included.
+        bandwidth_mhz: from the first to the last subcarrier [MHz].
+        first_rows, last_rows: delay rows that are kept (Q_f, Q_l): the image has Q = Q_f + Q_l rows.
+    """
+
+    antennas: int = 32
+    slots: int = 1
+    subcarriers: int = 257
+    bandwidth_mhz: float = 20.0
+    first_rows: int = 32
+    last_rows: int = 0
+
+    RANGES: ClassVar[dict[str, tuple[float, float]]] = Scenario.RANGES | {
+        "subcarriers": (2, 65536),
+        "bandwidth_mhz": (1e-3, 1e5),
+        "first_rows": (0, 65536),
+        "last_rows": (0, 65536),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kept_rows(self.subcarriers, self.first_rows, self.last_rows)
+
+    @property
+    def subcarrier_hz(self) -> float:
+        """Spacing of the subcarriers [Hz]."""
+        return self.bandwidth_mhz * 1e6 / (self.subcarriers - 1)
+
+    def rows(self, full: bool = False) -> Tensor:
+        """Numbers of the delay rows kept, [Q] int64, or of all N_f."""
+        if full:
+            return torch.arange(self.subcarriers)
+        return kept_rows(self.subcarriers, self.first_rows, self.last_rows)
+
+    @abstractmethod
+    def angular_delay(self, samples: Samples, link: Link, slots: Tensor, *, full: bool = False) -> Tensor:
+        """Channels in the angular-delay domain (`transforms`), in the world's own power.
+
+        Args:
+            samples: N frames.
+            slots: [S] int64, slot numbers in the frame, ascending.
+            full: all N_f delay rows instead of those kept.
+
+        Returns:
+            [N, S, Q or N_f, M] complex64.
+        """
