@@ -19,6 +19,8 @@ COMMANDS = {
     "train": ("csiemu.train", "train a scheme and write a checkpoint"),
     "evaluate": ("csiemu.evaluate", "measure a checkpoint offline, beside its card"),
     "checkpoints": ("csiemu.list_checkpoints", "list checkpoints with their reference figures"),
+    "dataset generate": ("csiemu.dataset.generate", "write channels to a data file"),
+    "dataset inspect": ("csiemu.dataset.inspect", "statistics and pictures of a data file"),
     "bench": ("csiemu.bench", "benchmarks"),
 }
 """Command -> (module with `Settings` and `run`, one line of help)."""
@@ -30,9 +32,10 @@ def main(command: str | None = None) -> NoReturn:
     if command is None:
         if not arguments or arguments[0] in ("-h", "--help"):
             print("usage: csiemu COMMAND [options]\n\ncommands (each has --help):")
-            print("\n".join(f"  {name:<12} {text}" for name, (_, text) in COMMANDS.items()))
+            print("\n".join(f"  {name:<17} {text}" for name, (_, text) in COMMANDS.items()))
             sys.exit(0 if arguments else 2)
-        command, *arguments = arguments
+        words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+        command, arguments = " ".join(arguments[:words]), arguments[words:]
     sys.exit(_run(command, arguments))
 
 

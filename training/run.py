@@ -29,7 +29,7 @@ PROBE_UES = 16
 def build(design: Design, seed: int, pilots_from: Checkpoint | None = None) -> Scheme:
     """A scheme with the initial weights that `seed` gives, and the downlink pilots of another one if asked."""
     torch.manual_seed(seed)
-    scheme = scheme_class(design.scheme)(Scenario.parse(design.scenario), design.config)
+    scheme = scheme_class(design.scheme)(Scenario.parse(design.scenario).pinned(), design.config)
     if pilots_from is not None:
         name = "pilots.parts"
         scheme.encoder.load_state_dict({name: pilots_from.scheme.encoder.state_dict()[name]}, strict=False)

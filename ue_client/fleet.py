@@ -145,7 +145,7 @@ class UeFleet:
         response = await stub.Attach(
             pb.AttachRequest(
                 scheme=self.checkpoint.name,
-                scenario=str(self.scenario),
+                scenario=str(self.scenario.pinned()),
                 seed=settings.seed,
                 encoder_id=bytes.fromhex(self.checkpoint.encoder_id),
                 ue_count=settings.ues,

@@ -68,6 +68,18 @@ class Scenario(ABC):
         """N0, variance of the complex noise on each received pilot sample."""
         return 10 ** (-self.snr_db / 10)
 
+    @property
+    def has_uplink(self) -> bool:
+        """Whether the world has uplink channels."""
+        return True
+
+    def pinned(self) -> Scenario:
+        """Self with the identity of what lies outside of it (data files), for those who must have the same."""
+        return self
+
+    def check_here(self) -> None:  # noqa: B027  # most worlds need nothing
+        """Raises NotFound, InvalidInput or Conflict if what the world needs from this machine is missing or another."""
+
     @abstractmethod
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """Channels of the array on one subcarrier, E|h_m|^2 = 1.

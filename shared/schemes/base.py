@@ -158,11 +158,17 @@ class Scheme(nn.Module):
         """Bring parameters back to their constraints after an optimiser step (pilot power)."""
 
     def check_scenario(self, scenario: Scenario) -> None:
-        """Raises InvalidInput if the scenario's sizes are not those that this scheme was built for."""
+        """Raises InvalidInput if the scenario's sizes are not those of this scheme, or it lacks what the decoder reads.
+
+        Scenarios that need something of this machine are checked too (`Scenario.check_here`).
+        """
         for name in ("antennas", "slots"):
             asked, built = getattr(scenario, name), getattr(self.scenario, name)
             if asked != built:
                 raise InvalidInput(f"scenario {name}: {asked}; this {self.name} was built for {built}")
+        scenario.check_here()
+        if self.config.uplink_reading != "none" and not scenario.has_uplink:
+            raise InvalidInput(f"scenario: {scenario} has no uplink; this {self.name} reads it")
 
 
 def to_real(values: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def test_text_reads_back(fields: dict[str, float]) -> None:
     assert Scenario.parse(str(scenario)) == scenario
 
 
-@given(st.sampled_from(list(PRESETS)), SCENARIOS)
+@given(st.sampled_from([name for name, preset in PRESETS.items() if isinstance(preset, Multipath)]), SCENARIOS)
 def test_overrides_change_what_they_name_only(preset: str, fields: dict[str, float | None]) -> None:
     text = ",".join(f"{name}={'none' if value is None else value}" for name, value in fields.items())
     parsed = Scenario.parse(f"{preset}:{text}")
@@ -66,7 +66,7 @@ def test_presets_are_those_of_the_paper() -> None:
 
 
 def test_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(NotFound, match=r"scenario: 'multipath' is unknown; presets are multipath-p2, multipath-p8"):
+    with pytest.raises(NotFound, match=r"scenario: 'multipath' is unknown; presets are .*multipath-p2, multipath-p8"):
         Scenario.parse("multipath:paths=2")
 
 

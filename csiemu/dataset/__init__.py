@@ -1,0 +1,1 @@
+"""`csiemu dataset`: channels to data files, and a look at them."""

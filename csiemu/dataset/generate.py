@@ -1,0 +1,213 @@
+"""`csiemu dataset generate`: channels of a preset to a data file."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic_settings import BaseSettings
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from csiemu.dataset.writing import MAT_LIMIT, assemble, mat_size, write_shard
+from csiemu.output import console
+from shared.channels.files.layouts import HF_SUBCARRIERS, LAYOUTS, Channels, Shape
+from shared.channels.scenario import Link, Scenario
+from shared.channels.streams import Samples, Split
+from shared.channels.wideband import Wideband
+from shared.errors import Conflict, InvalidInput
+from shared.settings import options
+
+FORMAT = 1
+"""Version of the sidecar."""
+
+
+class Settings(BaseSettings):
+    """Write channels of a preset to a .mat or .npz file, with a JSON sidecar. Ctrl-C keeps what is done; run it again
+    to go on.
+    """
+
+    model_config = options("CSIEMU_DATASET_")
+
+    preset: str
+    """preset[:field=value,...], a wideband one: cost2100-..., tr38901-...."""
+
+    count: int = Field(ge=1, le=100_000_000)
+    """Samples."""
+
+    out: Path
+    """File to write, .mat or .npz."""
+
+    seed: int = Field(0, ge=0, lt=2**64)
+    """Seed of the world."""
+
+    split: Literal["train", "validation", "test", "emulate"] = "train"
+    """Population: no two share a sample."""
+
+    first: int = Field(0, ge=0, lt=2**32)
+    """Number of the first sample, to spread one data set over several files."""
+
+    layout: Literal["csinet", "dualnet-outdoor", "dualnet-indoor", "npz"] | None = None
+    """Arrays and axes; default csinet for .mat, npz for .npz."""
+
+    frequency: bool = False
+    """csinet: write HF_all too, the channel over the first 125 subcarriers before truncation."""
+
+    shard: int = Field(2000, ge=1, le=1_000_000)
+    """Samples in memory at once, per worker."""
+
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=1024)
+    """Processes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the file's content depends on; also the head of the sidecar."""
+
+    scenario: str
+    layout: str
+    frequency: bool
+    seed: int
+    split: str
+    first: int
+    count: int
+
+
+def run(settings: Settings) -> None:
+    """Generate shards that are missing, join them, write the sidecar."""
+    plan = _plan(settings)
+    if settings.out.exists():
+        raise Conflict(f"out: {settings.out} exists; remove it first")
+    parts = settings.out.with_name(settings.out.name + ".parts")
+    _claim(parts, plan, settings.shard)
+    starts = range(0, plan.count, settings.shard)
+    shards = [parts / f"{index:06d}" for index in range(len(starts))]
+    jobs = [
+        (plan, start, min(settings.shard, plan.count - start), shard)
+        for start, shard in zip(starts, shards, strict=True)
+        if not shard.exists()
+    ]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console()) as progress:
+        task = progress.add_task("samples", total=plan.count, completed=plan.count - sum(job[2] for job in jobs))
+        for size in _work(jobs, settings.workers):
+            progress.advance(task, size)
+    assemble(settings.out, shards)
+    sidecar = _sidecar(plan, settings.out, shards)
+    settings.out.with_suffix(".json").write_text(json.dumps(sidecar, indent=1) + "\n")
+    shutil.rmtree(parts)
+    console().print(f"{settings.out}: {plan.count} samples of {plan.scenario}, {settings.out.stat().st_size:,} bytes")
+
+
+def _plan(settings: Settings) -> Plan:
+    world = Scenario.parse(settings.preset)
+    if not isinstance(world, Wideband):
+        raise InvalidInput(
+            f"preset: '{settings.preset}' is narrowband; wanted a wideband one, cost2100-... or tr38901-..."
+        )
+    endings = {".mat": "csinet", ".npz": "npz"}
+    suffix = settings.out.suffix
+    if suffix not in endings:
+        raise InvalidInput(f"out: '{settings.out.name}' ends in neither .mat nor .npz")
+    layout = settings.layout or endings[suffix]
+    if (layout == "npz") != (suffix == ".npz"):
+        raise InvalidInput(f"layout: {layout} does not go into a {suffix} file")
+    if settings.frequency and layout != "csinet":
+        raise InvalidInput(f"frequency: the {layout} layout has no HF_all, csinet has")
+    if settings.frequency and world.subcarriers < HF_SUBCARRIERS:
+        raise InvalidInput(f"frequency: {world.subcarriers} subcarriers; HF_all has {HF_SUBCARRIERS}")
+    if settings.first + settings.count > 2**32:
+        raise InvalidInput(f"first, count: {settings.first} + {settings.count} is beyond sample 2^32 - 1")
+    plan = Plan(str(world), layout, settings.frequency, settings.seed, settings.split, settings.first, settings.count)
+    if suffix == ".mat":
+        for key, array in _arrays(plan, 0, 1).items():
+            one = mat_size(array.shape, array.dtype)
+            if one * plan.count > MAT_LIMIT:
+                raise InvalidInput(
+                    f"count: {plan.count}; a .mat file takes {MAT_LIMIT // one} samples of {key}: "
+                    "write .npz, or several files with --first"
+                )
+    return plan
+
+
+def _claim(parts: Path, plan: Plan, shard: int) -> None:
+    """Make the folder of shards ours, or refuse one that belongs to other settings."""
+    wanted = json.dumps(asdict(plan) | {"shard": shard})
+    note = parts / "plan.json"
+    parts.mkdir(parents=True, exist_ok=True)
+    if note.exists() and note.read_text() != wanted:
+        raise Conflict(f"out: {parts} was begun with other settings; remove it, or go on with {note.read_text()}")
+    note.write_text(wanted)
+
+
+def _work(jobs: list[tuple[Plan, int, int, Path]], workers: int) -> Any:
+    """Do the jobs in processes; yields the size of each that is done."""
+    if not jobs:
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _one_thread) as pool:
+        sizes: dict[Future[None], int] = {pool.submit(make_shard, *job): job[2] for job in jobs}
+        try:
+            for done in as_completed(sizes):
+                done.result()
+                yield sizes[done]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make_shard(plan: Plan, start: int, count: int, folder: Path) -> None:
+    """Write the arrays of samples start .. start+count-1 of the plan."""
+    write_shard(folder, _arrays(plan, start, count))
+
+
+@torch.inference_mode()
+def _arrays(plan: Plan, start: int, count: int) -> dict[str, NDArray[Any]]:
+    world, layout = Scenario.parse(plan.scenario), LAYOUTS[plan.layout]
+    assert isinstance(world, Wideband)
+    ue = torch.arange(plan.first + start, plan.first + start + count)
+    samples = Samples(plan.seed, Split[plan.split.upper()], ue, torch.zeros_like(ue))
+    slots = torch.arange(world.slots)
+    frequency = None
+    if plan.frequency:
+        full = world.angular_delay(samples, Link.DOWNLINK, slots, full=True)
+        downlink = full[..., world.rows(), :].numpy()
+        frequency = torch.fft.fft(full[:, 0], dim=1)[:, :HF_SUBCARRIERS].transpose(1, 2).numpy()
+    else:
+        downlink = world.angular_delay(samples, Link.DOWNLINK, slots).numpy()
+    uplink = world.angular_delay(samples, Link.UPLINK, slots).numpy() if layout.paired else None
+    shape = Shape(world.first_rows, world.last_rows, world.antennas)
+    return layout.encode(Channels(downlink, uplink, frequency), shape)
+
+
+def _sidecar(plan: Plan, path: Path, shards: list[Path]) -> dict[str, Any]:
+    """What the file is: the plan, its arrays, and the samples' scales."""
+    arrays, scales = {}, []
+    for file in sorted(shards[0].glob("*.npy")):
+        array = np.load(file, mmap_mode="r")
+        arrays[file.stem] = {"shape": [plan.count, *array.shape[1:]], "dtype": str(array.dtype)}
+    if "scale" in arrays:
+        scales = [np.load(shard / "scale.npy") for shard in shards]
+    decibels = 20 * np.log10(np.concatenate(scales)) if scales else None
+    return {
+        "format": FORMAT,
+        "made_by": f"csi-feedback-emulator {version('csi-feedback-emulator')}",
+        "file": path.name,
+        **asdict(plan),
+        "arrays": arrays,
+        "scale_db": None if decibels is None else {"least": float(decibels.min()), "largest": float(decibels.max())},
+    }

@@ -1,0 +1,157 @@
+"""Channels from a data file as a scenario: who has the public files trains and emulates with them as they are."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shared.channels.files import reading
+from shared.channels.files.layouts import Channels, Shape
+from shared.channels.scenario import PRESETS, Link
+from shared.channels.streams import Samples, Split
+from shared.channels.transforms import to_spatial_frequency, zero_fill
+from shared.channels.wideband import Wideband
+from shared.errors import Conflict, InvalidInput, NotFound
+
+DATA_FOLDER = "CSIEMU_DATA"
+"""Environment variable: folder of the data files; `data` if it is not set. Requests name a file, never a path."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(mat|npz)")
+_SHARES = {Split.TRAIN: (0.0, 0.8), Split.VALIDATION: (0.8, 0.9), Split.TEST: (0.9, 1.0), Split.EMULATE: (0.9, 1.0)}
+
+
+@dataclass(frozen=True)
+class DataFile(Wideband):
+    """Channels of files in the folder CSIEMU_DATA, read whole into memory.
+
+    Each split reads its own file; splits without one share `file`: its first 80 % are for training, then 10 % for
+    validation and 10 % for test. Emulation reads the rows of the test. Frame f of UE u is row u + 1009 f of the split,
+    from the start again after the last one; in training every pass has an order of its own.
+
+    Attributes:
+        file, train, validation, test: names of files, or empty.
+        sha256: first 16 digits of the files' hash, to make sure that UE and gNB have the same; empty: not checked.
+    """
+
+    file: str = ""
+    train: str = ""
+    validation: str = ""
+    test: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("file", "train", "validation", "test"):
+            name = getattr(self, field)
+            if name and not _NAME.fullmatch(name):
+                raise InvalidInput(f"scenario {field}: '{name}' is not the name of a .mat or .npz file")
+
+    @property
+    def has_uplink(self) -> bool:
+        return self._channels(Split.TEST).uplink is not None
+
+    def pinned(self) -> DataFile:
+        """Self with the hash of the files that are here."""
+        return replace(self, sha256=self._fingerprint())
+
+    def check_here(self) -> None:
+        """Raises NotFound, InvalidInput or Conflict if the files are not here, are malformed, or are other ones."""
+        found = self._fingerprint()
+        if self.sha256 and found != self.sha256:
+            raise Conflict(f"scenario sha256: {self.sha256}; the files here have {found}")
+        slots = self._channels(Split.TEST).downlink.shape[1]
+        if self.slots > slots:
+            raise InvalidInput(f"scenario slots: {self.slots}; the file has {slots} a sample")
+
+    def angular_delay(self, samples: Samples, link: Link, slots: Tensor, *, full: bool = False) -> Tensor:
+        """As `Wideband.angular_delay`.
+
+        Raises:
+            InvalidInput: rows that were cut off, slots or a link that the file does not have.
+        """
+        if full:
+            raise InvalidInput("scenario: a data file has the kept delay rows only")
+        self.check_here()
+        channels = self._channels(samples.split)
+        images = channels.downlink if link is Link.DOWNLINK else channels.uplink
+        if images is None:
+            raise InvalidInput(f"scenario: {self} holds no uplink channels")
+        if int(slots.max()) >= images.shape[1]:
+            raise InvalidInput(f"scenario: slot {int(slots.max())} of a frame; the file has {images.shape[1]} a sample")
+        rows = self._rows(samples, len(images))
+        return torch.from_numpy(images[rows][:, slots.cpu().numpy()]).to(slots.device)
+
+    def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
+        """As `Scenario.spatial`: the middle subcarrier of the truncated channel, each frame's mean power set to 1."""
+        images = self.angular_delay(samples, link, slots)
+        full = zero_fill(images, self.first_rows, self.last_rows, self.subcarriers)
+        channel = to_spatial_frequency(full)[..., self.subcarriers // 2, :]
+        power = images.abs().square().sum((-2, -1)).mean(1) / self.antennas**2  # per antenna, mean over the band
+        return channel / power.sqrt()[:, None, None]
+
+    def _channels(self, split: Split) -> Channels:
+        """The split's part of its file."""
+        own = {Split.TRAIN: self.train, Split.VALIDATION: self.validation}.get(split, self.test)
+        path = _path(own or self.file, split)
+        channels = _load(path, path.stat().st_mtime_ns, Shape(self.first_rows, self.last_rows, self.antennas))
+        if own:
+            return channels
+        first, last = (math.ceil(share * len(channels.downlink)) for share in _SHARES[split])
+        if first == last:
+            raise InvalidInput(f"{path.name}: {len(channels.downlink)} samples leave none for {split.name.lower()}")
+        part = slice(first, last)
+        return Channels(channels.downlink[part], None if channels.uplink is None else channels.uplink[part])
+
+    def _rows(self, samples: Samples, count: int) -> NDArray[np.int64]:
+        """[N] rows of the split's part."""
+        number = (samples.ue + 1009 * samples.frame).cpu().numpy()
+        if samples.split is not Split.TRAIN:
+            return number % count
+        passes = number // count
+        orders = {p: _order(samples.seed, p, count) for p in np.unique(passes).tolist()}
+        return np.array([orders[p][row] for p, row in zip(passes.tolist(), (number % count).tolist(), strict=True)])
+
+    def _fingerprint(self) -> str:
+        """Hash of the files' hashes."""
+        paths = [_path(name, Split.TEST) for name in (self.file, self.train, self.validation, self.test) if name]
+        if not paths:
+            raise InvalidInput("scenario file: empty; wanted the name of a .mat or .npz file")
+        hashes = "".join(reading.fingerprint(path, path.stat().st_mtime_ns) for path in paths)
+        return hashlib.sha256(hashes.encode()).hexdigest()[:16]
+
+
+def _path(name: str, split: Split) -> Path:
+    if not name:
+        raise InvalidInput(f"scenario file: empty, and no file for {split.name.lower()}; wanted the name of a file")
+    path = Path(os.environ.get(DATA_FOLDER) or "data") / name
+    if not path.is_file():
+        raise NotFound(f"scenario file: '{name}' is not in {path.parent.absolute()}, the folder {DATA_FOLDER}")
+    return path
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path, modified_ns: int, shape: Shape) -> Channels:
+    """The file's channels; `modified_ns` is there to notice that it changed."""
+    return reading.read(path, shape)[1]
+
+
+@functools.lru_cache(maxsize=8)
+def _order(seed: int, number: int, count: int) -> NDArray[np.int64]:
+    """Permutation of the rows for the pass of that number."""
+    return np.random.Generator(np.random.Philox(key=[seed, number])).permutation(count)
+
+
+PRESETS |= {
+    "file": DataFile(),  # CsiNet's files: 32 delay rows of 257 subcarriers
+    "file-dualnet": DataFile(subcarriers=1024, first_rows=16, last_rows=16),
+}

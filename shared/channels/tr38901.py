@@ -1,0 +1,290 @@
+"""TR 38.901 world: urban cells without line of sight (3GPP TR 38.901 7.5), large-scale parameters and rays by Sionna.
+
+Sionna's ray generator (steps 5 to 9) runs on the numbers of our own streams, for many frames at once and in double
+precision; the coefficients (steps 10 and 11) are ours. Uplink and downlink share a frame's position, large-scale
+parameters and rays (delays, powers, angles at both ends); carrier and initial phases are each link's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from shared.channels import synthesis
+from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link
+from shared.channels.streams import Purpose, Samples, Split
+from shared.channels.synthesis import Paths
+from shared.channels.wideband import Wideband
+from shared.errors import InvalidInput
+
+_DRAWN_AT_ONCE = 256
+_SYNTHESISED_AT_ONCE = {"cpu": 64, "cuda": 16_384}
+"""Channels (frames times slots) in one go: on a CPU what stays in the cache."""
+
+_SUBCLUSTERS = (0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0)
+"""Sub-cluster of each ray of the two strongest clusters (Table 7.5-5)."""
+
+
+@dataclass(frozen=True)
+class Tr38901(Wideband):
+    """TR 38.901 channels of a gNB in the middle of a circular cell, all UEs outdoors and without line of sight.
+
+    Horizontal uniform linear array, omnidirectional elements and UE antenna, all vertically polarised. A new UE
+    position and new rays in each frame, Doppler with frozen rays over its slots. The first path has delay 0. Power is
+    relative: each frame's paths have power 1 together; path loss and shadowing (step 12) are left out. Also left out:
+    line of sight, indoor UEs, spatial consistency (7.6.3), blockage (7.6.4).
+
+    Attributes:
+        model: `umi`, urban microcell (street canyon), or `uma`, urban macrocell.
+        uplink_ghz, downlink_ghz: centres of the two bands [GHz]; the large-scale parameters are those at the uplink's.
+        spacing_m: element spacing of the one physical array [m]; the default is half a wavelength at 2.1 GHz.
+        nearest_m, radius_m: UEs are uniform over this ring around the gNB [m].
+        gnb_m, ue_m: antenna heights [m].
+        speed_kmh, slot_ms: UE speed [km/h], in a random horizontal direction, and slot duration [ms].
+    """
+
+    subcarriers: int = 1024
+    first_rows: int = 26
+    last_rows: int = 6
+    model: str = "umi"
+    uplink_ghz: float = 2.0
+    downlink_ghz: float = 2.1
+    spacing_m: float = 0.0714
+    nearest_m: float = 10.0
+    radius_m: float = 200.0
+    gnb_m: float = 20.0
+    ue_m: float = 1.5
+    speed_kmh: float = 30.0
+    slot_ms: float = 1.0
+
+    RANGES: ClassVar[dict[str, tuple[float, float]]] = Wideband.RANGES | {
+        "uplink_ghz": (0.5, 100),
+        "downlink_ghz": (0.5, 100),
+        "spacing_m": (1e-6, 1e3),
+        "nearest_m": (1, 5000),
+        "radius_m": (1, 5000),
+        "gnb_m": (1.5, 150),
+        "ue_m": (1.5, 22.5),
+        "speed_kmh": (0, 1e4),
+        "slot_ms": (1e-6, 1e4),
+    }
+    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {"model": ("umi", "uma")}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.nearest_m < self.radius_m:
+            raise InvalidInput(
+                f"scenario nearest_m, radius_m: {self.nearest_m}, {self.radius_m}; wanted the first less"
+            )
+
+    def angular_delay(self, samples: Samples, link: Link, slots: Tensor, *, full: bool = False) -> Tensor:
+        """As `Wideband.angular_delay`; over the phases, the power per antenna and subcarrier is 1 in each frame.
+
+        Raises:
+            InvalidInput: Sionna is not installed.
+        """
+        rows = self.rows(full).to(slots.device)
+        shape = (len(samples), len(slots), len(rows), self.antennas)
+        out = torch.empty(shape, dtype=torch.complex64, device=slots.device)
+        for frames, held in self._pieces(samples, link, len(slots)):
+            out[frames] = synthesis.image(
+                held,
+                rows=rows,
+                subcarriers=self.subcarriers,
+                subcarrier_hz=self.subcarrier_hz,
+                antennas=self.antennas,
+                spacing=self.spacing_m / self._wavelength(link),
+                doppler=self._doppler(link, slots),
+            )
+        return out
+
+    def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
+        """As `Scenario.spatial`, at the band's centre; over the phases, E|h_m|^2 = 1 in each frame.
+
+        Raises:
+            InvalidInput: Sionna is not installed.
+        """
+        out = torch.empty(len(samples), len(slots), self.antennas, dtype=torch.complex64, device=slots.device)
+        for frames, held in self._pieces(samples, link, len(slots)):
+            out[frames] = synthesis.spatial(
+                held,
+                frequency_hz=self.bandwidth_mhz * 0.5e6,
+                antennas=self.antennas,
+                spacing=self.spacing_m / self._wavelength(link),
+                doppler=self._doppler(link, slots),
+            )
+        return out
+
+    def paths(self, samples: Samples, link: Link) -> Paths:
+        """The frames' rays with the link's own initial phases on them (step 10), [N, L].
+
+        Raises:
+            InvalidInput: Sionna is not installed.
+        """
+        amplitude, delay, cosine, closing = rays(self, samples).unbind()
+        purpose = Purpose.UPLINK_PHASE if link is Link.UPLINK else Purpose.DOWNLINK_PHASE
+        initial = samples.uniform(purpose, delay.shape[1]) * (2 * math.pi)
+        # an initial phase is the ray's at the carrier, `Paths` wants that at the band's lower edge
+        return Paths(amplitude, initial + delay * (math.pi * self.bandwidth_mhz * 1e6), delay, cosine, closing)
+
+    def _pieces(self, samples: Samples, link: Link, slots: int) -> Iterator[tuple[slice, Paths]]:
+        """Frames to compute at once, and their paths."""
+        held = self.paths(samples, link)
+        at_once = max(1, _SYNTHESISED_AT_ONCE[samples.ue.device.type] // max(1, slots))
+        for start in range(0, len(samples), at_once):
+            frames = slice(start, start + at_once)
+            yield frames, held[frames]
+
+    def _wavelength(self, link: Link) -> float:
+        """In metres."""
+        return SPEED_OF_LIGHT / ((self.uplink_ghz if link is Link.UPLINK else self.downlink_ghz) * 1e9)
+
+    def _doppler(self, link: Link, slots: Tensor) -> Tensor:
+        """[S] radians per m/s of closing speed at each slot."""
+        return slots * (2 * math.pi * self.slot_ms * 1e-3 / self._wavelength(link))
+
+
+PRESETS |= {
+    "tr38901-umi-nlos": Tr38901(),  # DualNet-MP's outdoor cell
+    "tr38901-uma-nlos": Tr38901(  # heights and distances of Table 7.2-1
+        model="uma", nearest_m=35, radius_m=250, gnb_m=25, first_rows=31, last_rows=1
+    ),
+}
+
+
+def rays(world: Tr38901, samples: Samples) -> Tensor:
+    """What both links share for a frame: the rays' amplitude, delay [s], cosine and closing speed [m/s] (see `Paths`).
+
+    Drawn on the CPU wherever `samples` are, and kept for the next calls with the same frames.
+
+    Returns:
+        [4, N, L] float32, L = clusters * rays per cluster; powers add up to 1, the first delay is 0.
+
+    Raises:
+        InvalidInput: Sionna is not installed.
+    """
+    held = _kept_rays(world, samples.seed, samples.split, tuple(samples.ue.tolist()), tuple(samples.frame.tolist()))
+    return held.to(samples.ue.device)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_rays(world: Tr38901, seed: int, split: Split, ue: tuple[int, ...], frame: tuple[int, ...]) -> Tensor:
+    samples = Samples(seed, split, torch.tensor(ue, dtype=torch.int64), torch.tensor(frame, dtype=torch.int64))
+    return torch.cat([_draw(world, samples.take(rows)) for rows in torch.arange(len(ue)).split(_DRAWN_AT_ONCE)], dim=1)
+
+
+def _draw(world: Tr38901, samples: Samples) -> Tensor:
+    """`rays` of a few frames: every ray a path of its own, with its cluster's power and its sub-cluster's delay."""
+    scenario, _, drawn = sionna_rays(world, samples)
+    strong = torch.zeros_like(drawn.powers).scatter(-1, drawn.strongest_cluster_indices, 1.0)
+    step = strong * scenario.get_param("cDS")[..., None] * 1.28e-9  # (7.5-26)
+    delay = drawn.delays[..., None] + step[..., None] * torch.tensor(_SUBCLUSTERS)
+    amplitude = (drawn.powers / drawn.powers.sum(-1, keepdim=True) / delay.shape[-1]).sqrt()[..., None]
+    cosine = -drawn.zod.sin() * drawn.aod.sin()  # (7.5-22) has exp(+j ...) and an array along y, `Paths` exp(-j ...)
+    velocity = drop(world, samples)[1][:, :, None, None, None, None]
+    closing = drawn.zoa.sin() * (drawn.aoa.cos() * velocity[:, 0] + drawn.aoa.sin() * velocity[:, 1])
+    return torch.stack([part.flatten(1).float() for part in (amplitude.expand_as(delay), delay, cosine, closing)])
+
+
+def drop(world: Tr38901, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Positions [m] and velocities [m/s] of the frames' UEs, [N, 3] float64 each; the gNB is above the origin."""
+    area, bearing, course = samples.uniform(Purpose.PLACE, 3).double().unbind(1)
+    distance = (world.nearest_m**2 + area * (world.radius_m**2 - world.nearest_m**2)).sqrt()
+    place = torch.polar(distance, bearing * (2 * math.pi))
+    velocity = torch.polar(torch.full_like(course, world.speed_kmh / 3.6), course * (2 * math.pi))
+    height = torch.full_like(area, world.ue_m)
+    flat = torch.zeros_like(area)
+    return torch.stack([place.real, place.imag, height], 1), torch.stack([velocity.real, velocity.imag, flat], 1)
+
+
+def sionna_rays(world: Tr38901, samples: Samples) -> tuple[Any, Any, Any]:
+    """Sionna's scenario, `LSP` and `Rays` (7.5, steps 1 to 9), float64: shapes [N, 1 (gNB), 1 (UE), cluster, ray].
+
+    Raises:
+        InvalidInput: Sionna is not installed.
+    """
+    _import_sionna(world)
+    from sionna.phy.channel.tr38901 import PanelArray
+    from sionna.phy.channel.tr38901.rays import RaysGenerator
+    from sionna.phy.channel.tr38901.uma_scenario import UMaScenario
+    from sionna.phy.channel.tr38901.umi_scenario import UMiScenario
+
+    place = {"precision": "double", "device": "cpu"}
+    carrier = world.uplink_ghz * 1e9
+    element = PanelArray(1, 1, "single", "V", "omni", carrier, **place)
+    kind = UMiScenario if world.model == "umi" else UMaScenario
+    scenario = kind(carrier, "low", element, element, "downlink", **place)
+    location, velocity = (vector[:, None] for vector in drop(world, samples))
+    none = torch.zeros_like(location)
+    gnb = none + torch.tensor([0.0, 0.0, world.gnb_m])
+    outdoors = torch.zeros(len(samples), 1, dtype=torch.bool)
+    scenario.set_topology(location, gnb, none, none, velocity, outdoors, los=False, distance_2d_in=none[..., 0])
+    clusters, per_cluster = scenario.num_clusters_max, scenario.rays_per_cluster
+    numbers = _Numbers(samples, 7 + 10 * clusters + 5 * clusters * per_cluster)
+    lsp = _large_scale(scenario, numbers)
+    generator = RaysGenerator(scenario)
+    generator.topology_updated_callback()
+    # all that it draws; its own numbers come from one generator for all frames, whose seeds have 32 bits
+    generator._spatial_normal = numbers.normal
+    generator._spatial_uniform = numbers.uniform
+    generator._spatial_binary_sign = numbers.sign
+    drawn = generator(lsp)
+    numbers.check_used_up()
+    return scenario, lsp, drawn
+
+
+def _large_scale(scenario: Any, numbers: _Numbers) -> Any:
+    """Sionna's `LSP` (step 4): log-normal, correlated with each other."""
+    from sionna.phy.channel.tr38901.lsp import LSP, LSPGenerator
+
+    generator = LSPGenerator(scenario)
+    generator.topology_updated_callback()
+    root = generator._cross_lsp_correlation_matrix_sqrt
+    normal = (root @ numbers.normal(root.shape[:-1])[..., None])[..., 0][..., generator._internal_lsp_order]
+    ds, asd, asa, sf, k, zsa, zsd = (10 ** (scenario.lsp_log_mean + scenario.lsp_log_std * normal)).unbind(-1)
+    return LSP(ds, asd.clamp(max=104), asa.clamp(max=104), sf, k, zsa.clamp(max=52), zsd.clamp(max=52))
+
+
+class _Numbers:
+    """The random numbers of each frame's rays, handed out one after the other."""
+
+    def __init__(self, samples: Samples, count: int) -> None:
+        self._left = samples.uniform(Purpose.CLUSTER, count).double()
+
+    def uniform(self, shape: tuple[int, ...], use_sign_matrix: bool = False) -> Tensor:
+        """[N, ...] on (0, 1)."""
+        count = math.prod(shape[1:])
+        taken, self._left = self._left[:, :count], self._left[:, count:]
+        return taken.reshape(shape)
+
+    def normal(self, shape: tuple[int, ...], use_sign_matrix: bool = False) -> Tensor:
+        """[N, ...], N(0, 1)."""
+        return torch.special.ndtri(self.uniform(shape))
+
+    def sign(self, shape: tuple[int, ...]) -> Tensor:
+        """[N, ...], -1 or 1."""
+        return 1 - 2 * self.uniform(shape).round()
+
+    def check_used_up(self) -> None:
+        """Another Sionna that draws in another way would be another world."""
+        if self._left.shape[1]:
+            raise RuntimeError(
+                f"Sionna drew {self._left.shape[1]} numbers a frame less than expected: not version 2.2?"
+            )
+
+
+def _import_sionna(world: Tr38901) -> None:
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):  # Sionna reseeds torch when it is imported
+            importlib.import_module("sionna.phy.channel.tr38901")
+    except ImportError as error:
+        raise InvalidInput(
+            f"scenario: {world} needs Sionna, which is not installed: pip install csi-feedback-emulator[sionna]"
+        ) from error
