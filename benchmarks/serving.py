@@ -10,8 +10,6 @@ system time, so that the load generator's share of the machine does not count.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import platform
 import statistics
@@ -140,11 +138,3 @@ async def _served(
                     by_cpu, by_wall = done / (gnb.cpu_seconds() - cpu), done / (now - begun)
                     break
     return by_cpu, by_wall
-
-
-def write(results: dict[str, Any], path: Path | None) -> None:
-    """Keep the figures as JSON."""
-    if path is not None:
-        with contextlib.suppress(FileExistsError):
-            path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")

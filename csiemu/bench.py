@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.table import Table
 
-from benchmarks import serving
+from benchmarks import channels, serving
 from csiemu.output import console
 from shared.settings import options
 
 
 class Settings(BaseSettings):
-    """Measure ratios against a named peer in one run. `serving`: decodes over gRPC against the decoder in a loop."""
+    """Measure ratios against a named peer in one run. `serving`: decodes over gRPC against the decoder in a loop.
+    `channels`: channel generation against Octave and stock Sionna.
+    """
 
     model_config = options("CSIEMU_BENCH_")
 
-    benchmark: CliPositionalArg[Literal["serving"]]
+    benchmark: CliPositionalArg[Literal["serving", "channels"]]
     """Which one."""
 
     schemes: str = "hyperrnn,dldnn"
-    """Checkpoint names, comma-separated."""
+    """serving: checkpoint names, comma-separated."""
+
+    presets: str = ",".join(channels.PRESETS)
+    """channels: scenario presets, comma-separated."""
+
+    samples: int = Field(1024, ge=1, le=65536)
+    """channels: samples made in one call."""
 
     checkpoints: Path = Path("checkpoints")
-    """Folder of checkpoints."""
+    """serving: folder of checkpoints."""
 
     ues: int = Field(512, ge=1, le=8192)
-    """UEs, and batch of the peer."""
+    """serving: UEs, and batch of the peer."""
 
     seconds: float = Field(5.0, gt=0, le=600)
     """Length of each measurement."""
@@ -45,7 +54,15 @@ class Settings(BaseSettings):
 def run(settings: Settings) -> None:
     """Measure, show, keep."""
     torch.set_num_threads(1)
-    names = [name.strip() for name in settings.schemes.split(",") if name.strip()]
+    results, table = _serving(settings) if settings.benchmark == "serving" else _channels(settings)
+    console().print(table)
+    if settings.json_file:
+        settings.json_file.parent.mkdir(parents=True, exist_ok=True)
+        settings.json_file.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _serving(settings: Settings) -> tuple[dict[str, Any], Table]:
+    names = _names(settings.schemes)
     results = serving.measure(settings.checkpoints, names, settings.ues, settings.seconds, settings.rounds)
     table = Table(
         "scheme", "decodes per server CPU second: ceiling", "decode only", "everything on", "share", "share, all on"
@@ -54,5 +71,22 @@ def run(settings: Settings) -> None:
         rates = (row[f"{mode}_per_cpu_s"] for mode in ("ceiling", "decode_only", "everything"))
         shares = (row["share_of_ceiling"], row["share_of_ceiling_everything"])
         table.add_row(name, *(f"{rate:,.0f}" for rate in rates), *(f"{share:.2f}" for share in shares))
-    console().print(table)
-    serving.write(results, settings.json_file)
+    return results, table
+
+
+def _channels(settings: Settings) -> tuple[dict[str, Any], Table]:
+    results = channels.measure(_names(settings.presets), settings.samples, settings.seconds, settings.rounds)
+    table = Table("preset", "per CPU second: images", "pairs", "pairs one by one", "stock Sionna, pairs", "ratio")
+    for preset, row in results["presets"].items():
+        if "pairs_to_stock_sionna" in row:
+            ratio = f"{row['pairs_to_stock_sionna']:,.0f} x stock Sionna"
+        else:
+            ratio = "{:,.0f} - {:,.0f} x Octave".format(*row["samples_to_octave"])
+        columns = ("samples", "pairs", "single_pairs", "stock_sionna_pairs")
+        rates = (row.get(f"{name}_per_cpu_s") for name in columns)
+        table.add_row(preset, *("-" if rate is None else f"{rate:,.0f}" for rate in rates), ratio)
+    return results, table
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,0 +1,136 @@
+"""Channel generation: samples per second of CPU time on one core, beside named peers.
+
+An image is the kept delay rows of one downlink channel, a pair those of both links. Peers: the public MATLAB code of
+COST 2100 in Octave, a constant that was measured once (its licence keeps it out of here), and stock Sionna in this run,
+`UMi` and `UMa` objects with `cir_to_ofdm_channel` at two carriers.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from shared.channels.scenario import SPEED_OF_LIGHT, Link, Scenario
+from shared.channels.streams import Samples, Split
+from shared.channels.tr38901 import Tr38901
+from shared.channels.wideband import Wideband
+from shared.errors import InvalidInput
+
+OCTAVE_SECONDS = (0.3, 0.7)
+"""Seconds a sample of the public code (cost2100 3.1): measured on such a machine when its reference data were made."""
+
+PRESETS = (
+    "cost2100-indoor-csinet",
+    "cost2100-outdoor-csinet",
+    "cost2100-indoor",
+    "cost2100-outdoor",
+    "cost2100-outdoor-nlos",
+    "cost2100-indoor-5g1-5g3",
+    "tr38901-umi-nlos",
+    "tr38901-uma-nlos",
+)
+
+STOCK_BATCH = 32
+
+
+def measure(presets: list[str], samples: int, seconds: float, rounds: int) -> dict[str, Any]:
+    """All figures: medians over `rounds` interleaved rounds of `seconds` of CPU time each.
+
+    Args:
+        samples: frames made in one call.
+    """
+    worlds = {preset: _wideband(preset) for preset in presets}
+    rates: dict[str, dict[str, list[float]]] = {preset: {} for preset in presets}
+    for _ in range(rounds):
+        for preset, world in worlds.items():
+            for name, work, count in _contenders(world, samples):
+                rates[preset].setdefault(name, []).append(_rate(work, count, seconds))
+    results = {}
+    for preset, found in rates.items():
+        row: dict[str, Any] = {f"{name}_per_cpu_s": statistics.median(values) for name, values in found.items()}
+        if "stock_sionna_pairs" in found:
+            row["pairs_to_stock_sionna"] = row["pairs_per_cpu_s"] / row["stock_sionna_pairs_per_cpu_s"]
+        else:
+            row["samples_to_octave"] = [row["samples_per_cpu_s"] * seconds for seconds in OCTAVE_SECONDS]
+        results[preset] = row
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+    settings = {"samples_a_call": samples, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": "fp32"}
+    return {"settings": settings, "machine": machine, "octave_seconds": OCTAVE_SECONDS, "presets": results}
+
+
+def _wideband(preset: str) -> Wideband:
+    world = Scenario.parse(preset)
+    if not isinstance(world, Wideband):
+        raise InvalidInput(f"presets: '{preset}' is narrowband; wanted some of {', '.join(PRESETS)}")
+    return world
+
+
+def _contenders(world: Wideband, samples: int) -> Iterator[tuple[str, Callable[[], object], int]]:
+    """Name, one call's work and the samples it makes; every call makes new ones."""
+    slots, made = torch.arange(world.slots), iter(range(10**9))
+
+    def fresh(count: int) -> Samples:
+        ue = torch.arange(count) + next(made) * count
+        return Samples(0, Split.TRAIN, ue, torch.zeros_like(ue))
+
+    def pair(count: int) -> None:
+        frames = fresh(count)
+        for link in Link:
+            world.angular_delay(frames, link, slots)
+
+    yield "samples", lambda: world.angular_delay(fresh(samples), Link.DOWNLINK, slots), samples
+    yield "pairs", lambda: pair(samples), samples
+    yield "single_pairs", lambda: pair(1), 1
+    if isinstance(world, Tr38901):
+        yield "stock_sionna_pairs", _stock_sionna(world), STOCK_BATCH
+
+
+def _rate(work: Callable[[], object], count: int, seconds: float) -> float:
+    """Samples per second of this process's CPU time."""
+    work()
+    calls, started = 0, time.process_time()
+    while (spent := time.process_time() - started) < seconds:
+        work()
+        calls += 1
+    return calls * count / spent
+
+
+def _stock_sionna(world: Tr38901) -> Callable[[], object]:
+    """One batch of both links as Sionna's users make it."""
+    from sionna.phy.channel import cir_to_ofdm_channel, gen_single_sector_topology  # an extra
+    from sionna.phy.channel.tr38901 import PanelArray, UMa, UMi
+
+    frequencies = (torch.arange(world.subcarriers) - (world.subcarriers - 1) / 2) * world.subcarrier_hz
+    channels = []
+    for ghz in (world.uplink_ghz, world.downlink_ghz):
+        spacing = world.spacing_m * ghz * 1e9 / SPEED_OF_LIGHT
+        panel: dict[str, Any] = {
+            "polarization": "single",
+            "polarization_type": "V",
+            "antenna_pattern": "omni",
+            "device": "cpu",
+        }
+        panel["carrier_frequency"] = ghz * 1e9
+        gnb = PanelArray(1, world.antennas, element_horizontal_spacing=spacing, **panel)
+        model = UMi if world.model == "umi" else UMa
+        channel = model(ghz * 1e9, "low", PanelArray(1, 1, **panel), gnb, "downlink", device="cpu")
+        channels.append(channel)
+
+    def work() -> None:
+        topology = gen_single_sector_topology(STOCK_BATCH, 1, world.model, device="cpu")
+        for channel in channels:
+            channel.set_topology(*topology, los=False)
+            a, tau = channel(1, world.subcarrier_hz)
+            cir_to_ofdm_channel(frequencies, a, tau)
+
+    return work
