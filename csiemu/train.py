@@ -117,7 +117,7 @@ def run(settings: Settings) -> None:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  NMSE (ratio of sums) {task.fields[nmse]:.2f} dB"),
+        TextColumn("loss {task.fields[loss]:.4f}  NMSE {task.fields[nmse]:.2f} dB"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -126,9 +126,9 @@ def run(settings: Settings) -> None:
         task = bar.add_task(name, total=recipe.steps, loss=float("nan"), nmse=float("nan"))
 
         def show(progress: trainer.Progress) -> None:
-            bar.update(task, completed=progress.step, loss=progress.loss, nmse=progress.ratio_of_sums_db)
+            bar.update(task, completed=progress.step, loss=progress.loss, nmse=progress.nmse_db)
             if bar.disable and progress.step % 500 == 0:
-                screen.print(f"{name} step {progress.step}/{recipe.steps} {progress.ratio_of_sums_db:.3f} dB")
+                screen.print(f"{name} step {progress.step}/{recipe.steps} {progress.nmse_db:.3f} dB")
 
         checkpoint = train(
             name,

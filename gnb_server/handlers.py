@@ -15,8 +15,10 @@ from gnb_server.repository import Repository
 from gnb_server.sessions import Fleet, Lease
 from gnb_server.store import Store
 from shared.channels.scenario import Scenario
+from shared.channels.wideband import require_wideband
 from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, NotFound, NotReady
+from shared.schemes import scheme_class
 
 MAX_FLEET = 65_536
 MAX_DELAY = 1024
@@ -103,7 +105,7 @@ class Handlers:
                 delay=request.delay,
             )
             self._store.lease(lease)
-            fleet = Fleet(lease, checkpoint.scheme.layout)
+            fleet = Fleet(lease, checkpoint.scheme.layout, checkpoint.scheme.domain)
             self._fleets[fleet.token] = fleet
             self._monitor.watch(fleet)
             return fleet
@@ -170,8 +172,8 @@ class Handlers:
 
     def _from_store(self, lease: Lease) -> Fleet:
         """A fleet as the store has it; the states of its open frames are not decoded again yet."""
-        layout = self._repository.serving(lease.scheme).scheme.layout
-        fleet = Fleet(lease, layout)
+        scheme = self._repository.serving(lease.scheme).scheme
+        fleet = Fleet(lease, scheme.layout, scheme.domain)
         self._store.restore(fleet)
         self._fleets[fleet.token] = fleet
         self._monitor.watch(fleet)
@@ -257,9 +259,7 @@ class Handlers:
             "versions": [str(v) for v in versions],
             "platform": "csiemu_torch",
             "inputs": [{"name": "payload", "datatype": "UINT8", "shape": [-1, -(-card["feedback_bits"] // 8)]}],
-            "outputs": [
-                {"name": "channel", "datatype": "FP32", "shape": [-1, Scenario.parse(card["scenario"]).antennas, 2]}
-            ],
+            "outputs": [{"name": "channel", "datatype": "FP32", "shape": [-1, *_estimate_shape(card), 2]}],
             "parameters": {"loaded": [str(v) for v in loaded], "version": str(version), "card": card},
         }
 
@@ -313,3 +313,11 @@ def _check_encoder(checkpoint: Checkpoint, encoder_id: str) -> None:
             f"encoder_id: {encoder_id or 'empty'}; {checkpoint.name}/{checkpoint.version} decodes for"
             f" {checkpoint.encoder_id}"
         )
+
+
+def _estimate_shape(card: dict[str, Any]) -> list[int]:
+    """Of one estimate, without real and imaginary part."""
+    scenario = Scenario.parse(card["scenario"])
+    if scheme_class(card["scheme"]).domain == "spatial":
+        return [scenario.antennas]
+    return [len(require_wideband(scenario, card["scheme"]).rows()), scenario.antennas]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnb_server.sessions import Fleet
-from shared.metrics import Outcomes, Sums, summarise
+from shared.metrics import DOMAIN_NAMES, MEASURED, Outcomes, Sums, summarise
 
 LONGEST_WINDOW_S = 600.0
 BUCKET_S = 0.5
@@ -124,7 +124,7 @@ def describe(fleet: Fleet) -> dict[str, Any]:
         "seed": fleet.seed,
         "delay_slots": fleet.delay,
         "average": "mean_of_ratios",
-        "domain": "spatial, one subcarrier",
+        "domain": DOMAIN_NAMES[fleet.domain],
     }
 
 
@@ -135,7 +135,7 @@ def ue_row(fleet: Fleet, ue: int, kept: list[dict[str, Any]], window_s: float | 
     if window_s is not None:
         kept = [row for row in kept if row["received_at"] >= time.time() - window_s]
         sums = np.zeros_like(sums)
-        outcomes = Outcomes.of(*(np.array([row[name] for row in kept], float) for name in ("error", "power", "sgcs")))
+        outcomes = Outcomes.of(np.array([[row[name] for row in kept] for name in MEASURED], float))
         np.add.at(sums, np.array([row["sequence"] % slots for row in kept], int), outcomes.moments())
     figures = summarise(sums[:-1], sums[-1])
     wire = float(fleet.wire_bytes[index]) / max(1, int(fleet.next_sequence[index]))

@@ -32,7 +32,7 @@ from gnb_server.store import Store, Stored
 from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, NotReady, SequenceGap
-from shared.metrics import Outcomes
+from shared.metrics import MEASURED, Outcomes
 from shared.schemes import State
 
 MAX_CHUNK_REPORTS = 65_536
@@ -77,7 +77,7 @@ class _Job:
     rows: NDArray[np.int64] = field(init=False)
     fresh: NDArray[np.bool_] = field(init=False)
     versions: NDArray[np.int64] = field(init=False)
-    estimates: Tensor = field(init=False)
+    estimates: Tensor | None = None
 
     @property
     def frame(self) -> int:
@@ -210,9 +210,6 @@ class Pipeline:
             job.versions = fleet.version[job.rows]
             sequence = chunk.first_slot + np.arange(chunk.slot_count)
             job.fresh = sequence[:, None] >= expected[None]
-            job.estimates = torch.zeros(
-                chunk.slot_count, chunk.ue_count, fleet.scenario.antennas, dtype=torch.complex64
-            )
         except CsiError as error:
             job.future.set_exception(error)
             return False
@@ -282,6 +279,9 @@ class Pipeline:
             index = torch.from_numpy(rows)
             for name, values in state.items():
                 fleet.open.state[checkpoint.version][name][index] = values[start:end]
+            if job.estimates is None:
+                shape = (job.chunk.slot_count, job.chunk.ue_count, *estimates.shape[1:])
+                job.estimates = torch.zeros(shape, dtype=estimates.dtype)
             job.estimates[k, torch.from_numpy(columns)] = estimates[start:end]
             fleet.open.bits[rows, job.slots[k]] = job.bits[k, columns]
             fleet.next_sequence[rows] += 1
@@ -305,6 +305,7 @@ class Pipeline:
                 continue
             rows = job.rows[columns]
             truth = self._evaluator.truth(fleet, rows, job.frame, slot)
+            assert job.estimates is not None  # there are columns
             estimates = job.estimates[k, torch.from_numpy(columns)]
             outcomes = Outcomes.measure(estimates, truth)
             moments = outcomes.moments()
@@ -312,16 +313,16 @@ class Pipeline:
             added[slot] += moments.sum(axis=0)
             touched.append(slot)
             nmse[k, columns] = outcomes.ratio
-            fleet.open.outcome[:, rows, slot] = outcomes.error, outcomes.power, outcomes.sgcs
+            fleet.open.outcome[:, rows, slot] = outcomes.measured
             if slot == slots_per_frame - 1:
-                of_frames = Outcomes.of(*fleet.open.outcome[:, rows]).frame_moments()
+                of_frames = Outcomes.of(fleet.open.outcome[:, rows]).frame_moments()
                 fleet.sums[rows, -1] += of_frames
                 added[-1] += of_frames.sum(axis=0)
                 touched.append(slots_per_frame)
             sequence = np.full(len(rows), chunk.first_slot + k)
             latency, received = np.full(len(rows), 1e3 * (now - job.received)), np.full(len(rows), job.received)
             versions = job.versions[columns]
-            columns_ = (rows, sequence, versions, outcomes.error, outcomes.power, outcomes.sgcs, latency, received)
+            columns_ = (rows, sequence, versions, latency, received, *outcomes.measured)
             table.append(np.stack([column.astype(np.float64) for column in columns_], axis=1))
             if self._recorder is not None and self._recorder.wants(job.frame):
                 self._recorder.add(
@@ -331,12 +332,12 @@ class Pipeline:
                     decoder_version=versions,
                     payload=job.bits[k, columns],
                     estimate=estimates.numpy(),
-                    truth=truth.numpy(),
+                    truth=truth.channel.numpy(),
                 )
-        reports = np.concatenate(table) if table else np.zeros((0, 8))
+        reports = np.concatenate(table) if table else np.zeros((0, 5 + len(MEASURED)))
         if not job.fresh.all():
             self._fill_repeats(job, nmse)
-        self._monitor.add(fleet, added, chunk.wire_bytes, reports[:, 6], reports[:, 2])
+        self._monitor.add(fleet, added, chunk.wire_bytes, reports[:, 3], reports[:, 2])
         return Stored(fleet, moved, touched, reports), Ack(chunk, job.versions, nmse)
 
     def _fill_repeats(self, job: _Job, nmse: NDArray[np.float64]) -> None:
@@ -377,7 +378,7 @@ class Pipeline:
                 for name, values in state.items():
                     fleet.open.state[version][name][index] = values
                 outcomes = Outcomes.measure(estimates, self._evaluator.truth(fleet, active, frame, slot))
-                fleet.open.outcome[:, active, slot] = outcomes.error, outcomes.power, outcomes.sgcs
+                fleet.open.outcome[:, active, slot] = outcomes.measured
 
 
 def _started() -> Future[Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.channels.scenario import Scenario
-from shared.metrics import COLUMNS, Sums
+from shared.metrics import COLUMNS, MEASURED, Domain, Sums
 from shared.payload import PayloadLayout
 from shared.schemes import State
 
@@ -46,7 +46,7 @@ class OpenFrames:
         bits: [ue_count, T, bits] uint8, payload bits of the slots so far (kept to rebuild the states after a crash).
         side: [ue_count, T, S] side information of the frame, by decoder version (versions may want different input).
         state: recurrent states, name -> [ue_count, ...], by decoder version.
-        outcome: [3, ue_count, T]: error, power, sgcs of the slots so far.
+        outcome: [MEASURED, ue_count, T]: what was measured of the slots so far.
     """
 
     bits: NDArray[np.uint8]
@@ -68,7 +68,7 @@ class Fleet:
         status: `attached`, `gone` (its stream ended without a detach) or `finished`.
     """
 
-    def __init__(self, lease: Lease, layout: PayloadLayout) -> None:
+    def __init__(self, lease: Lease, layout: PayloadLayout, domain: Domain) -> None:
         self.lease = lease
         self.token = lease.token
         self.scenario = lease.scenario
@@ -77,12 +77,14 @@ class Fleet:
         self.first_ue = lease.first_ue
         self.ue_count = lease.ue_count
         self.layout = layout
+        self.domain = domain
         count, slots = lease.ue_count, lease.scenario.slots
         self.next_sequence = np.zeros(count, np.int64)
         self.version = np.zeros(count, np.int64)
         self.sums: Sums = np.zeros((count, slots + 1, len(COLUMNS)))
         self.wire_bytes = np.zeros(count)
-        self.open = OpenFrames(np.zeros((count, slots, layout.bits), np.uint8), np.zeros((3, count, slots)))
+        measured = np.zeros((len(MEASURED), count, slots))
+        self.open = OpenFrames(np.zeros((count, slots, layout.bits), np.uint8), measured)
         self.stream = 0
         self.broken = False
         self.status = "gone"

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gnb_server.sessions import Fleet, Lease
 from shared.channels.scenario import Scenario
 from shared.errors import Conflict
-from shared.metrics import COLUMNS
+from shared.metrics import COLUMNS, MEASURED
 
 _metadata = sa.MetaData()
 
@@ -74,9 +74,7 @@ _reports = sa.Table(
     sa.Column("ring", sa.Integer, primary_key=True),
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("decoder_version", sa.Integer, nullable=False),
-    sa.Column("error", sa.Float, nullable=False),
-    sa.Column("power", sa.Float, nullable=False),
-    sa.Column("sgcs", sa.Float, nullable=False),
+    *(sa.Column(name, sa.Float, nullable=False) for name in MEASURED),
     sa.Column("latency_ms", sa.Float, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
 )
@@ -90,7 +88,7 @@ class Stored:
         fleet: whose.
         rows: [R] UE rows of the fleet that moved on.
         touched: slots of the frame (0..T-1, and T for frame means) whose sums changed.
-        reports: [K, 8] float64, one row per report: row of the fleet, sequence, version, error, power, sgcs,
+        reports: [K, 5 + MEASURED] float64, one row per report: row of the fleet, sequence, version,
             latency [ms], time of arrival [s since 1970].
     """
 
@@ -248,13 +246,11 @@ class Store:
                 "ring": int(sequence) % self.reports_kept,
                 "sequence": int(sequence),
                 "decoder_version": int(version),
-                "error": error,
-                "power": power,
-                "sgcs": sgcs,
                 "latency_ms": latency,
                 "received_at": received,
+                **dict(zip(MEASURED, measured, strict=True)),
             }
-            for row, sequence, version, error, power, sgcs, latency, received in reports.tolist()
+            for row, sequence, version, latency, received, *measured in reports.tolist()
         ]
 
     def reports(self, ue: int, first: int = 0, limit: int | None = None) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, NotFound
-from shared.schemes import Scheme, SchemeConfig, scheme_class
+from shared.schemes import Scheme, scheme_class
 
 FORMAT = 1
 PARTS = ("encoder", "decoder")
@@ -109,7 +109,8 @@ class CheckpointStore:
         folder = self.folder(name, version)
         try:
             scenario = Scenario.parse(card["scenario"])
-            scheme = scheme_class(card["scheme"])(scenario, SchemeConfig(**card["config"])).eval()
+            kind = scheme_class(card["scheme"])
+            scheme = kind(scenario, kind.config_class(**card["config"])).eval()
             for part in PARTS:
                 data = (folder / f"{part}.safetensors").read_bytes()
                 digest = hashlib.sha256(data).hexdigest()

@@ -3,19 +3,32 @@
 Definitions (FIELD.md section 4), with error e = h_hat - h of one report:
 `mean_of_ratios` = 10 log10 mean(||e||^2 / ||h||^2), called `nmse_db`;
 `ratio_of_sums` = 10 log10(sum ||e||^2 / sum ||h||^2); `mean_of_db` = mean(10 log10(||e||^2 / ||h||^2));
-SGCS = |h_hat^H h|^2 / (||h_hat||^2 ||h||^2) (TS 38.214, 5.2.1.4.6).
+rho = |h_hat^H h| / (||h_hat|| ||h||) and SGCS = rho^2 (TS 38.214, 5.2.1.4.6), means over subcarriers.
+
+Images are compared in the truncated angular-delay domain. `nmse_sf_db` is the same mean of ratios in the full
+spatial-frequency domain, where what was cut off is missed whole: by Parseval its error is ||e||^2 + ||H||^2 - ||h||^2.
+`truncation_floor_db` is what it would be if e were 0. Narrowband channels have nothing cut off: both domains are one.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+Domain = Literal["spatial", "angular-delay"]
+"""What an estimate is: the array's channel on one subcarrier, or an image of the kept delay rows."""
+
+DOMAIN_NAMES: dict[Domain, str] = {
+    "spatial": "spatial, one subcarrier",
+    "angular-delay": "angular-delay, truncated to the kept delay rows",
+}
+"""How the domain is called beside every NMSE."""
 
 Sums = NDArray[np.float64]
 """[..., len(COLUMNS)] sums over observations."""
@@ -33,10 +46,59 @@ COLUMNS = (
     "error_power",
     "sgcs",
     "sgcs_sq",
+    "rho",
+    "rho_sq",
+    "ratio_sf",
+    "ratio_sf_sq",
+    "floor",
+    "floor_sq",
 )
 """What is summed; also the names of the store's columns."""
 
+MEASURED = ("error", "power", "total", "sgcs", "rho")
+"""What is measured of a report; all columns follow from it."""
+
 _INDEX = {name: index for index, name in enumerate(COLUMNS)}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """True channels, and what is needed to compare with them.
+
+    Attributes:
+        channel: [..., M] complex64, or images [..., Q, M].
+        total: [...] squared norm of the channel with what was cut off.
+        subcarriers: [..., F, M] complex64, the whole channel at some subcarriers; the domain of M does not matter.
+        synthesis: [F, Q] complex64, from an image's rows to these subcarriers; None for channels [..., M].
+    """
+
+    channel: Tensor
+    total: Tensor
+    subcarriers: Tensor
+    synthesis: Tensor | None = None
+
+    @classmethod
+    def narrowband(cls, channel: Tensor) -> Truth:
+        """Of channels on one subcarrier, [..., M]."""
+        return cls(channel, channel.abs().square().sum(-1), channel[..., None, :])
+
+    def room_for(self, count: int) -> Truth:
+        """Zeros for `count` of the first axis."""
+        channel, total, subcarriers = (torch.zeros(count, *part.shape[1:], dtype=part.dtype) for part in self._parts)
+        return Truth(channel, total, subcarriers, self.synthesis)
+
+    def put(self, rows: Tensor, other: Truth) -> None:
+        """Replace rows ([K] int64) of the first axis."""
+        for mine, theirs in zip(self._parts, other._parts, strict=True):
+            mine[rows] = theirs
+
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.channel, self.total, self.subcarriers
+
+    def __getitem__(self, index: Any) -> Truth:
+        """Some of the channels."""
+        return Truth(self.channel[index], self.total[index], self.subcarriers[index], self.synthesis)
 
 
 @dataclass(frozen=True)
@@ -45,42 +107,60 @@ class Outcomes:
 
     Attributes:
         error: squared norm of the error.
-        power: squared norm of the true channel.
+        power: squared norm of the true channel. total: with what was cut off.
+        sgcs, rho: squared cosine similarity, and cosine similarity, mean over subcarriers; 0 for an all-zero estimate.
         ratio: error / power. db: 10 log10 of it.
-        sgcs: squared generalised cosine similarity, 0 for an all-zero estimate.
+        ratio_sf: the ratio in the full spatial-frequency domain. floor: that of a perfect estimate.
     """
 
     error: NDArray[np.float64]
     power: NDArray[np.float64]
+    total: NDArray[np.float64]
+    sgcs: NDArray[np.float64]
+    rho: NDArray[np.float64]
     ratio: NDArray[np.float64]
     db: NDArray[np.float64]
-    sgcs: NDArray[np.float64]
+    ratio_sf: NDArray[np.float64]
+    floor: NDArray[np.float64]
 
     @classmethod
-    def of(cls, error: NDArray[np.float64], power: NDArray[np.float64], sgcs: NDArray[np.float64]) -> Outcomes:
-        """Outcomes from what was measured."""
+    def of(cls, measured: NDArray[np.float64]) -> Outcomes:
+        """Outcomes from what was measured: [MEASURED, ...]."""
+        error, power, total, sgcs, rho = measured
         ratio = error / power
-        return cls(error, power, ratio, 10 * np.log10(np.maximum(ratio, 1e-30)), sgcs)
+        cut = np.maximum(total - power, 0)
+        decibels = 10 * np.log10(np.maximum(ratio, 1e-30))
+        return cls(error, power, total, sgcs, rho, ratio, decibels, (error + cut) / total, cut / total)
+
+    @property
+    def measured(self) -> NDArray[np.float64]:
+        """[MEASURED, ...]."""
+        return np.stack([getattr(self, name) for name in MEASURED])
 
     @classmethod
-    def measure(cls, estimate: Tensor, truth: Tensor) -> Outcomes:
-        """Compare estimates with true channels, [..., M] complex64 each."""
-        error = (estimate - truth).abs().square().sum(-1)
-        power = truth.abs().square().sum(-1)
-        norm = estimate.abs().square().sum(-1)
-        match = (estimate.conj() * truth).sum(-1).abs().square()
-        sgcs = torch.where(norm > 0, match / (norm * power).clamp(min=1e-30), 0.0)
-        return cls.of(*(value.double().cpu().numpy() for value in (error, power, sgcs)))
+    def measure(cls, estimate: Tensor, truth: Truth) -> Outcomes:
+        """Compare estimates, of the shape of `truth.channel`, with true channels."""
+        inner = tuple(range(truth.total.dim() - truth.channel.dim(), 0))
+        error = (estimate - truth.channel).abs().square().sum(inner)
+        power = truth.channel.abs().square().sum(inner)
+        ours = estimate[..., None, :] if truth.synthesis is None else truth.synthesis @ estimate
+        norms = ours.abs().square().sum(-1) * truth.subcarriers.abs().square().sum(-1)
+        match = (ours.conj() * truth.subcarriers).sum(-1).abs().square()
+        squared = torch.where(norms > 0, match / norms.clamp(min=1e-30), 0.0)
+        measured = (error, power, truth.total, squared.mean(-1), squared.sqrt().mean(-1))
+        return cls.of(np.stack([value.double().cpu().numpy() for value in measured]))
 
     def moments(self) -> Sums:
         """[..., COLUMNS]: what each report adds to the sums."""
-        e, p, r, d, s = self.error, self.power, self.ratio, self.db, self.sgcs
-        return np.stack([np.ones_like(e), r, r * r, d, d * d, e, p, e * e, p * p, e * p, s, s * s], axis=-1)
+        e, p, r, d = self.error, self.power, self.ratio, self.db
+        columns = [np.ones_like(e), r, r * r, d, d * d, e, p, e * e, p * p, e * p]
+        for values in (self.sgcs, self.rho, self.ratio_sf, self.floor):
+            columns += [values, values * values]
+        return np.stack(columns, axis=-1)
 
     def frame_moments(self) -> Sums:
         """[N, COLUMNS]: what each frame adds, from outcomes [N, T]. Frames are independent, slots of one are not."""
-        means = (values.mean(axis=1) for values in (self.error, self.power, self.ratio, self.db, self.sgcs))
-        return Outcomes(*means).moments()
+        return Outcomes(*(getattr(self, field.name).mean(axis=1) for field in fields(self))).moments()
 
 
 def summarise(by_slot: Sums, frames: Sums) -> dict[str, Any]:
@@ -102,14 +182,13 @@ def averages(sums: Sums, spread: Sums) -> dict[str, Any]:
     """Means from `sums`, standard errors from `spread` (sums over independent observations), [COLUMNS] each.
 
     Returns:
-        reports, nmse_db, nmse_se_db, ratio_of_sums_db, ratio_of_sums_se_db, mean_of_db, mean_of_db_se, sgcs, sgcs_se;
-        None where there are too few observations. Standard errors of dB values by the delta method.
+        reports, nmse_db, nmse_se_db, ratio_of_sums_db, ratio_of_sums_se_db, mean_of_db, mean_of_db_se, sgcs, sgcs_se,
+        rho, rho_se, nmse_sf_db, nmse_sf_se_db, truncation_floor_db (None where nothing was cut off); None where there
+        are too few observations. Standard errors of dB values by the delta method.
     """
     count = sums[0]
     if count == 0:
-        names = ("nmse", "ratio_of_sums")
-        nothing = {key: None for name in names for key in (f"{name}_db", f"{name}_se_db")}
-        return {"reports": 0, **nothing, "mean_of_db": None, "mean_of_db_se": None, "sgcs": None, "sgcs_se": None}
+        return {"reports": 0, **dict.fromkeys(_AVERAGES)}
     mean = dict(zip(COLUMNS, (sums / count).tolist(), strict=True))
     of_sums = mean["error"] / mean["power"]
     return {
@@ -122,7 +201,19 @@ def averages(sums: Sums, spread: Sums) -> dict[str, Any]:
         "mean_of_db_se": _mean_error(spread, "db"),
         "sgcs": mean["sgcs"],
         "sgcs_se": _mean_error(spread, "sgcs"),
+        "rho": mean["rho"],
+        "rho_se": _mean_error(spread, "rho"),
+        "nmse_sf_db": _to_db(mean["ratio_sf"]),
+        "nmse_sf_se_db": _db_error(_mean_error(spread, "ratio_sf"), mean["ratio_sf"]),
+        "truncation_floor_db": _to_db(mean["floor"]) if mean["floor"] > 0 else None,
     }
+
+
+_AVERAGES = (
+    *("nmse_db", "nmse_se_db", "ratio_of_sums_db", "ratio_of_sums_se_db", "mean_of_db", "mean_of_db_se"),
+    *("sgcs", "sgcs_se", "rho", "rho_se", "nmse_sf_db", "nmse_sf_se_db", "truncation_floor_db"),
+)
+"""What `averages` gives, beside the number of reports."""
 
 
 def _to_db(value: float) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from shared.checkpoints import Checkpoint, CheckpointStore
-from shared.schemes import SchemeConfig
+from shared.schemes import PilotConfig
 from training.recipes import Design, design
 from training.run import train
 from training.trainer import Recipe
@@ -36,7 +36,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
         return train(
             name,
             version,
-            Design(made.scheme, SCENARIO, SchemeConfig(**fields)),
+            Design(made.scheme, SCENARIO, PilotConfig(**fields)),
             Recipe(**{**RECIPE.__dict__, "seed": seed}),
             store=store,
             state=folder / "states" / f"{name}-{version}.safetensors",

@@ -37,7 +37,7 @@ def main() -> None:
 
     def show(progress: Progress) -> None:
         if progress.step % 500 == 0:
-            print(f"step {progress.step} {progress.ratio_of_sums_db:.3f} dB {progress.seconds:.0f} s", flush=True)
+            print(f"step {progress.step} {progress.nmse_db:.3f} dB {progress.seconds:.0f} s", flush=True)
 
     name = options.save_as or options.name
     checkpoint = train(

@@ -11,7 +11,7 @@ from gnb_server.decoding import decode_frames
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
-from shared.metrics import COLUMNS, Outcomes, summarise
+from shared.metrics import COLUMNS, DOMAIN_NAMES, Outcomes, summarise
 from shared.schemes import Scheme
 from ue_client.encoding import encode_frames
 
@@ -53,7 +53,7 @@ def evaluate(
         "ues": ues,
         "frames": frames,
         "delay_slots": delay,
-        "domain": "spatial, one subcarrier",
+        "domain": DOMAIN_NAMES[scheme.domain],
     }
     return {"settings": settings, **summarise(by_slot, of_frames)}
 
@@ -68,4 +68,4 @@ def evaluate_samples(scheme: Scheme, scenario: Scenario, samples: Samples, delay
         for name, values in layout.unpack(payload, reports).items()
     }
     estimates = decode_frames(scheme, scenario, samples, received)
-    return Outcomes.measure(estimates, DownlinkView(scenario, samples).channel(delay))
+    return Outcomes.measure(estimates, DownlinkView(scenario, samples).truth(scheme.domain, delay))

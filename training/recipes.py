@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from shared.errors import NotFound
-from shared.schemes import SCHEMES, SchemeConfig
+from shared.schemes import SCHEMES, PilotConfig, SchemeConfig
 
 
 @dataclass(frozen=True)
@@ -14,23 +14,23 @@ class Design:
 
     scheme: str
     scenario: str = "multipath-p2"
-    config: SchemeConfig = field(default_factory=SchemeConfig)
+    config: SchemeConfig = field(default_factory=PilotConfig)
 
 
-_NO_UPLINK = SchemeConfig(uplink_reading="none")
-_PROJECTED = SchemeConfig(feedback_bits=30, uplink_pilots=8, uplink_reading="projected")
+_NO_UPLINK = PilotConfig(uplink_reading="none")
+_PROJECTED = PilotConfig(feedback_bits=30, uplink_pilots=8, uplink_reading="projected")
 
 DESIGNS: dict[str, Design] = {
     "hyperrnn": Design("hyperrnn"),
-    "hyperrnn-beams": Design("hyperrnn", config=SchemeConfig(beam_power=True)),
+    "hyperrnn-beams": Design("hyperrnn", config=PilotConfig(beam_power=True)),
     "rnn": Design("rnn", config=_NO_UPLINK),
     "dldnn": Design("dldnn", config=_NO_UPLINK),
     "hyperdnn": Design("hyperdnn"),
     "hyperrnn-projected": Design("hyperrnn", "multipath-p8", _PROJECTED),
-    "dldnn-projected": Design("dldnn", "multipath-p8", SchemeConfig(feedback_bits=30, uplink_reading="none")),
-    "genie_lmmse": Design("genie_lmmse", config=SchemeConfig(feedback_bits=0, uplink_reading="genie")),
-    "angle_lmmse": Design("angle_lmmse", config=SchemeConfig(feedback_bits=0)),
-    "uplink_only": Design("uplink_only", config=SchemeConfig(feedback_bits=0)),
+    "dldnn-projected": Design("dldnn", "multipath-p8", PilotConfig(feedback_bits=30, uplink_reading="none")),
+    "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
+    "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
+    "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),
 }
 """Designs by checkpoint name. A default checkpoint bears its scheme's name."""
 
@@ -40,5 +40,5 @@ def design(name: str) -> Design:
     if name in DESIGNS:
         return DESIGNS[name]
     if name in SCHEMES:
-        return Design(name)
+        return Design(name, config=SCHEMES[name].config_class())
     raise NotFound(f"design: '{name}' is unknown; designs are {', '.join(DESIGNS)}; schemes are {', '.join(SCHEMES)}")

@@ -144,5 +144,5 @@ def _budget(trainer: Trainer) -> dict[str, Any]:
         "seconds": round(trainer.seconds),
         "machine": machine,
         "torch": torch.__version__,
-        "curve": [{k: round(v, 4) for k, v in point.items() if k in ("step", "ratio_of_sums_db")} for point in curve],
+        "curve": [{k: round(v, 4) for k, v in point.items() if k in ("step", "nmse_db")} for point in curve],
     }

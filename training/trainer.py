@@ -26,6 +26,7 @@ from shared.channels.streams import Samples, Split
 from shared.channels.uplink import UplinkView
 from shared.checkpoints import encoder_id
 from shared.errors import CsiError, InvalidInput
+from shared.metrics import Domain
 from shared.schemes import Scheme
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -86,14 +87,14 @@ class Progress:
 
     Attributes:
         step: steps done.
-        loss: mean squared error per antenna.
-        ratio_of_sums_db: 10 log10 of the summed squared error over the summed channel power [dB].
+        loss: what is minimised.
+        nmse_db: NMSE in training, ratio of sums for channels on one subcarrier, mean of ratios for images [dB].
         seconds: training time so far, over all sessions [s].
     """
 
     step: int
     loss: float
-    ratio_of_sums_db: float
+    nmse_db: float
     seconds: float
 
 
@@ -137,44 +138,44 @@ class Trainer:
             TrainingDiverged: the loss is NaN or infinite.
         """
         last = self.recipe.steps if steps is None else min(steps, self.recipe.steps)
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         counted, started = 0, time.perf_counter()
         while self.step < last and not self.stopping:
             sums += self._train_step()
             counted += 1
             if self.step % report_every == 0 or self.step == last or self.stopping:
-                error, power = sums.tolist()
-                if not math.isfinite(error):
-                    raise TrainingDiverged(f"training: loss is {error} at step {self.step}; lower the learning rate")
+                loss, error, power = sums.tolist()
+                if not math.isfinite(loss):
+                    raise TrainingDiverged(f"training: loss is {loss} at step {self.step}; lower the learning rate")
                 now = time.perf_counter()
                 self.seconds, started = self.seconds + now - started, now
-                progress = Progress(
-                    self.step, error / counted, 10 * math.log10(max(error, 1e-30) / power), self.seconds
-                )
+                nmse = 10 * math.log10(max(error, 1e-30) / power)
+                progress = Progress(self.step, loss / counted, nmse, self.seconds)
                 self.history.append(dataclasses.asdict(progress))
                 on_progress(progress)
                 sums.zero_()
                 counted = 0
 
     def _train_step(self) -> Tensor:
-        """One optimiser step; [squared error, channel power] per antenna, float64."""
+        """One optimiser step; [loss, numerator and denominator of the NMSE], float64."""
         recipe, scheme = self.recipe, self.scheme
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate_at(self.step)
         rows = torch.arange(recipe.batch, device=self.device) + self.step * recipe.batch
         samples = Samples(recipe.seed, Split.TRAIN, rows, torch.zeros_like(rows))
-        downlink = Measured(DownlinkView(self.scenario, samples))
+        downlink = Measured(DownlinkView(self.scenario, samples), scheme.domain)
         side = scheme.decoder.side_information(UplinkView(self.scenario, samples))
         observation = scheme.encoder.observe(downlink)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             estimate = scheme.reconstruct(observation, side, recipe.slope_at(self.step))
-        error = (estimate - downlink.truth).abs().square().mean()
+        loss = scheme.loss(estimate, downlink.truth)
         self.optimizer.zero_grad()
-        error.backward()
+        loss.backward()
         self.optimizer.step()
         scheme.normalise()
         self.step += 1
-        return torch.stack([error.detach(), downlink.truth.abs().square().mean()]).double()
+        with torch.no_grad():
+            return torch.stack([loss.detach(), *scheme.progress(estimate, downlink.truth)]).double()
 
     def save(self, path: Path) -> None:
         """Write the whole state to one safetensors file, replacing it in one move."""
@@ -226,12 +227,18 @@ class Measured:
     """The downlink with its channels computed once, for the observation and for the loss."""
 
     view: DownlinkView
+    domain: Domain
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "truth", self.view.channel())
+        truth = self.view.channel() if self.domain == "spatial" else self.view.image()
+        object.__setattr__(self, "truth", truth)
 
     truth: Tensor = dataclasses.field(init=False)
 
     def pilots(self, pilots: Tensor) -> Tensor:
         """Received pilots [N, T, L_dl], as `DownlinkView.pilots`."""
         return self.view.receive(self.truth, pilots)
+
+    def image(self, *, noisy: bool = False) -> Tensor:
+        """Images [N, T, Q, M], as `DownlinkView.image`."""
+        return self.view.image(noisy=noisy) if noisy else self.truth

@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -86,9 +88,11 @@ class Plan:
 def run(settings: Settings) -> None:
     """Generate shards that are missing, join them, write the sidecar."""
     plan = _plan(settings)
-    if settings.out.exists():
-        raise Conflict(f"out: {settings.out} exists; remove it first")
     parts = settings.out.with_name(settings.out.name + ".parts")
+    note = settings.out.with_suffix(".json")
+    for path in [settings.out] if parts.exists() else [settings.out, note]:  # once begun, the sidecar is ours
+        if path.exists():
+            raise Conflict(f"out: {path} exists; remove it first")
     _claim(parts, plan, settings.shard)
     starts = range(0, plan.count, settings.shard)
     shards = [parts / f"{index:06d}" for index in range(len(starts))]
@@ -102,15 +106,14 @@ def run(settings: Settings) -> None:
         task = progress.add_task("samples", total=plan.count, completed=plan.count - sum(job[2] for job in jobs))
         for size in _work(jobs, settings.workers):
             progress.advance(task, size)
+    note.write_text(json.dumps(_sidecar(plan, settings.out, shards), indent=1) + "\n")
     assemble(settings.out, shards)
-    sidecar = _sidecar(plan, settings.out, shards)
-    settings.out.with_suffix(".json").write_text(json.dumps(sidecar, indent=1) + "\n")
     shutil.rmtree(parts)
     console().print(f"{settings.out}: {plan.count} samples of {plan.scenario}, {settings.out.stat().st_size:,} bytes")
 
 
 def _plan(settings: Settings) -> Plan:
-    world = Scenario.parse(settings.preset)
+    world = Scenario.parse(settings.preset).pinned()
     if not isinstance(world, Wideband):
         raise InvalidInput(
             f"preset: '{settings.preset}' is narrowband; wanted a wideband one, cost2100-... or tr38901-..."
@@ -155,19 +158,31 @@ def _work(jobs: list[tuple[Plan, int, int, Path]], workers: int) -> Any:
     if not jobs:
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, _one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, _begin_worker) as pool:
+        # Ctrl-C reaches all processes of a terminal, but only this one is to stop the others: they start deaf to it
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         sizes: dict[Future[None], int] = {pool.submit(make_shard, *job): job[2] for job in jobs}
+        signal.signal(signal.SIGINT, before)
         try:
             for done in as_completed(sizes):
                 done.result()
                 yield sizes[done]
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # waits for the shards in work; that of `with` would do all the rest
             raise
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for jobs for ever, or write into the folder of the next run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def make_shard(plan: Plan, start: int, count: int, folder: Path) -> None:

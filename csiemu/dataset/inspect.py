@@ -18,6 +18,7 @@ from shared.channels.files import reading
 from shared.channels.files.layouts import Channels, Shape
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import Wideband
+from shared.errors import Conflict
 from shared.settings import options
 
 mpl.use("Agg")
@@ -54,8 +55,10 @@ def run(settings: Settings) -> None:
     """Read, print, draw."""
     shape = Shape(settings.first_rows, settings.last_rows, settings.antennas)
     sidecar = settings.file.with_suffix(".json")
-    made = json.loads(sidecar.read_text()) if sidecar.exists() else {}
-    if "scenario" in made:
+    made = _sidecar(sidecar)
+    if made:
+        if settings.json_file is not None and settings.json_file.absolute() == sidecar.absolute():
+            raise Conflict(f"json: {sidecar} is the file's sidecar; choose another name")
         world = Scenario.parse(made["scenario"])
         assert isinstance(world, Wideband)  # only these are written
         shape = Shape(world.first_rows, world.last_rows, world.antennas)
@@ -75,6 +78,15 @@ def run(settings: Settings) -> None:
     console().print(f"drawn: {picture}")
     if settings.json_file:
         settings.json_file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """What `generate` wrote beside the file; empty if there is nothing, or a JSON file of something else."""
+    try:
+        made = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return made if isinstance(made, dict) and {"made_by", "scenario"} <= made.keys() else {}
 
 
 def statistics(channels: Channels) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Purpose, Samples
+from shared.channels.wideband import require_wideband
+from shared.metrics import Domain, Truth
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,40 @@ class DownlinkView:
     scenario: Scenario
     samples: Samples
 
+    def truth(self, domain: Domain, delay: int = 0) -> Truth:
+        """What estimates of the given domain are compared with, [N, T, ...]; slots as for `channel`."""
+        if domain == "spatial":
+            return Truth.narrowband(self.channel(delay))
+        world = require_wideband(self.scenario, "an image")
+        full = world.angular_delay(self.samples, Link.DOWNLINK, self._slots(delay), full=True)
+        rows, chosen = world.rows().to(full.device), torch.arange(0, world.subcarriers, world.comparison_stride)
+        waves = torch.polar(
+            torch.ones(()), (-2 * math.pi / world.subcarriers) * (chosen[:, None] * torch.arange(world.subcarriers))
+        ).to(full.device)
+        return Truth(full[..., rows, :], full.abs().square().sum((-2, -1)), waves @ full, waves[:, rows].contiguous())
+
+    def image(self, *, noisy: bool = False) -> Tensor:
+        """Angular-delay images [N, T, Q, M] complex64 as the UE knows them.
+
+        Args:
+            noisy: estimated at the scenario's SNR, per subcarrier and antenna, instead of perfect.
+        """
+        world = require_wideband(self.scenario, "an image")
+        images = world.angular_delay(self.samples, Link.DOWNLINK, self._slots())
+        if not noisy:
+            return images
+        # white noise stays white: of variance N0 on each subcarrier and antenna, M N0 / N_f is left on each entry
+        power = images.abs().square().sum((-2, -1), keepdim=True) / world.antennas**2  # per subcarrier and antenna
+        rows = self.samples.complex_normal(Purpose.DOWNLINK_NOISE, self._slots(), images[0, 0].numel())
+        scale = (power * self.scenario.noise_power * world.antennas / world.subcarriers).sqrt()
+        return images + rows.view_as(images) * scale
+
     def channel(self, delay: int = 0) -> Tensor:
         """Downlink channels [N, T, M], complex64, of slots delay .. T-1+delay.
 
         With a delay the frame's own process goes on past slot T-1: its long-term features stay, its fading evolves.
         """
-        slots = torch.arange(self.scenario.slots, device=self.samples.ue.device) + delay
-        return self.scenario.spatial(self.samples, Link.DOWNLINK, slots)
+        return self.scenario.spatial(self.samples, Link.DOWNLINK, self._slots(delay))
 
     def pilots(self, pilots: Tensor) -> Tensor:
         """Received pilots y = h^H X_dl + n, eq. (2).
@@ -46,3 +76,6 @@ class DownlinkView:
         slots = torch.arange(self.scenario.slots, device=channel.device)
         noise = self.samples.complex_normal(Purpose.DOWNLINK_NOISE, slots, pilots.shape[1])
         return channel.conj() @ pilots + noise * self.scenario.noise_power**0.5
+
+    def _slots(self, delay: int = 0) -> Tensor:
+        return torch.arange(self.scenario.slots, device=self.samples.ue.device) + delay

@@ -12,6 +12,7 @@ from torch import Tensor
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples
 from shared.channels.transforms import kept_rows
+from shared.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Wideband(Scenario):
         """Spacing of the subcarriers [Hz]."""
         return self.bandwidth_mhz * 1e6 / (self.subcarriers - 1)
 
+    @property
+    def comparison_stride(self) -> int:
+        """Every how many subcarriers estimate and truth are compared (rho, SGCS): about 100 over the band."""
+        return max(1, self.subcarriers // 100)
+
     def rows(self, full: bool = False) -> Tensor:
         """Numbers of the delay rows kept, [Q] int64, or of all N_f."""
         if full:
@@ -65,3 +71,14 @@ class Wideband(Scenario):
         Returns:
             [N, S, Q or N_f, M] complex64.
         """
+
+
+def require_wideband(scenario: Scenario, who: str) -> Wideband:
+    """The scenario, if it is wideband.
+
+    Raises:
+        InvalidInput: it is not; `who` needs its images.
+    """
+    if not isinstance(scenario, Wideband):
+        raise InvalidInput(f"scenario: {who} needs a wideband world (cost2100-..., tr38901-..., file), not {scenario}")
+    return scenario

@@ -6,6 +6,7 @@ from shared.errors import NotFound
 from shared.schemes.base import Decoder, Encoder, Scheme, SchemeConfig, State
 from shared.schemes.dldnn import DlDnn, HyperDnn
 from shared.schemes.hyperrnn import HyperRnn, Rnn
+from shared.schemes.pilots import PilotConfig
 from shared.schemes.references import AngleLmmse, GenieLmmse, UplinkOnly
 
 SCHEMES: dict[str, type[Scheme]] = {
@@ -21,4 +22,4 @@ def scheme_class(name: str) -> type[Scheme]:
     return SCHEMES[name]
 
 
-__all__ = ["SCHEMES", "Decoder", "Encoder", "Scheme", "SchemeConfig", "State", "scheme_class"]
+__all__ = ["SCHEMES", "Decoder", "Encoder", "PilotConfig", "Scheme", "SchemeConfig", "State", "scheme_class"]

@@ -6,7 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -16,52 +16,28 @@ from torch import Tensor, nn
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
+from shared.metrics import Domain
 from shared.payload import PayloadLayout
 
 State = dict[str, Tensor]
 """Recurrent state of N UEs: name -> [N, ...]. Zeros at the start of a frame."""
 
-UplinkReading = Literal["array", "projected", "none", "genie"]
-"""What the decoder takes from the uplink: see `SchemeConfig.uplink_reading`."""
 
-
-class DownlinkPilots(Protocol):
+class Downlink(Protocol):
     """What an encoder may ask of the downlink."""
 
     def pilots(self, pilots: Tensor) -> Tensor:
         """[M, L] pilots to [N, T, L] received samples."""
         ...
 
+    def image(self, *, noisy: bool = False) -> Tensor:
+        """Angular-delay images [N, T, Q, M] complex64, perfect or estimated at the scenario's SNR."""
+        ...
+
 
 @dataclass(frozen=True)
 class SchemeConfig:
-    """Sizes of a scheme on the multipath world, whose own sizes (M, T) come from the scenario.
-
-    Attributes:
-        feedback_bits: B, bits of a report (0 where the scheme has no say in it).
-        downlink_pilots: L_dl.
-        uplink_pilots: L_ul.
-        uplink_reading: `array` (every antenna receives the uplink pilots), `projected` (eq. 1: h^H X_ul), `none`, or
-            `genie` (long-term features given).
-        beam_power: feed the hypernetwork the instantaneous and running-mean power in M beams too (array reading).
-    """
-
-    feedback_bits: int = 20
-    downlink_pilots: int = 2
-    uplink_pilots: int = 1
-    uplink_reading: UplinkReading = "array"
-    beam_power: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("downlink_pilots", "uplink_pilots"):
-            if not 1 <= getattr(self, name) <= 1024:
-                raise InvalidInput(f"{name}: {getattr(self, name)} is not in [1, 1024]")
-        if not 0 <= self.feedback_bits <= 65536:
-            raise InvalidInput(f"feedback_bits: {self.feedback_bits} is not in [0, 65536]")
-        if self.uplink_reading not in ("array", "projected", "none", "genie"):
-            raise InvalidInput(f"uplink_reading: '{self.uplink_reading}' is not array, projected, none or genie")
-        if self.beam_power and self.uplink_reading != "array":
-            raise InvalidInput("beam_power: needs uplink_reading=array")
+    """Sizes and choices of a scheme; each kind of scheme has its own subclass."""
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -71,7 +47,7 @@ class Encoder(nn.Module):
     """The UE's side."""
 
     @abstractmethod
-    def observe(self, downlink: DownlinkPilots) -> Tensor:
+    def observe(self, downlink: Downlink) -> Tensor:
         """What the UE measures: [N, T, observation]."""
 
     @abstractmethod
@@ -100,7 +76,7 @@ class Decoder(nn.Module):
             state: of the same UEs, before this slot.
 
         Returns:
-            Downlink estimates [N, M] complex64 and the state after this slot.
+            Downlink estimates [N, M] complex64, or images [N, Q, M], and the state after this slot.
         """
 
 
@@ -109,12 +85,16 @@ class Scheme(nn.Module):
 
     Class attributes:
         name: how commands, cards and the wire call it.
-        readings: what its decoder may take from the uplink.
+        config_class: its configuration.
+        domain: what it estimates.
+        sizes: fields of the scenario that must be those that it was built for.
         trainable: whether `csiemu train` has anything to optimise.
     """
 
     name: ClassVar[str]
-    readings: ClassVar[tuple[UplinkReading, ...]]
+    config_class: ClassVar[type[SchemeConfig]]
+    domain: ClassVar[Domain] = "spatial"
+    sizes: ClassVar[tuple[str, ...]] = ("antennas", "slots")
     trainable: ClassVar[bool] = True
 
     encoder: Encoder
@@ -122,12 +102,13 @@ class Scheme(nn.Module):
 
     def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
         super().__init__()
-        if config.uplink_reading not in self.readings:
-            raise InvalidInput(
-                f"uplink_reading: '{config.uplink_reading}'; {self.name} takes {' or '.join(self.readings)}"
-            )
         self.scenario = scenario
         self.config = config
+
+    @property
+    def reads_uplink(self) -> bool:
+        """Whether its decoder takes anything from the uplink."""
+        return False
 
     @property
     @abstractmethod
@@ -143,12 +124,20 @@ class Scheme(nn.Module):
             slope: of the straight-through quantiser.
 
         Returns:
-            [N, T, M] complex64.
+            [N, T, M] complex64, or images [N, T, Q, M].
 
         Raises:
             InvalidInput: the scheme has nothing to train.
         """
         raise InvalidInput(f"scheme: '{self.name}' has nothing to train")
+
+    def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        """What training minimises, from `reconstruct` and the true channels: the mean squared error per antenna."""
+        return (estimate - truth).abs().square().mean()
+
+    def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Numerator and denominator of the NMSE that training shows: squared error and power, ratio of sums."""
+        return (estimate - truth).abs().square().mean(), truth.abs().square().mean()
 
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
         """Raises InvalidInput for payload values that fit their bits but mean nothing; by default there are none."""
@@ -162,12 +151,12 @@ class Scheme(nn.Module):
 
         Scenarios that need something of this machine are checked too (`Scenario.check_here`).
         """
-        for name in ("antennas", "slots"):
-            asked, built = getattr(scenario, name), getattr(self.scenario, name)
+        for name in self.sizes:
+            asked, built = getattr(scenario, name, "none"), getattr(self.scenario, name)
             if asked != built:
                 raise InvalidInput(f"scenario {name}: {asked}; this {self.name} was built for {built}")
         scenario.check_here()
-        if self.config.uplink_reading != "none" and not scenario.has_uplink:
+        if self.reads_uplink and not scenario.has_uplink:
             raise InvalidInput(f"scenario: {scenario} has no uplink; this {self.name} reads it")
 
 

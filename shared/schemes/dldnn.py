@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.schemes.base import Decoder, SchemeConfig, State, UplinkReading, to_complex
+from shared.schemes.base import Decoder, State, to_complex
 from shared.schemes.hypernetwork import Hypernetwork, UplinkInput
+from shared.schemes.pilots import PilotConfig, UplinkReading
 from shared.schemes.sign_feedback import SignEncoder, SignFeedbackScheme, signs
 
 DECODER_WIDTHS = (1024, 512, 512)
@@ -20,7 +21,7 @@ DECODER_WIDTHS = (1024, 512, 512)
 class DnnDecoder(Decoder):
     """Memoryless decoder; with an uplink reading, a memoryless hypernetwork scales the inputs of all its layers."""
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__()
         inputs = (config.feedback_bits, *DECODER_WIDTHS)
         outputs = (*DECODER_WIDTHS, 2 * scenario.antennas)
@@ -55,7 +56,7 @@ class DlDnn(SignFeedbackScheme):
     name: ClassVar[str] = "dldnn"
     readings: ClassVar[tuple[UplinkReading, ...]] = ("none",)
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__(scenario, config)
         self.encoder = SignEncoder(scenario, config)
         self.decoder = DnnDecoder(scenario, config)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.schemes.base import SchemeConfig, to_real
-from shared.schemes.pilots import Pilots
+from shared.schemes.base import to_real
+from shared.schemes.pilots import PilotConfig, Pilots
 
 HYPER_WIDTH = 1024
 """Hidden neurons of the hypernetwork, l^H (section V)."""
@@ -22,7 +22,7 @@ class UplinkInput(nn.Module):
     power over the frame's slots so far (2 M values). `none`: nothing.
     """
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__()
         self.config = config
         projected = config.uplink_reading == "projected"

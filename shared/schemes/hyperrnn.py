@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.schemes.base import Decoder, SchemeConfig, State, UplinkReading, to_complex
+from shared.schemes.base import Decoder, State, to_complex
 from shared.schemes.hypernetwork import HYPER_WIDTH, Hypernetwork, UplinkInput, identity_like
+from shared.schemes.pilots import PilotConfig, UplinkReading
 from shared.schemes.sign_feedback import SignEncoder, SignFeedbackScheme, signs
 
 ESTIMATOR_WIDTH = 256
@@ -23,7 +24,7 @@ ESTIMATOR_WIDTH = 256
 class EstimatorRnn(nn.Module):
     """Eqs. (4) and (5), with the columns of its three matrices scaled by omega = [omega_A, omega_B, omega_C]."""
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__()
         self.input = nn.Linear(config.feedback_bits, ESTIMATOR_WIDTH)  # W_A, b_A
         self.recurrence = nn.Linear(ESTIMATOR_WIDTH, ESTIMATOR_WIDTH, bias=False)  # W_C
@@ -44,7 +45,7 @@ class EstimatorRnn(nn.Module):
 class HyperRnnDecoder(Decoder):
     """Estimator RNN with hypernetwork; without an uplink reading, the estimator RNN alone."""
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__()
         self.estimator = EstimatorRnn(scenario, config)
         self.uplink = UplinkInput(scenario, config)
@@ -84,7 +85,7 @@ class HyperRnn(SignFeedbackScheme):
     name: ClassVar[str] = "hyperrnn"
     readings: ClassVar[tuple[UplinkReading, ...]] = ("array", "projected")
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__(scenario, config)
         self.encoder = SignEncoder(scenario, config)
         self.decoder = HyperRnnDecoder(scenario, config)

@@ -1,9 +1,50 @@
-"""Learned pilots under a power constraint (HyperRNN paper, eqs. 7b and 7c): every column has unit norm."""
+"""Schemes whose UE measures learned pilots, under a power constraint (HyperRNN paper, eqs. 7b and 7c)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor, nn
+
+from shared.channels.scenario import Scenario
+from shared.errors import InvalidInput
+from shared.schemes.base import Scheme, SchemeConfig
+
+UplinkReading = Literal["array", "projected", "none", "genie"]
+"""What the decoder takes from the uplink: see `PilotConfig.uplink_reading`."""
+
+
+@dataclass(frozen=True)
+class PilotConfig(SchemeConfig):
+    """Sizes of a scheme with pilots; the world's own (M, T) come from the scenario.
+
+    Attributes:
+        feedback_bits: B, bits of a report (0 where the scheme has no say in it).
+        downlink_pilots: L_dl.
+        uplink_pilots: L_ul.
+        uplink_reading: `array` (every antenna receives the uplink pilots), `projected` (eq. 1: h^H X_ul), `none`, or
+            `genie` (long-term features given).
+        beam_power: feed the hypernetwork the instantaneous and running-mean power in M beams too (array reading).
+    """
+
+    feedback_bits: int = 20
+    downlink_pilots: int = 2
+    uplink_pilots: int = 1
+    uplink_reading: UplinkReading = "array"
+    beam_power: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("downlink_pilots", "uplink_pilots"):
+            if not 1 <= getattr(self, name) <= 1024:
+                raise InvalidInput(f"{name}: {getattr(self, name)} is not in [1, 1024]")
+        if not 0 <= self.feedback_bits <= 65536:
+            raise InvalidInput(f"feedback_bits: {self.feedback_bits} is not in [0, 65536]")
+        if self.uplink_reading not in ("array", "projected", "none", "genie"):
+            raise InvalidInput(f"uplink_reading: '{self.uplink_reading}' is not array, projected, none or genie")
+        if self.beam_power and self.uplink_reading != "array":
+            raise InvalidInput("beam_power: needs uplink_reading=array")
 
 
 class Pilots(nn.Module):
@@ -22,3 +63,27 @@ class Pilots(nn.Module):
     def normalise(self) -> None:
         """Put every column back on ||X_l||^2 = 1, as the paper does in each iteration."""
         self.parts.div_(self.parts.square().sum(dim=(0, 1), keepdim=True).sqrt())
+
+
+class PilotScheme(Scheme):
+    """Base of the schemes with pilots.
+
+    Class attributes:
+        readings: what the decoder may take from the uplink.
+    """
+
+    config_class: ClassVar[type[SchemeConfig]] = PilotConfig
+    readings: ClassVar[tuple[UplinkReading, ...]]
+
+    config: PilotConfig
+
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
+        super().__init__(scenario, config)
+        if config.uplink_reading not in self.readings:
+            raise InvalidInput(
+                f"uplink_reading: '{config.uplink_reading}'; {self.name} takes {' or '.join(self.readings)}"
+            )
+
+    @property
+    def reads_uplink(self) -> bool:
+        return self.config.uplink_reading != "none"

@@ -21,18 +21,8 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
 from shared.payload import Field, PayloadLayout
-from shared.schemes.base import (
-    Decoder,
-    DownlinkPilots,
-    Encoder,
-    Scheme,
-    SchemeConfig,
-    State,
-    UplinkReading,
-    to_complex,
-    to_real,
-)
-from shared.schemes.pilots import Pilots
+from shared.schemes.base import Decoder, Downlink, Encoder, State, to_complex, to_real
+from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme, UplinkReading
 
 GRID = 256
 """Angles tried over the scenario's sector in the first step of the maximum-likelihood search."""
@@ -45,7 +35,7 @@ class FloatEncoder(Encoder):
         super().__init__()
         self.pilots = pilots
 
-    def observe(self, downlink: DownlinkPilots) -> Tensor:
+    def observe(self, downlink: Downlink) -> Tensor:
         """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
         return to_real(downlink.pilots(self.pilots()))
 
@@ -60,7 +50,7 @@ class LmmseDecoder(Decoder):
     Side information, real: [sines of the P angles, 0]. State: received pilots and their ages.
     """
 
-    def __init__(self, scenario: Multipath, config: SchemeConfig, pilots: Pilots) -> None:
+    def __init__(self, scenario: Multipath, config: PilotConfig, pilots: Pilots) -> None:
         super().__init__()
         self.scenario = scenario
         self.config = config
@@ -102,7 +92,7 @@ class LmmseDecoder(Decoder):
         return (vectors @ amplitudes[..., None])[..., 0]
 
 
-class Reference(Scheme):
+class Reference(PilotScheme):
     """Base of the references: they know the physics of the multipath world, and no other."""
 
     trainable: ClassVar[bool] = False
@@ -114,7 +104,7 @@ class Reference(Scheme):
 class FloatFeedbackScheme(Reference):
     """Base of the references whose report is the received pilots in float32."""
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__(scenario, config)
         pilots = Pilots(scenario.antennas, config.downlink_pilots).requires_grad_(False)
         self.encoder = FloatEncoder(pilots)
@@ -150,7 +140,7 @@ class SilentEncoder(Encoder):
         super().__init__()
         self.antennas = antennas
 
-    def observe(self, downlink: DownlinkPilots) -> Tensor:
+    def observe(self, downlink: Downlink) -> Tensor:
         """[N, T, 0]: no pilots, no samples."""
         return downlink.pilots(torch.zeros(self.antennas, 0, dtype=torch.complex64)).real
 
@@ -161,7 +151,7 @@ class SilentEncoder(Encoder):
 class UplinkOnlyDecoder(Decoder):
     """The slot's uplink channel, its paths moved to the downlink carrier: angles by ML, amplitudes by least squares."""
 
-    def __init__(self, scenario: Multipath, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Multipath, config: PilotConfig) -> None:
         super().__init__()
         self.scenario = scenario
         self.config = config
@@ -188,7 +178,7 @@ class UplinkOnly(Reference):
     name: ClassVar[str] = "uplink_only"
     readings: ClassVar[tuple[UplinkReading, ...]] = ("array",)
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__(scenario, config)
         self.encoder = SilentEncoder(scenario.antennas)
         self.decoder = UplinkOnlyDecoder(require_multipath(scenario, self.name), config)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from shared.channels.scenario import Scenario
 from shared.payload import Field, PayloadLayout
 from shared.quantizers.sign import from_bits, hard_sign, straight_through_sign, to_bits
-from shared.schemes.base import DownlinkPilots, Encoder, Scheme, SchemeConfig, to_real
-from shared.schemes.pilots import Pilots
+from shared.schemes.base import Downlink, Encoder, to_real
+from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme
 
 QUANTISER_WIDTHS = (1024, 512, 256)
 """Hidden ReLU layers of the feedback DNN (section V)."""
@@ -18,12 +18,12 @@ QUANTISER_WIDTHS = (1024, 512, 256)
 class SignEncoder(Encoder):
     """Pilots X_dl and the feedback DNN 2 L_dl - 1024 - 512 - 256 - B."""
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__()
         self.pilots = Pilots(scenario.antennas, config.downlink_pilots)
         self.dnn = relu_dnn(2 * config.downlink_pilots, QUANTISER_WIDTHS, config.feedback_bits)
 
-    def observe(self, downlink: DownlinkPilots) -> Tensor:
+    def observe(self, downlink: Downlink) -> Tensor:
         """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
         return to_real(downlink.pilots(self.pilots()))
 
@@ -35,7 +35,7 @@ class SignEncoder(Encoder):
         return {"signs": to_bits(hard_sign(self.dnn(observation)))}
 
 
-class SignFeedbackScheme(Scheme):
+class SignFeedbackScheme(PilotScheme):
     """Base of the schemes whose report is B signs."""
 
     encoder: SignEncoder

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gnb_server.decoding import decode_frames
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
-from shared.schemes import Scheme, SchemeConfig, scheme_class
+from shared.schemes import PilotConfig, Scheme, scheme_class
 from ue_client.encoding import encode_frames
 
 hypothesis.settings.register_profile(
@@ -64,7 +64,7 @@ def make_scheme() -> MakeScheme:
 
     def make(name: str, scenario: str, *, seed: int = 3, perturbed: bool = True, **config: Any) -> Scheme:
         torch.manual_seed(seed)
-        scheme = scheme_class(name)(Scenario.parse(scenario), SchemeConfig(**config)).eval()
+        scheme = scheme_class(name)(Scenario.parse(scenario), PilotConfig(**config)).eval()
         if perturbed and scheme.trainable:
             _perturb(scheme)
         return scheme

@@ -99,11 +99,13 @@ class CsiNet(Layout):
         parts = _check("HT", arrays["HT"], (2 * shape.antennas * shape.rows,), complex_=False)
         if parts.size and not (parts.min() >= 0 and parts.max() <= 1):
             raise InvalidInput(f"HT: values from {parts.min():g} to {parts.max():g}; wanted [0, 1]")
-        split = parts.astype(np.float32).reshape(len(parts), 2, shape.antennas, shape.rows) - np.float32(0.5)
+        split = parts.reshape(len(parts), 2, shape.antennas, shape.rows) - np.float32(0.5)
         image = (split[:, 0] + 1j * split[:, 1]).transpose(0, 2, 1)
         if "scale" in arrays:
-            image = image * _check("scale", arrays["scale"], (1,), complex_=False).astype(np.float32)[..., None]
-        return Channels(image[:, None].astype(np.complex64))
+            scale = _check("scale", arrays["scale"], (1,), complex_=False)
+            _as_many({"HT": parts, "scale": scale})
+            image = image * scale[..., None]
+        return Channels(_with_power("HT" if "scale" not in arrays else "HT, scale", image[:, None]))
 
 
 class DualNetOutdoor(Layout):
@@ -121,10 +123,11 @@ class DualNetOutdoor(Layout):
 
     def decode(self, arrays: Arrays, shape: Shape) -> Channels:
         size = (shape.rows, shape.antennas)
-        links = (self._roll(_check(key, arrays[key], size, complex_=True), shape.first_rows) for key in self.keys)
-        downlink, uplink = (link[:, None].astype(np.complex64) for link in links)
-        if len(downlink) != len(uplink):
-            raise InvalidInput(f"{', '.join(self.keys)}: {len(downlink)} and {len(uplink)} samples; wanted as many")
+        links = {key: _check(key, arrays[key], size, complex_=True) for key in self.keys}
+        _as_many(links)
+        downlink, uplink = (
+            _with_power(key, self._roll(link, shape.first_rows)[:, None]) for key, link in links.items()
+        )
         return Channels(downlink, uplink)
 
     def _roll(self, image: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -154,10 +157,12 @@ class Npz(Layout):
 
     def decode(self, arrays: Arrays, shape: Shape) -> Channels:
         found = arrays["downlink"]
-        slots = found.shape[1] if found.ndim == 4 else 1
+        slots = max(1, found.shape[1]) if found.ndim == 4 else 1
         size = (slots, shape.rows, shape.antennas)
-        links = [_check(key, arrays[key], size, complex_=True) for key in ("downlink", "uplink") if key in arrays]
-        return Channels(*(link.astype(np.complex64) for link in links))
+        present = [key for key in ("downlink", "uplink") if key in arrays]
+        links = {key: _check(key, arrays[key], size, complex_=True) for key in present}
+        _as_many(links)
+        return Channels(*(_with_power(key, link) for key, link in links.items()))
 
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout() for layout in (CsiNet, DualNetOutdoor, DualNetIndoor, Npz)}
@@ -178,15 +183,32 @@ def layout_of(keys: set[str]) -> Layout:
 
 
 def _check(key: str, array: NDArray[Any], size: tuple[int, ...], *, complex_: bool) -> NDArray[Any]:
-    """The array, if it is [N, *size] of numbers of the right kind, all finite."""
+    """The array in single precision, if it is [N, *size] of numbers of the right kind, all finite."""
     wanted = f"[sample, {', '.join(map(str, size))}] {'complex' if complex_ else 'real'} numbers"
     if array.ndim != 1 + len(size) or array.shape[1:] != size or not len(array):
         raise InvalidInput(f"{key}: shape {list(array.shape)}; wanted {wanted}")
     if array.dtype.kind not in ("c" if complex_ else "fiu"):
         raise InvalidInput(f"{key}: {array.dtype}; wanted {wanted}")
-    if not np.isfinite(array).all():
+    with np.errstate(over="ignore"):
+        single = array.astype(np.complex64 if complex_ else np.float32)
+    if not np.isfinite(single).all():
         raise InvalidInput(f"{key}: NaN or infinite values; wanted {wanted}, all finite")
-    return array
+    return single
+
+
+def _as_many(arrays: Arrays) -> None:
+    """Raises InvalidInput unless the arrays have as many samples each."""
+    counts = [len(array) for array in arrays.values()]
+    if len(set(counts)) > 1:
+        raise InvalidInput(f"{', '.join(arrays)}: {' and '.join(map(str, counts))} samples; wanted as many")
+
+
+def _with_power(key: str, images: NDArray[Any]) -> NDArray[np.complex64]:
+    """Images [N, T, Q, M], if none is all zero: nothing can be compared with such a one."""
+    silent = np.argwhere(~np.any(images, axis=(2, 3)))
+    if len(silent):
+        raise InvalidInput(f"{key}: the channel of sample {silent[0, 0]} is zero; wanted some power in each")
+    return images.astype(np.complex64, copy=False)
 
 
 def _one_slot(link: NDArray[np.complex64], layout: str) -> NDArray[np.complex64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def _keys(path: Path) -> set[str]:
         return {name for name, _, _ in scipy.io.whosmat(path)}
     except ImportError:
         raise InvalidInput("MATLAB 7.3 files need h5py; wanted `pip install h5py`, or save with -v7") from None
-    except (OSError, ValueError, TypeError, NotImplementedError, zipfile.BadZipFile):
+    except Exception:  # parsers meet damage with whatever comes: MatReadError, zlib.error, EOFError, RuntimeError, ...
         raise InvalidInput("not a readable .mat or .npz file") from None
 
 
@@ -68,10 +67,11 @@ def _arrays(path: Path, keys: list[str]) -> dict[str, NDArray[Any]]:
             import h5py
 
             with h5py.File(path) as file:
-                return {key: _from_hdf5(file[key][()]) for key in keys}
-        return {key: value for key, value in scipy.io.loadmat(path, variable_names=keys).items() if key in keys}
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise InvalidInput(f"damaged: {error}") from None
+                return {key: _from_hdf5(np.asarray(file[key][()])) for key in keys}
+        found = scipy.io.loadmat(path, variable_names=keys)
+        return {key: np.asarray(found[key]) for key in keys}  # a sparse matrix becomes an object, not an array
+    except Exception as error:  # see `_keys`
+        raise InvalidInput(f"{', '.join(keys)}: damaged, or no array of numbers: {error}") from None
 
 
 def _is_hdf5(path: Path) -> bool:

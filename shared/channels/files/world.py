@@ -74,13 +74,11 @@ class DataFile(Wideband):
             raise InvalidInput(f"scenario slots: {self.slots}; the file has {slots} a sample")
 
     def angular_delay(self, samples: Samples, link: Link, slots: Tensor, *, full: bool = False) -> Tensor:
-        """As `Wideband.angular_delay`.
+        """As `Wideband.angular_delay`; a file does not have the rows that were cut off: with `full` they are 0.
 
         Raises:
-            InvalidInput: rows that were cut off, slots or a link that the file does not have.
+            InvalidInput: slots or a link that the file does not have.
         """
-        if full:
-            raise InvalidInput("scenario: a data file has the kept delay rows only")
         self.check_here()
         channels = self._channels(samples.split)
         images = channels.downlink if link is Link.DOWNLINK else channels.uplink
@@ -89,12 +87,13 @@ class DataFile(Wideband):
         if int(slots.max()) >= images.shape[1]:
             raise InvalidInput(f"scenario: slot {int(slots.max())} of a frame; the file has {images.shape[1]} a sample")
         rows = self._rows(samples, len(images))
-        return torch.from_numpy(images[rows][:, slots.cpu().numpy()]).to(slots.device)
+        kept = torch.from_numpy(images[rows][:, slots.cpu().numpy()]).to(slots.device)
+        return zero_fill(kept, self.first_rows, self.last_rows, self.subcarriers) if full else kept
 
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """As `Scenario.spatial`: the middle subcarrier of the truncated channel, each frame's mean power set to 1."""
         images = self.angular_delay(samples, link, slots)
-        full = zero_fill(images, self.first_rows, self.last_rows, self.subcarriers)
+        full = self.angular_delay(samples, link, slots, full=True)
         channel = to_spatial_frequency(full)[..., self.subcarriers // 2, :]
         power = images.abs().square().sum((-2, -1)).mean(1) / self.antennas**2  # per antenna, mean over the band
         return channel / power.sqrt()[:, None, None]
@@ -148,7 +147,7 @@ def _load(path: Path, modified_ns: int, shape: Shape) -> Channels:
 @functools.lru_cache(maxsize=8)
 def _order(seed: int, number: int, count: int) -> NDArray[np.int64]:
     """Permutation of the rows for the pass of that number."""
-    return np.random.Generator(np.random.Philox(key=[seed, number])).permutation(count)
+    return np.random.Generator(np.random.Philox(key=np.array([seed, number], np.uint64))).permutation(count)
 
 
 PRESETS |= {

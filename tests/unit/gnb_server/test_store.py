@@ -24,8 +24,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def reports(sequences: range) -> np.ndarray:
-    """Of row 1: error 1, power 2, sgcs 0.5."""
-    return np.array([[1, sequence, 7, 1.0, 2.0, 0.5, 3.0, 4.0] for sequence in sequences])
+    """Of row 1: latency 3, received at 4, error 1, power and total 2, sgcs 0.5, rho 0.6."""
+    return np.array([[1, sequence, 7, 3.0, 4.0, 1.0, 2.0, 2.0, 0.5, 0.6] for sequence in sequences])
 
 
 def test_leases(store: Store) -> None:
@@ -43,7 +43,7 @@ def test_leases(store: Store) -> None:
 
 def test_a_fleet_comes_back_as_it_was(store: Store) -> None:
     store.lease(LEASE)
-    fleet = Fleet(LEASE, LAYOUT)
+    fleet = Fleet(LEASE, LAYOUT, "spatial")
     generator = np.random.default_rng(0)
     fleet.next_sequence[:] = [6, 6, 4]  # two slots into a frame, and at the start of one
     fleet.version[:] = 7
@@ -51,7 +51,7 @@ def test_a_fleet_comes_back_as_it_was(store: Store) -> None:
     fleet.open.bits[:] = generator.integers(0, 2, fleet.open.bits.shape)
     fleet.sums[:] = generator.random(fleet.sums.shape)
     store.commit([Stored(fleet, np.arange(3), [0, 1, 2, 3, 4], reports(range(6)))])
-    again = Fleet(LEASE, LAYOUT)
+    again = Fleet(LEASE, LAYOUT, "spatial")
     store.restore(again)
     for name in ("next_sequence", "version", "sums", "wire_bytes"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fleet, name))
@@ -60,7 +60,7 @@ def test_a_fleet_comes_back_as_it_was(store: Store) -> None:
 
 
 def test_ring(store: Store) -> None:
-    fleet = Fleet(LEASE, LAYOUT)
+    fleet = Fleet(LEASE, LAYOUT, "spatial")
     for part in (range(3), range(3, 6), range(6, 7)):
         store.commit([Stored(fleet, np.array([1]), [], reports(part))])
     assert [row["sequence"] for row in store.reports(11)] == [3, 4, 5, 6]

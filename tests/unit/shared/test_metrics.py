@@ -5,7 +5,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from shared.metrics import COLUMNS, Outcomes, averages, summarise
+from shared.channels.transforms import kept_rows, to_spatial_frequency, zero_fill
+from shared.metrics import COLUMNS, Outcomes, Truth, averages, summarise
 
 Complex = NDArray[np.complex128]
 
@@ -22,7 +23,14 @@ def channels(shape: tuple[int, ...], seed: int = 0, noise: float = 0.5) -> tuple
 
 
 def measure(estimate: Complex, truth: Complex) -> Outcomes:
-    return Outcomes.measure(torch.from_numpy(estimate).to(torch.complex64), torch.from_numpy(truth).to(torch.complex64))
+    ours, theirs = (torch.from_numpy(values).to(torch.complex64) for values in (estimate, truth))
+    return Outcomes.measure(ours, Truth.narrowband(theirs))
+
+
+def of(error: object, power: object, sgcs: object) -> Outcomes:
+    """Outcomes of narrowband channels."""
+    columns = [np.asarray(values, float) for values in (error, power, power, sgcs)]
+    return Outcomes.of(np.stack([*columns, np.sqrt(columns[-1])]))
 
 
 def direct(estimate: Complex, truth: Complex) -> dict[str, float]:
@@ -60,7 +68,7 @@ def test_averages_are_their_definitions() -> None:
 
 def test_the_three_averages_differ() -> None:
     """One report of power 100 and error 1, one of power 1 and error 1."""
-    outcomes = Outcomes.of(np.array([1.0, 1.0]), np.array([100.0, 1.0]), np.array([0.9, 0.5]))
+    outcomes = of([1.0, 1.0], [100.0, 1.0], [0.9, 0.5])
     found = averages(outcomes.moments().sum(0), outcomes.moments().sum(0))
     assert found["nmse_db"] == pytest.approx(10 * np.log10(0.505))
     assert found["ratio_of_sums_db"] == pytest.approx(10 * np.log10(2 / 101))
@@ -69,7 +77,7 @@ def test_the_three_averages_differ() -> None:
 
 
 def test_moments_are_in_the_order_of_the_columns() -> None:
-    moments = Outcomes.of(np.array([3.0]), np.array([30.0]), np.array([0.2])).moments()
+    moments = Outcomes.of(np.array([[3.0], [30.0], [40.0], [0.2], [0.4]])).moments()
     expected = {
         "count": 1,
         "ratio": 0.1,
@@ -83,16 +91,19 @@ def test_moments_are_in_the_order_of_the_columns() -> None:
         "error_power": 90,
         "sgcs": 0.2,
         "sgcs_sq": 0.04,
+        "rho": 0.4,
+        "rho_sq": 0.16,
+        "ratio_sf": 13 / 40,
+        "ratio_sf_sq": (13 / 40) ** 2,
+        "floor": 0.25,
+        "floor_sq": 0.0625,
     }
     assert dict(zip(COLUMNS, moments[0].tolist(), strict=True)) == pytest.approx(expected)
 
 
 def test_sums_of_halves_add_to_the_whole() -> None:
     outcomes = measure(*channels((30, 4, 3)))
-    halves = [
-        Outcomes(*(getattr(outcomes, name)[part] for name in ("error", "power", "ratio", "db", "sgcs")))
-        for part in (slice(0, 11), slice(11, None))
-    ]
+    halves = [Outcomes.of(outcomes.measured[:, part]) for part in (slice(0, 11), slice(11, None))]
     by_slot = sum(half.moments().sum(0) for half in halves)
     frames = sum(half.frame_moments().sum(0) for half in halves)
     assert isinstance(by_slot, np.ndarray)
@@ -101,7 +112,8 @@ def test_sums_of_halves_add_to_the_whole() -> None:
     np.testing.assert_allclose(frames, outcomes.frame_moments().sum(0), rtol=1e-12)
     whole, added = summary_of(outcomes), summarise(by_slot, frames)
     assert added.keys() == whole.keys()
-    for name in whole.keys() - {"by_slot"}:
+    assert added["truncation_floor_db"] is whole["truncation_floor_db"] is None
+    for name in whole.keys() - {"by_slot", "truncation_floor_db"}:
         assert added[name] == pytest.approx(whole[name], rel=1e-9), name
 
 
@@ -150,7 +162,7 @@ def correlated(repetitions: int, frames: int, slots: int) -> Outcomes:
     power = np.exp(0.4 * common + 0.2 * draw.normal(size=shape))
     error = 0.1 * power * np.exp(0.6 * draw.normal(size=(shape[0], 1)) + 0.2 * draw.normal(size=shape))
     sgcs = 1 / (1 + np.exp(-common - 0.3 * draw.normal(size=shape)))
-    return Outcomes.of(error, power, sgcs)
+    return of(error, power, sgcs)
 
 
 def test_standard_errors_are_the_spread_of_repeated_measurements() -> None:
@@ -200,3 +212,34 @@ def test_slots_without_reports_are_left_out() -> None:
     assert [slot["slot"] for slot in found["by_slot"]] == [1, 3]
     assert found["reports"] == 8
     assert found["nmse_se_db"] is None
+
+
+def test_images_in_both_domains() -> None:
+    """Against the full spatial-frequency channels themselves: NMSE, its floor, and similarity by subcarrier."""
+    generator = torch.Generator().manual_seed(0)
+    full = torch.randn(6, 2, 16, 4, dtype=torch.complex64, generator=generator)  # delay x angle
+    full[:, :, 5:] *= 0.2
+    kept = kept_rows(16, 5, 1)
+    estimate = full[:, :, kept] + 0.3 * torch.randn(6, 2, 6, 4, dtype=torch.complex64, generator=generator)
+    chosen = torch.arange(0, 16, 3)
+    waves = torch.fft.fft(torch.eye(16, dtype=torch.complex64), dim=0)[chosen]
+    truth = Truth(full[:, :, kept], full.abs().square().sum((-2, -1)), waves @ full, waves[:, kept])
+    outcomes = Outcomes.measure(estimate, truth)
+    ours, theirs = to_spatial_frequency(zero_fill(estimate, 5, 1, 16)), to_spatial_frequency(full)
+
+    def ratio(error: torch.Tensor, power: torch.Tensor) -> np.ndarray:
+        return (error.abs().square().sum((-2, -1)) / power.abs().square().sum((-2, -1))).numpy()
+
+    np.testing.assert_allclose(outcomes.ratio, ratio(estimate - full[:, :, kept], full[:, :, kept]), rtol=1e-5)
+    np.testing.assert_allclose(outcomes.ratio_sf, ratio(ours - theirs, theirs), rtol=1e-5)
+    perfect = to_spatial_frequency(zero_fill(full[:, :, kept], 5, 1, 16))
+    np.testing.assert_allclose(outcomes.floor, ratio(perfect - theirs, theirs), rtol=1e-4)
+    cosine = (ours.conj() * theirs).sum(-1).abs() / (ours.norm(dim=-1) * theirs.norm(dim=-1))
+    np.testing.assert_allclose(outcomes.rho, cosine[..., chosen].mean(-1).numpy(), rtol=1e-5)
+    np.testing.assert_allclose(outcomes.sgcs, cosine[..., chosen].square().mean(-1).numpy(), rtol=1e-5)
+
+
+def test_narrowband_channels_have_nothing_cut_off() -> None:
+    found = summary_of(measure(*channels((40, 3, 5))))
+    assert found["nmse_sf_db"] == pytest.approx(found["nmse_db"])
+    assert found["truncation_floor_db"] is None

@@ -10,14 +10,14 @@ import torch
 
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
 from shared.errors import Conflict, InvalidInput, NotFound
-from shared.schemes import SchemeConfig
+from shared.schemes import PilotConfig
 from training.evaluation import evaluate
 from training.recipes import DESIGNS, Design, design
 from training.run import PROBE_UES, build, train
 from training.trainer import Progress, Recipe
 
 SCENARIO = "multipath-p2:antennas=4,slots=2"
-RNN = Design("rnn", SCENARIO, SchemeConfig(feedback_bits=6, uplink_reading="none"))
+RNN = Design("rnn", SCENARIO, PilotConfig(feedback_bits=6, uplink_reading="none"))
 RECIPE = Recipe(steps=4, batch=4, warmup=1)
 Train = Callable[..., Checkpoint]
 
@@ -79,7 +79,7 @@ def test_card_accounts_for_the_training(run: Train) -> None:
     assert training["torch"] == torch.__version__
     assert training["frozen_encoder_from"] is None
     assert [point["step"] for point in training["curve"]] == [1, 2, 3, 4]
-    assert all(set(point) == {"step", "ratio_of_sums_db"} for point in training["curve"])
+    assert all(set(point) == {"step", "nmse_db"} for point in training["curve"])
     assert card["parameters"] == parameter_counts(build(RNN, 1))
 
 
@@ -94,7 +94,7 @@ def test_card_has_the_figures_of_the_stored_weights(run: Train, store: Checkpoin
 
 
 def test_curve_has_at_most_a_hundred_points(run: Train) -> None:
-    made = Design("dldnn", "multipath-p2:antennas=1,slots=1", SchemeConfig(feedback_bits=1, uplink_reading="none"))
+    made = Design("dldnn", "multipath-p2:antennas=1,slots=1", PilotConfig(feedback_bits=1, uplink_reading="none"))
     curve = run(made=made, recipe=Recipe(steps=130, batch=2, warmup=0)).card["training"]["curve"]
     assert [point["step"] for point in curve] == list(range(2, 131, 2))
 
@@ -157,7 +157,7 @@ def test_decoder_for_a_frozen_encoder(run: Train) -> None:
 
 def test_frozen_encoder_that_does_not_fit_is_refused(run: Train) -> None:
     first = run()
-    other = Design("rnn", SCENARIO, SchemeConfig(feedback_bits=7, uplink_reading="none"))
+    other = Design("rnn", SCENARIO, PilotConfig(feedback_bits=7, uplink_reading="none"))
     with pytest.raises(InvalidInput, match="freeze_encoder_from: encoder of rnn does not fit"):
         run("other", made=other, freeze_encoder_from=first)
 
@@ -180,7 +180,7 @@ def test_resuming_with_another_frozen_encoder_is_refused(run: Train) -> None:
 
 def test_reference_gets_the_pilots_of_a_trained_scheme(run: Train) -> None:
     trained = run()
-    config = SchemeConfig(feedback_bits=0, uplink_reading="genie")
+    config = PilotConfig(feedback_bits=0, uplink_reading="genie")
     genie = run("genie", made=Design("genie_lmmse", SCENARIO, config), pilots_from=trained)
     assert torch.equal(genie.scheme.encoder.pilots(), trained.scheme.encoder.pilots())
     assert genie.card["training"] == {"trained": False}
@@ -223,6 +223,6 @@ def test_training_starts_from_a_checkpoint(run: Train) -> None:
     tuned = run(version=2, recipe=recipe, start_from=first)
     assert tuned.card["training"]["started_from"] == "rnn/1"
     assert torch.allclose(weights(tuned), weights(first), atol=1e-6)
-    other = Design("rnn", SCENARIO, SchemeConfig(feedback_bits=7, uplink_reading="none"))
+    other = Design("rnn", SCENARIO, PilotConfig(feedback_bits=7, uplink_reading="none"))
     with pytest.raises(InvalidInput, match="start_from: scheme of rnn does not fit"):
         run("other", made=other, start_from=first)

@@ -189,7 +189,7 @@ def test_loss_goes_down(make_scheme: MakeScheme) -> None:
     )
     trainer = Trainer(scheme, scheme.scenario, Recipe(steps=60, batch=64, warmup=5))
     trainer.run(report_every=10)
-    errors = [point["ratio_of_sums_db"] for point in trainer.history]
+    errors = [point["nmse_db"] for point in trainer.history]
     assert len(errors) == 6
     assert errors[0] > -1.5
     assert errors[-1] < errors[0] - 1.5
@@ -211,7 +211,7 @@ def test_a_step_reports_the_error_before_it(make_scheme: MakeScheme) -> None:
     trainer.run(1, on_progress=reported.append)
     assert [progress.step for progress in reported] == [1]
     assert reported[0].loss == pytest.approx(float(error), rel=1e-5)
-    assert reported[0].ratio_of_sums_db == pytest.approx(10 * math.log10(error / power), abs=1e-4)
+    assert reported[0].nmse_db == pytest.approx(10 * math.log10(error / power), abs=1e-4)
     assert trainer.history == [dataclasses.asdict(reported[0])]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from shared.channels.multipath import Multipath
 from shared.errors import InvalidInput, NotFound
-from shared.schemes import SCHEMES, Scheme, SchemeConfig, scheme_class
+from shared.schemes import SCHEMES, PilotConfig, Scheme, scheme_class
 from shared.schemes.base import to_complex, to_real
 from shared.schemes.pilots import Pilots
 
@@ -29,13 +29,13 @@ from shared.schemes.pilots import Pilots
 )
 def test_configuration_names_what_it_refuses(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        SchemeConfig(**fields)
+        PilotConfig(**fields)
     assert str(refused.value) == message
 
 
 def test_configuration_reads_back_from_json() -> None:
-    config = SchemeConfig(30, 4, 8, "array", True)
-    assert SchemeConfig(**config.to_json()) == config
+    config = PilotConfig(30, 4, 8, "array", True)
+    assert PilotConfig(**config.to_json()) == config
 
 
 def test_schemes_are_registered_by_their_names() -> None:
@@ -107,6 +107,6 @@ def test_frozen_pilots_are_left_as_they_are(make_scheme: Callable[..., Scheme]) 
 
 
 def test_scheme_without_training_refuses_to_reconstruct() -> None:
-    scheme = scheme_class("uplink_only")(Multipath(antennas=4), SchemeConfig(feedback_bits=0))
+    scheme = scheme_class("uplink_only")(Multipath(antennas=4), PilotConfig(feedback_bits=0))
     with pytest.raises(InvalidInput, match="'uplink_only' has nothing to train"):
         scheme.reconstruct(torch.zeros(1, 8, 0), torch.zeros(1, 8, 8), 1.0)

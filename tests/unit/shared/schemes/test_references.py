@@ -85,7 +85,7 @@ def test_angles_make_the_order_of_the_references(
     nmse = {}
     for name, config in CONFIGS.items():
         scheme = make_scheme(name, "multipath-p2:antennas=16,slots=3", seed=5, **config)
-        truth = DownlinkView(scheme.scenario, samples).channel()
+        truth = DownlinkView(scheme.scenario, samples).truth("spatial")
         outcomes = Outcomes.measure(over_the_wire(scheme, samples)[1], truth)
         nmse[name] = float(outcomes.error.sum() / outcomes.power.sum())
     assert nmse["genie_lmmse"] < 1.02 * nmse["angle_lmmse"]
@@ -98,7 +98,8 @@ def test_more_slots_make_the_genie_better(
     make_scheme: MakeScheme, make_samples: MakeSamples, over_the_wire: OverTheWire
 ) -> None:
     scheme, samples = make_scheme("genie_lmmse", "multipath-p2:antennas=8", **CONFIGS["genie_lmmse"]), make_samples(200)
-    outcomes = Outcomes.measure(over_the_wire(scheme, samples)[1], DownlinkView(scheme.scenario, samples).channel())
+    truth = DownlinkView(scheme.scenario, samples).truth("spatial")
+    outcomes = Outcomes.measure(over_the_wire(scheme, samples)[1], truth)
     by_slot = outcomes.error.mean(0)
     assert by_slot[7] < 0.6 * by_slot[0]
 
