@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from shared.channels.streams import Samples
 from shared.errors import InvalidInput, NotFound
+from shared.fields import read_fields
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s
 
@@ -102,15 +101,7 @@ class Scenario(ABC):
         preset, _, overrides = text.partition(":")
         if preset not in PRESETS:
             raise NotFound(f"scenario: '{preset}' is unknown; presets are {', '.join(PRESETS)}")
-        base = PRESETS[preset]
-        kinds = {f.name: typing.get_type_hints(type(base))[f.name] for f in dataclasses.fields(base)}
-        changes: dict[str, Any] = {}
-        for item in filter(None, overrides.split(",")):
-            name, _, value = item.partition("=")
-            if name not in kinds:
-                raise InvalidInput(f"scenario: field '{name}' is unknown; fields are {', '.join(kinds)}")
-            changes[name] = _read(name, value, kinds[name])
-        return dataclasses.replace(base, **changes)
+        return read_fields("scenario", PRESETS[preset], overrides)
 
     def __str__(self) -> str:
         """The shortest text that `parse` reads back as this scenario."""
@@ -122,15 +113,3 @@ class Scenario(ABC):
         kin = [(name, differences(preset)) for name, preset in PRESETS.items() if type(preset) is type(self)]
         name, changes = min(kin, key=lambda item: len(item[1]))
         return f"{name}:{','.join(changes)}" if changes else name
-
-
-def _read(name: str, text: str, kind: Any) -> Any:
-    """The value of a field from its text: int, float, str, or one of them or `none`."""
-    if isinstance(kind, types.UnionType):
-        if text == "none":
-            return None
-        kind = next(option for option in typing.get_args(kind) if option is not type(None))
-    try:
-        return kind(text)
-    except ValueError:
-        raise InvalidInput(f"scenario {name}: '{text}' is not a number") from None

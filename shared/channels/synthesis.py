@@ -28,7 +28,7 @@ class Paths:
         phase: [N, L] radians, at the band's first frequency and slot 0, the delay's phase included.
         delay: [N, L] s.
         cosine: [N, L] cosine of the angle between path and array axis.
-        closing: [N, L] m/s, speed at which the path gets shorter.
+        closing: [N, L] speed at which the path gets shorter, in the unit that `doppler` is per.
     """
 
     amplitude: Tensor
@@ -79,7 +79,7 @@ def _mend_nearest(kernel: Tensor, nearest: Tensor, offset: Tensor, bins: Tensor,
     Args:
         kernel: [N, L, K + 1]; paths whose nearest bin is not among `bins` write to the last column.
     """
-    turn = (nearest * (1 / size)).floor()  # the bin lies in [turn * size, (turn + 1) * size)
+    turn = (nearest / size).floor()  # the bin lies in [turn * size, (turn + 1) * size)
     column = torch.full((size,), len(bins), dtype=torch.int64, device=bins.device)
     column[bins] = torch.arange(len(bins), device=bins.device)
     exact = -_parity(turn) / (offset * (math.pi / size)).sin()
@@ -109,7 +109,7 @@ def image(
         subcarriers, subcarrier_hz: N_f and their spacing [Hz].
         antennas: M.
         spacing: of the elements [wavelengths], the same at every subcarrier.
-        doppler: [S] radians per m/s of closing speed: 2 pi t / lambda at each slot.
+        doppler: [S] radians per unit of closing speed: 2 pi t / lambda at each slot, if that is m/s.
 
     Returns:
         [N, S, Q, M] complex64.

@@ -33,7 +33,7 @@ class Wideband(Scenario):
     last_rows: int = 0
 
     RANGES: ClassVar[dict[str, tuple[float, float]]] = Scenario.RANGES | {
-        "subcarriers": (2, 65536),
+        "subcarriers": (2, 4096),
         "bandwidth_mhz": (1e-3, 1e5),
         "first_rows": (0, 65536),
         "last_rows": (0, 65536),

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from shared.channels.cost2100.parameters import Environment
@@ -29,6 +28,9 @@ _DROPS = 64
 
 _NEGLIGIBLE = 1e-9
 """Probability of the number of visible VRs that tables leave out."""
+
+_PHASES = (Purpose.UPLINK_PHASE, Purpose.DOWNLINK_PHASE)
+"""Streams that stay a UE's own in a shared cell: UEs are many wavelengths apart."""
 
 Draw = Callable[[Purpose, int], tuple[Tensor, ...]]
 """(purpose, blocks) -> six uniforms for each of a cluster's blocks, [N, C, blocks] each."""
@@ -135,7 +137,8 @@ def shared_cell(environment: Environment, place: Place, samples: Samples, cell: 
 
     def draw(purpose: Purpose, blocks: int) -> tuple[Tensor, ...]:
         block = torch.arange(blocks, device=x.device)
-        numbers = of_cell.sextets(purpose, (number[..., None] * blocks + block).flatten(1))
+        whose = samples if purpose in _PHASES else of_cell
+        numbers = whose.sextets(purpose, (number[..., None] * blocks + block).flatten(1))
         drawn = tuple(values.unflatten(1, (-1, blocks)) for values in numbers)
         for values, of_ue in zip(drawn, samples.sextets(purpose, block + blocks), strict=True):
             values[:, 1] = of_ue  # the cluster about the UE is its own
@@ -189,25 +192,23 @@ def _joined(size: Tensor, uniform: Tensor, there: Tensor, cell_vrs: Tensor) -> T
     far = there & (own >= LOCAL)
     chance = torch.where(far, (size - 1) / (cell_vrs[:, None] - 1), 0.0)
     partner = torch.searchsorted(chance.double().cumsum(1), uniform.double(), right=True)
-    return torch.where((partner < own) & far, partner, own)
+    head = torch.where((partner < own) & far, partner, own)
+    return head.gather(1, head)  # of who joined one that joined another
 
 
 @functools.cache
 def _visibility(environment: Environment) -> tuple[Tensor, Tensor, Tensor]:
     """Cumulative joint probability of (cell's VRs, VRs seen >= 1), and the two numbers of each entry."""
     if environment.far_random:
-        high = int(stats.poisson.isf(_NEGLIGIBLE, environment.far_clusters))
-        chances = {n: float(stats.poisson.pmf(n, environment.far_clusters)) for n in range(2, high + 1)}
-        chances = {1: float(stats.poisson.cdf(1, environment.far_clusters))} | chances
+        none, one, *more = _poisson(environment.far_clusters).tolist()
+        chances = dict(enumerate([none + one, *more], start=1))
     else:
         chances = {int(environment.far_clusters): 1.0}
     entries = []
     for n, chance in chances.items():
         vrs = environment.vr_count(n)
-        most = int(stats.binom.isf(_NEGLIGIBLE, vrs, environment.seen))
-        entries += [
-            (chance * float(stats.binom.pmf(seen, vrs, environment.seen)), vrs, seen) for seen in range(1, most + 1)
-        ]
+        seen_chances = _binomial(vrs, environment.seen).tolist()
+        entries += [(chance * p, vrs, seen) for seen, p in enumerate(seen_chances) if seen]
     probability, cells, seen = (torch.tensor(column) for column in zip(*entries, strict=True))
     table = probability.double().cumsum(0)
     return table / table[-1], cells, seen
@@ -216,9 +217,24 @@ def _visibility(environment: Environment) -> tuple[Tensor, Tensor, Tensor]:
 @functools.cache
 def _size_table(environment: Environment) -> Tensor:
     """Cumulative probability that a VR's cluster has 1, 2, ... VRs."""
-    sizes = torch.arange(1, int(stats.poisson.isf(_NEGLIGIBLE, environment.shared_vrs)) + 2, dtype=torch.float64)
-    weight = sizes * torch.from_numpy(stats.poisson.pmf(sizes.numpy() - 1, environment.shared_vrs))
+    others = _poisson(environment.shared_vrs)
+    weight = others * torch.arange(1, len(others) + 1)
     return weight.cumsum(0) / weight.sum()
+
+
+def _poisson(mean: float) -> Tensor:
+    """[K] float64, probabilities of 0, 1, ... up to where the rest is negligible."""
+    number = torch.arange(int(mean + 10 * math.sqrt(mean) + 20), dtype=torch.float64)
+    chance = (number * math.log(mean) - mean - torch.lgamma(number + 1)).exp() if mean else (number == 0).double()
+    return chance[: int((chance.cumsum(0) < 1 - _NEGLIGIBLE).sum()) + 1]
+
+
+def _binomial(trials: int, success: float) -> Tensor:
+    """[K] float64, the same of the number of successes."""
+    number = torch.arange(trials + 1, dtype=torch.float64)
+    ways = math.lgamma(trials + 1) - torch.lgamma(number + 1) - torch.lgamma(trials - number + 1)
+    chance = (ways + number * math.log(success) + (trials - number) * math.log1p(-success)).exp()
+    return chance[: int((chance.cumsum(0) < 1 - _NEGLIGIBLE).sum()) + 1]
 
 
 @dataclass(frozen=True)
@@ -242,17 +258,21 @@ def _cell(environment: Environment, number: int, device: torch.device) -> _Cell:
     samples = Samples(number, Split.CELL, zero, zero)
     n_c = int(environment.far_clusters)
     if environment.far_random:
-        draw = float(samples.uniform(Purpose.PLACE, 1))
-        n_c = max(1, int(stats.poisson.ppf(draw, environment.far_clusters)))
+        n_c = max(1, int(_quantile(_poisson(environment.far_clusters), samples.uniform(Purpose.PLACE, 1))))
     count = environment.vr_count(n_c)
     numbers = samples.uniforms(Purpose.PLACE, torch.arange(1, count + 1), 3)[0]
     radius, angle = environment.cell_radius * numbers[:, 0].sqrt(), 2 * math.pi * numbers[:, 1]
     position = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)
     # VR positions are independent, so any k of them are k random ones, and any is a random member of its cluster
-    sizes = 1 + torch.from_numpy(stats.poisson.ppf(numbers[:, 2].numpy(), environment.shared_vrs)).long()
+    sizes = 1 + _quantile(_poisson(environment.shared_vrs), numbers[:, 2])
     cluster = torch.repeat_interleave(torch.arange(count), sizes)[:count]
     first = (sizes.cumsum(0) - sizes)[: int(cluster[-1]) + 1]
     return _Cell(position.to(device), cluster.to(device), position[first].to(device))
+
+
+def _quantile(chances: Tensor, uniform: Tensor) -> Tensor:
+    """Whole numbers of the given probabilities, int64 of the shape of `uniform`."""
+    return torch.searchsorted(chances.cumsum(0)[:-1].contiguous(), uniform.double())
 
 
 def _border(environment: Environment, cell: _Cell, x: Tensor, y: Tensor) -> Tensor:

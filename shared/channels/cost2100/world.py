@@ -21,8 +21,10 @@ from shared.channels.wideband import Wideband
 from shared.errors import InvalidInput
 
 _DRAWN = {"cpu": 60_000, "cuda": 2_000_000}
-_SYNTHESISED = {"cpu": 12_000, "cuda": 2_000_000}
-"""Paths drawn and synthesised at once: on a CPU so many that a call's cost does not matter and the cache holds them."""
+"""Paths drawn at once: on a CPU so many that a call's cost does not matter and the cache holds most."""
+
+_SYNTHESISED = {"cpu": 1_000_000, "cuda": 200_000_000}
+"""Numbers that the synthesis of a piece may hold: paths times delay rows and twice the angles of all slots."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Cost2100(Wideband):
         rows = self.rows(full).to(slots.device)
         shape = (len(samples), len(slots), len(rows), self.antennas)
         out = torch.empty(shape, dtype=torch.complex64, device=slots.device)
-        for frames, held in self._pieces(samples, link):
+        for frames, held in self._pieces(samples, link, len(rows) + 2 * len(slots) * self.antennas):
             out[frames] = synthesis.image(
                 held,
                 rows=rows,
@@ -103,7 +105,7 @@ class Cost2100(Wideband):
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """As `Scenario.spatial`, at the band's centre; each frame's power, summed over its paths, is 1 per antenna."""
         out = torch.empty(len(samples), len(slots), self.antennas, dtype=torch.complex64, device=slots.device)
-        for frames, held in self._pieces(samples, link):
+        for frames, held in self._pieces(samples, link, 1 + 2 * len(slots) * self.antennas):
             channel = synthesis.spatial(
                 held,
                 frequency_hz=self.bandwidth_mhz * 0.5e6,
@@ -132,14 +134,16 @@ class Cost2100(Wideband):
             array_end="bs" if self.array_angle == "departure" else "ue",
         )
 
-    def _pieces(self, samples: Samples, link: Link) -> Iterator[tuple[Tensor, Paths]]:
+    def _pieces(self, samples: Samples, link: Link, numbers_a_path: int) -> Iterator[tuple[Tensor, Paths]]:
         """Frames (row numbers) and their paths, frames that see about as many clusters together: little is padding."""
+        if not len(samples):
+            return
         propagation, device = ENVIRONMENTS[self.propagation], samples.ue.device.type
         seen = visible_count(propagation, samples)[1]  # in a fixed cell only the mean holds
         mean = (LOCAL + seen.double().mean().item()) * propagation.components
         for frames in seen.argsort(stable=True).split(max(1, round(_DRAWN[device] / mean))):
             held = self.paths(samples.take(frames), link)
-            size = max(1, _SYNTHESISED[device] // held.amplitude.shape[1])
+            size = max(1, _SYNTHESISED[device] // (held.amplitude.shape[1] * numbers_a_path))
             for start in range(0, len(frames), size):
                 piece = slice(start, start + size)
                 yield frames[piece], held[piece]
