@@ -60,8 +60,10 @@ COLUMNS = (
     ("ratio of sums", "ratio_of_sums_db", "ratio_of_sums_se_db"),
     ("mean of dB", "mean_of_db", "mean_of_db_se"),
     ("SGCS", "sgcs", "sgcs_se"),
+    ("rho", "rho", "rho_se"),
+    ("spatial-frequency NMSE", "nmse_sf_db", "nmse_sf_se_db"),
 )
-"""Shown averages: title, value, standard error."""
+"""Shown averages: title, value, standard error; [dB] but for the similarities."""
 
 
 def run(settings: Settings) -> None:
@@ -81,16 +83,19 @@ def run(settings: Settings) -> None:
     screen = console()
     screen.print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['feedback_bits']} bits a report")
     screen.print({"measured": result["settings"], "card": card.get("settings")})
-    table = Table("slot", *(f"{title} (dB)" if title != "SGCS" else title for title, _, _ in COLUMNS), "reports")
+    titles = (title if value in ("sgcs", "rho") else f"{title} (dB)" for title, value, _ in COLUMNS)
+    table = Table("slot", *titles, "reports")
     for label, row in (("card, all", card), ("all", result), *((str(r["slot"]), r) for r in result["by_slot"])):
         if row:
             table.add_row(label, *(_with_error(row, value, error) for _, value, error in COLUMNS), str(row["reports"]))
     screen.print(table)
+    if result["truncation_floor_db"] is not None:
+        screen.print(f"truncation floor of the spatial-frequency NMSE: {result['truncation_floor_db']:.3f} dB")
     if settings.json_file:
         settings.json_file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _with_error(row: dict[str, Any], value: str, error: str) -> str:
-    if row[value] is None:
+    if row.get(value) is None:  # cards of before lack some
         return "-"
     return f"{row[value]:.3f}" + (f" ± {row[error]:.3f}" if row[error] is not None else "")

@@ -63,7 +63,7 @@ def _row(label: str, card: dict[str, Any]) -> list[str]:
         label,
         card["scheme"],
         card["scenario"],
-        config["uplink_reading"] + (" + beam power" if config["beam_power"] else ""),
+        config.get("uplink_reading", "none") + (" + beam power" if config.get("beam_power") else ""),
         str(card["feedback_bits"]),
         str(training["recipe"]["steps"]) if training["trained"] else "-",
         f"{figures['nmse_db']:.2f} ± {figures['nmse_se_db']:.2f}",

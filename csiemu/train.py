@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from csiemu.output import console
 from shared.checkpoints import CheckpointStore
-from shared.schemes import SchemeConfig
+from shared.fields import read_fields
 from shared.settings import options
 from training import recipes, trainer
 from training.run import train
@@ -54,20 +54,9 @@ class Settings(BaseSettings):
     scenario: str | None = None
     """preset[:field=value,...] instead of the design's; has M, P and T."""
 
-    feedback_bits: int | None = None
-    """B instead of the design's."""
-
-    downlink_pilots: int | None = None
-    """L_dl instead of the design's."""
-
-    uplink_pilots: int | None = None
-    """L_ul instead of the design's."""
-
-    uplink_reading: str | None = None
-    """array, projected or none instead of the design's."""
-
-    beam_power: bool | None = None
-    """Beam-power input of the hypernetwork instead of the design's."""
+    sizes: str = Field("", alias="set")
+    """field=value,... of the scheme's configuration instead of the design's: feedback_bits=30,uplink_pilots=8, or
+    compression=16,entry_bits=6. A wrong name lists them all."""
 
     steps: int = 20_000
     """Optimiser steps."""
@@ -109,8 +98,7 @@ def run(settings: Settings) -> None:
     store = CheckpointStore(settings.checkpoints)
     name = settings.save_as or settings.name
     design = recipes.design(settings.name)
-    changes = {f.name: getattr(settings, f.name) for f in dataclasses.fields(SchemeConfig)}
-    config = dataclasses.replace(design.config, **{k: v for k, v in changes.items() if v is not None})
+    config = read_fields("set", design.config, settings.sizes)
     design = dataclasses.replace(design, config=config, scenario=settings.scenario or design.scenario)
     recipe = trainer.Recipe(**{f.name: getattr(settings, f.name) for f in dataclasses.fields(trainer.Recipe)})
     columns = (

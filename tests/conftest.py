@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
 from shared.checkpoints import Checkpoint, CheckpointStore
-from shared.schemes import PilotConfig
 from training.recipes import Design, design
 from training.run import train
 from training.trainer import Recipe
 
 ROOT = Path(__file__).parent.parent
 SCENARIO = "multipath-p2:antennas=16"
+IMAGES = "cost2100-indoor-csinet:antennas=8,first_rows=8,slots=2"
 RECIPE = Recipe(steps=12, batch=64, warmup=2)
 
 
@@ -26,17 +27,16 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     """hyperrnn/1, hyperrnn/2 (another decoder of the same encoder), hyperrnn/3 (another encoder), rnn/1, dldnn/1 and
-    genie_lmmse/1, for 16 antennas, hardly trained."""
+    genie_lmmse/1, for 16 antennas, and crnet/1 for small images of two slots, all hardly trained."""
     folder = tmp_path_factory.mktemp("checkpoints")
     store = CheckpointStore(folder)
 
     def make(name: str, version: int, seed: int = 1, frozen: Checkpoint | None = None, **config: bool) -> Checkpoint:
         made = design(name)
-        fields = {**made.config.to_json(), **config}
         return train(
             name,
             version,
-            Design(made.scheme, SCENARIO, PilotConfig(**fields)),
+            Design(made.scheme, IMAGES if name == "crnet" else SCENARIO, dataclasses.replace(made.config, **config)),
             Recipe(**{**RECIPE.__dict__, "seed": seed}),
             store=store,
             state=folder / "states" / f"{name}-{version}.safetensors",
@@ -47,7 +47,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     first = make("hyperrnn", 1)
     make("hyperrnn", 2, seed=2, frozen=first, beam_power=True)
     make("hyperrnn", 3, seed=3)
-    for name in ("rnn", "dldnn", "genie_lmmse"):
+    for name in ("rnn", "dldnn", "genie_lmmse", "crnet"):
         make(name, 1)
     return store
 

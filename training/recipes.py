@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from shared.errors import NotFound
-from shared.schemes import SCHEMES, PilotConfig, SchemeConfig
+from shared.schemes import SCHEMES, CrNetConfig, ImageConfig, PilotConfig, SchemeConfig
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Design:
 _NO_UPLINK = PilotConfig(uplink_reading="none")
 _PROJECTED = PilotConfig(feedback_bits=30, uplink_pilots=8, uplink_reading="projected")
 
+_INDOOR = "cost2100-indoor-csinet"
+
 DESIGNS: dict[str, Design] = {
     "hyperrnn": Design("hyperrnn"),
     "hyperrnn-beams": Design("hyperrnn", config=PilotConfig(beam_power=True)),
@@ -28,6 +30,8 @@ DESIGNS: dict[str, Design] = {
     "hyperdnn": Design("hyperdnn"),
     "hyperrnn-projected": Design("hyperrnn", "multipath-p8", _PROJECTED),
     "dldnn-projected": Design("dldnn", "multipath-p8", PilotConfig(feedback_bits=30, uplink_reading="none")),
+    "crnet": Design("crnet", _INDOOR, CrNetConfig(entry_bits=8)),
+    "csinet": Design("csinet", _INDOOR, ImageConfig(entry_bits=8)),
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),

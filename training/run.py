@@ -14,13 +14,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
+from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
 from shared.errors import InvalidInput
 from shared.schemes import Scheme, scheme_class
 from training.evaluation import evaluate
 from training.recipes import Design
 from training.trainer import Progress, Recipe, Trainer
+
+CALIBRATION_FRAMES = 4096
+"""Frames of the training split by which quantisers are calibrated."""
 
 PROBE_UES = 16
 """UEs of the probe that is decoded again whenever the checkpoint is loaded into a gNB."""
@@ -93,6 +98,8 @@ def train(
         for field, source in (("frozen_encoder_from", freeze_encoder_from), ("started_from", start_from)):
             training[field] = f"{source.name}/{source.version}" if source is not None else None
     scheme = scheme.cpu().eval()
+    if freeze_encoder_from is None:
+        _calibrate(scheme, recipe.seed)
     checkpoint = store.save(name, version, scheme, {"training": training, "parameters": parameter_counts(scheme)})
     return measure(checkpoint, store, evaluation_ues)
 
@@ -104,6 +111,12 @@ def _copy(field: str, source: Checkpoint, weights: nn.Module, into: nn.Module) -
     except RuntimeError as error:
         what = "encoder" if field == "freeze_encoder_from" else "scheme"
         raise InvalidInput(f"{field}: {what} of {source.name} does not fit: {error}") from None
+
+
+def _calibrate(scheme: Scheme, seed: int) -> None:
+    """Let the scheme set its quantisers' ranges by channels of the training split."""
+    ue = torch.arange(CALIBRATION_FRAMES)
+    scheme.calibrate(DownlinkView(scheme.scenario, Samples(seed, Split.TRAIN, ue, torch.zeros_like(ue))))
 
 
 @contextlib.contextmanager

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from shared.errors import NotFound
 from shared.schemes.base import Decoder, Encoder, Scheme, SchemeConfig, State
+from shared.schemes.crnet import CrNet, CrNetConfig
+from shared.schemes.csinet import CsiNet
 from shared.schemes.dldnn import DlDnn, HyperDnn
 from shared.schemes.hyperrnn import HyperRnn, Rnn
+from shared.schemes.image_feedback import ImageConfig
 from shared.schemes.pilots import PilotConfig
 from shared.schemes.references import AngleLmmse, GenieLmmse, UplinkOnly
 
 SCHEMES: dict[str, type[Scheme]] = {
-    scheme.name: scheme for scheme in (HyperRnn, Rnn, DlDnn, HyperDnn, GenieLmmse, AngleLmmse, UplinkOnly)
+    scheme.name: scheme
+    for scheme in (HyperRnn, Rnn, DlDnn, HyperDnn, CrNet, CsiNet, GenieLmmse, AngleLmmse, UplinkOnly)
 }
 """Every scheme by name."""
 
@@ -22,4 +26,15 @@ def scheme_class(name: str) -> type[Scheme]:
     return SCHEMES[name]
 
 
-__all__ = ["SCHEMES", "Decoder", "Encoder", "PilotConfig", "Scheme", "SchemeConfig", "State", "scheme_class"]
+__all__ = [
+    "SCHEMES",
+    "CrNetConfig",
+    "Decoder",
+    "Encoder",
+    "ImageConfig",
+    "PilotConfig",
+    "Scheme",
+    "SchemeConfig",
+    "State",
+    "scheme_class",
+]

@@ -142,6 +142,9 @@ class Scheme(nn.Module):
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
         """Raises InvalidInput for payload values that fit their bits but mean nothing; by default there are none."""
 
+    def calibrate(self, downlink: Downlink) -> None:
+        """Set what is measured rather than trained (ranges of quantisers), from channels of the training split."""
+
     @torch.no_grad()
     def normalise(self) -> None:
         """Bring parameters back to their constraints after an optimiser step (pilot power)."""

@@ -17,8 +17,10 @@ from torch import Tensor
 from gnb_server.decoding import decode_frames
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from shared.channels.downlink import DownlinkView
+from shared.channels.scenario import Scenario
 from shared.channels.streams import Purpose, Samples, Split
 from shared.checkpoints import CheckpointStore
+from shared.schemes import PilotConfig, scheme_class
 from ue_client.encoding import encode_frames
 
 ROOT = Path(__file__).parents[2]
@@ -26,18 +28,18 @@ PACKAGES = ("shared", "ue_client", "gnb_server", "training", "csiemu", "protos")
 
 
 def redraw(monkeypatch: pytest.MonkeyPatch, link: str) -> None:
-    """From now on the link's own streams (fading, noise) are those of another world."""
-    drawn = Samples.complex_normal
+    """From now on the link's own streams (fading, phases, noise) are those of another world."""
+    drawn = Samples._blocks
 
-    def other(self: Samples, purpose: Purpose, slots: Tensor, count: int) -> Tensor:
+    def other(self: Samples, purpose: Purpose, index: Tensor) -> tuple[Tensor, ...]:
         if purpose.name.startswith(link):
             self = Samples(self.seed + 1, self.split, self.ue, self.frame)
-        return drawn(self, purpose, slots, count)
+        return drawn(self, purpose, index)
 
-    monkeypatch.setattr(Samples, "complex_normal", other)
+    monkeypatch.setattr(Samples, "_blocks", other)
 
 
-@pytest.mark.parametrize("scheme_name", ["hyperrnn", "rnn", "dldnn", "genie_lmmse"])
+@pytest.mark.parametrize("scheme_name", ["hyperrnn", "rnn", "dldnn", "genie_lmmse", "crnet"])
 def test_decoder(small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, scheme_name: str) -> None:
     checkpoint = small_store.load(scheme_name)
     scheme, scenario = checkpoint.scheme, checkpoint.scenario
@@ -53,6 +55,29 @@ def test_decoder(small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, 
         redraw(patch, "UPLINK")
         again = decode_frames(scheme, scenario, samples, fields)
         assert torch.equal(again, estimate) == (scheme_name != "hyperrnn")  # the others take nothing from the pilots
+
+
+@pytest.mark.parametrize("world", ["cost2100-indoor-5g1-5g3", "cost2100-indoor:environment=fixed", "tr38901-umi-nlos"])
+def test_every_world(monkeypatch: pytest.MonkeyPatch, world: str) -> None:
+    """HyperRNN's decoder, untrained, in worlds whose links share positions, clusters and rays."""
+    if world.startswith("tr38901"):
+        pytest.importorskip("sionna")
+    separator = "," if ":" in world else ":"
+    scenario = Scenario.parse(f"{world}{separator}antennas=8,slots=2")
+    torch.manual_seed(0)
+    scheme = scheme_class("hyperrnn")(scenario, PilotConfig()).eval()
+    samples = Samples(1, Split.EMULATE, torch.arange(5), torch.arange(5))
+    fields = encode_frames(scheme, scenario, samples)
+    estimate = decode_frames(scheme, scenario, samples, fields)
+    truth = DownlinkView(scenario, samples).truth("angular-delay").channel
+    with monkeypatch.context() as patch:
+        redraw(patch, "DOWNLINK")
+        assert not torch.allclose(DownlinkView(scenario, samples).truth("angular-delay").channel, truth)
+        assert torch.equal(decode_frames(scheme, scenario, samples, fields), estimate)
+    with monkeypatch.context() as patch:
+        redraw(patch, "UPLINK")
+        assert torch.equal(DownlinkView(scenario, samples).truth("angular-delay").channel, truth)
+        assert not torch.equal(decode_frames(scheme, scenario, samples, fields), estimate)
 
 
 def test_gnb(start_gnb: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,14 +17,21 @@ from shared.checkpoints import CheckpointStore
 from training.evaluation import evaluate
 
 
-@pytest.mark.parametrize("scheme", ["hyperrnn", "rnn", "dldnn", "genie_lmmse"])
+@pytest.mark.parametrize("scheme", ["hyperrnn", "rnn", "dldnn", "genie_lmmse", "crnet"])
 @pytest.mark.parametrize("rate", ["max", 2000.0])
 def test_wire_equals_offline(gnb: Any, small_store: CheckpointStore, scheme: str, rate: Any) -> None:
     fleet = gnb.run_ues(scheme=scheme, ues=7, slots=40, seed=5, ue_base=0, rate=rate, chunk_ues=3)
     checkpoint = small_store.load(scheme)
-    offline = evaluate(checkpoint.scheme, checkpoint.scenario, seed=5, split=Split.EMULATE, ues=7, frames=5)
+    offline = evaluate(
+        checkpoint.scheme,
+        checkpoint.scenario,
+        seed=5,
+        split=Split.EMULATE,
+        ues=7,
+        frames=40 // checkpoint.scenario.slots,
+    )
     row = gnb.call(f"/v1/nmse?scheme={scheme}")[1]["schemes"][0]
-    for figure in ("nmse_db", "ratio_of_sums_db", "mean_of_db", "sgcs", "nmse_se_db"):
+    for figure in ("nmse_db", "ratio_of_sums_db", "mean_of_db", "sgcs", "nmse_se_db", "rho", "nmse_sf_db"):
         assert row[figure] == pytest.approx(offline[figure], abs=0.01 if "db" in figure else 1e-4)
     for slot, ours in zip(row["by_slot"], offline["by_slot"], strict=True):
         assert slot["nmse_db"] == pytest.approx(ours["nmse_db"], abs=0.01)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gnb_server.decoding import decode_frames
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
-from shared.schemes import PilotConfig, Scheme, scheme_class
+from shared.schemes import Scheme, scheme_class
 from ue_client.encoding import encode_frames
 
 hypothesis.settings.register_profile(
@@ -64,7 +64,8 @@ def make_scheme() -> MakeScheme:
 
     def make(name: str, scenario: str, *, seed: int = 3, perturbed: bool = True, **config: Any) -> Scheme:
         torch.manual_seed(seed)
-        scheme = scheme_class(name)(Scenario.parse(scenario), PilotConfig(**config)).eval()
+        kind = scheme_class(name)
+        scheme = kind(Scenario.parse(scenario), kind.config_class(**config)).eval()
         if perturbed and scheme.trainable:
             _perturb(scheme)
         return scheme
@@ -77,7 +78,7 @@ def _perturb(scheme: Scheme) -> None:
     for module in scheme.modules():
         if isinstance(module, nn.Linear):
             module.weight += torch.randn_like(module.weight) * 0.3 * module.weight.shape[1] ** -0.5
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.running_mean = torch.randn_like(module.running_mean) * 0.2
             module.running_var = torch.rand_like(module.running_var) + 0.5
             module.bias += torch.randn_like(module.bias) * 0.2

@@ -205,8 +205,8 @@ def test_designs_by_name_and_by_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(design(name) is DESIGNS[name] for name in DESIGNS)
     monkeypatch.delitem(DESIGNS, "hyperdnn")
     assert design("hyperdnn") == Design("hyperdnn")
-    with pytest.raises(NotFound, match="design: 'crnet' is unknown; designs are hyperrnn, hyperrnn-beams"):
-        design("crnet")
+    with pytest.raises(NotFound, match="design: 'clnet' is unknown; designs are hyperrnn, hyperrnn-beams"):
+        design("clnet")
 
 
 @pytest.mark.parametrize("name", DESIGNS)

@@ -39,10 +39,11 @@ def test_configuration_reads_back_from_json() -> None:
 
 
 def test_schemes_are_registered_by_their_names() -> None:
-    assert set(SCHEMES) == {"hyperrnn", "rnn", "dldnn", "hyperdnn", "genie_lmmse", "angle_lmmse", "uplink_only"}
+    multipath = {"hyperrnn", "rnn", "dldnn", "hyperdnn", "genie_lmmse", "angle_lmmse", "uplink_only"}
+    assert set(SCHEMES) == multipath | {"crnet", "csinet"}
     assert all(scheme_class(name).name == name for name in SCHEMES)
-    with pytest.raises(NotFound, match="scheme: 'csinet' is unknown; schemes are hyperrnn, rnn"):
-        scheme_class("csinet")
+    with pytest.raises(NotFound, match="scheme: 'clnet' is unknown; schemes are hyperrnn, rnn"):
+        scheme_class("clnet")
 
 
 @pytest.mark.parametrize("field", ["antennas", "slots"])

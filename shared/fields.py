@@ -1,0 +1,49 @@
+"""Dataclasses changed by text: `field=value,...`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, TypeVar
+
+from shared.errors import InvalidInput
+
+T = TypeVar("T")
+
+_BOOLS = {"true": True, "false": False}
+
+
+def read_fields(what: str, base: T, text: str) -> T:
+    """`base` (a dataclass) with the fields changed that `text` names; their own checks are its class's.
+
+    Raises:
+        InvalidInput: a field that is unknown, malformed or out of range; the message begins with `what`.
+    """
+    kinds = typing.get_type_hints(type(base))
+    names = [field.name for field in dataclasses.fields(base)]  # type: ignore[arg-type]  # it is a dataclass
+    changes: dict[str, Any] = {}
+    for item in filter(None, text.split(",")):
+        name, _, value = item.partition("=")
+        if name not in names:
+            raise InvalidInput(f"{what}: field '{name}' is unknown; fields are {', '.join(names)}")
+        changes[name] = _read(f"{what} {name}", value, kinds[name])
+    return dataclasses.replace(base, **changes)  # type: ignore[type-var]  # it is a dataclass
+
+
+def _read(what: str, text: str, kind: Any) -> Any:
+    """A value from its text: int, float, bool, text, or `none` where that is allowed."""
+    if isinstance(kind, types.UnionType):
+        if text == "none":
+            return None
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    if kind is bool:
+        if text not in _BOOLS:
+            raise InvalidInput(f"{what}: '{text}' is not true or false")
+        return _BOOLS[text]
+    if kind not in (int, float):
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidInput(f"{what}: '{text}' is not a number") from None

@@ -1,0 +1,258 @@
+"""What CRNet and CsiNet have in common: an autoencoder of angular-delay images, its codeword and scale on the wire.
+
+The networks see an image as 2 x angle x delay numbers in [0, 1], real and imaginary part, with its largest magnitude at
+0.5 from the middle, as the public data have it. That scale is the sample's own: it is sent. It is quantised *before*
+the image is scaled by it, upwards, so that both ends use the same number and its quantisation costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from shared.channels.scenario import Scenario
+from shared.channels.uplink import UplinkView
+from shared.channels.wideband import Wideband, require_wideband
+from shared.errors import InvalidInput
+from shared.metrics import Domain
+from shared.payload import Field, PayloadLayout
+from shared.quantizers.uniform import UniformQuantizer
+from shared.schemes.base import Decoder, Downlink, Encoder, Scheme, SchemeConfig, State
+
+FLOAT_BITS = 32
+"""Bits an entry of a codeword that is sent as float32: a reference, not a proposal."""
+
+SCALE_BITS = 8
+
+
+@dataclass(frozen=True)
+class ImageConfig(SchemeConfig):
+    """Sizes and choices of an autoencoder with a quantised codeword.
+
+    Attributes:
+        compression: codeword entries are 2 Q M / compression.
+        entry_bits: K, bits of a codeword entry, 2 to 8; 32 sends float32 (reference).
+        quantised_training: the quantiser is in the training path too (straight-through).
+        observation: `perfect`, the UE knows its channel, or `estimated` at the scenario's SNR.
+        scale_low_db, scale_high_db: range of the image's scale, twice its largest magnitude [dB], in 255 steps.
+    """
+
+    compression: int = 4
+    entry_bits: int = FLOAT_BITS
+    quantised_training: bool = False
+    observation: str = "perfect"
+    scale_low_db: float = -52.0
+    scale_high_db: float = 8.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.compression <= 1024:
+            raise InvalidInput(f"compression: {self.compression} is not in [1, 1024]")
+        if self.entry_bits != FLOAT_BITS and not 2 <= self.entry_bits <= 8:
+            raise InvalidInput(f"entry_bits: {self.entry_bits} is not 2 to 8, or {FLOAT_BITS} for float32")
+        if self.observation not in ("perfect", "estimated"):
+            raise InvalidInput(f"observation: '{self.observation}' is not perfect or estimated")
+        if not -200 <= self.scale_low_db < self.scale_high_db <= 200:
+            limits = f"{self.scale_low_db}, {self.scale_high_db}"
+            raise InvalidInput(f"scale_low_db, scale_high_db: {limits}; wanted -200 <= low < high <= 200")
+
+
+class Scale:
+    """The image's scale as 8 bits: level l stands for low + l (high - low) / 255 dB."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        self.low = config.scale_low_db
+        self.step = (config.scale_high_db - config.scale_low_db) / (2**SCALE_BITS - 1)
+
+    def to_level(self, image: Tensor) -> Tensor:
+        """[N, Q, M] complex images to [N, 1] int64, the least level that keeps the largest magnitude below 0.5."""
+        largest = 2 * image.abs().flatten(1).amax(1, keepdim=True).clamp(min=1e-30)
+        level = ((20 * largest.log10() - self.low) / self.step).ceil()
+        return level.clamp(0, 2**SCALE_BITS - 1).long()
+
+    def from_level(self, level: Tensor) -> Tensor:
+        """[N, 1] int64 to the scale, [N, 1, 1] float32."""
+        return (10 ** ((self.low + level * self.step) / 20))[..., None]
+
+
+class ImageEncoder(Encoder):
+    """Scales the image, encodes it by `network` and quantises the codeword."""
+
+    def __init__(self, world: Wideband, config: ImageConfig, network: nn.Module, entries: int) -> None:
+        super().__init__()
+        self.shape = (len(world.rows()), world.antennas)
+        self.noisy = config.observation == "estimated"
+        self.scale = Scale(config)
+        self.network = network
+        self.quantizer = UniformQuantizer(entries, config.entry_bits) if config.entry_bits < FLOAT_BITS else None
+
+    def observe(self, downlink: Downlink) -> Tensor:
+        """[N, T, 2 Q M]: real parts of the image [delay, angle], then imaginary parts."""
+        image = downlink.image(noisy=self.noisy)
+        return torch.cat([image.real.flatten(2), image.imag.flatten(2)], dim=-1)
+
+    def images(self, observation: Tensor) -> Tensor:
+        """[N, 2 Q M] to [N, Q, M] complex64."""
+        real, imaginary = observation.unflatten(1, (2, *self.shape)).unbind(1)
+        return torch.complex(real, imaginary)
+
+    def encode(self, observation: Tensor) -> dict[str, Tensor]:
+        image = self.images(observation)
+        level = self.scale.to_level(image)
+        codeword = self.network(to_network(image / self.scale.from_level(level))).float()
+        if self.quantizer is None:
+            entries = codeword.contiguous().view(torch.int32).long() & 0xFFFFFFFF
+        else:
+            entries = self.quantizer.to_levels(codeword)
+        return {"scale": level, "codeword": entries}
+
+
+class ImageDecoder(Decoder):
+    """Codeword to image by `network`, then the scale."""
+
+    def __init__(self, config: ImageConfig, network: nn.Module, entries: int) -> None:
+        super().__init__()
+        self.scale = Scale(config)
+        self.network = network
+        self.quantizer = UniformQuantizer(entries, config.entry_bits) if config.entry_bits < FLOAT_BITS else None
+
+    def side_information(self, uplink: UplinkView) -> Tensor:
+        """Nothing: [N, T, 0]."""
+        return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
+
+    def initial_state(self, count: int) -> State:
+        return {}
+
+    def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
+        if self.quantizer is None:
+            codeword = fields["codeword"].to(torch.int32).view(torch.float32)
+        else:
+            codeword = self.quantizer.from_levels(fields["codeword"])
+        return from_network(self.network(codeword).float()) * self.scale.from_level(fields["scale"]), {}
+
+
+class ImageScheme(Scheme):
+    """Base of the autoencoders of images. Each slot's report stands alone.
+
+    Subclasses give `networks`, the encoder and the decoder network for a number of codeword entries.
+    """
+
+    config_class: ClassVar[type[SchemeConfig]] = ImageConfig
+    domain: ClassVar[Domain] = "angular-delay"
+    sizes: ClassVar[tuple[str, ...]] = ("antennas", "first_rows", "last_rows", "subcarriers")
+
+    config: ImageConfig
+    encoder: ImageEncoder
+    decoder: ImageDecoder
+
+    def __init__(self, scenario: Scenario, config: ImageConfig) -> None:
+        super().__init__(scenario, config)
+        world = require_wideband(scenario, self.name)
+        rows = len(world.rows())
+        numbers = 2 * rows * world.antennas
+        if numbers % config.compression:
+            raise InvalidInput(f"compression: {config.compression} does not divide {numbers}, the numbers of an image")
+        self.entries = numbers // config.compression
+        encoder, decoder = self.networks((2, world.antennas, rows), self.entries)
+        self.encoder = ImageEncoder(world, config, encoder, self.entries)
+        self.decoder = ImageDecoder(config, decoder, self.entries)
+
+    def networks(self, shape: tuple[int, int, int], entries: int) -> tuple[nn.Module, nn.Module]:
+        """Encoder, from [N, 2, M, Q] to [N, entries], and decoder, back to [0, 1]."""
+        raise NotImplementedError
+
+    @property
+    def layout(self) -> PayloadLayout:
+        return PayloadLayout((Field("scale", 1, SCALE_BITS), Field("codeword", self.entries, self.config.entry_bits)))
+
+    def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
+        image = self.encoder.images(observation.flatten(0, 1))
+        scale = self.encoder.scale.from_level(self.encoder.scale.to_level(image))
+        codeword = self.encoder.network(to_network(image / scale))
+        if self.config.quantised_training and self.encoder.quantizer is not None:
+            codeword = self.encoder.quantizer(codeword.float())
+        estimate = from_network(self.decoder.network(codeword).float()) * scale
+        return estimate.unflatten(0, observation.shape[:2])
+
+    @torch.no_grad()
+    def calibrate(self, downlink: Downlink) -> None:
+        """Set the quantiser's ranges by the codewords of the given channels."""
+        if self.encoder.quantizer is None or self.decoder.quantizer is None:
+            return
+        image = self.encoder.images(self.encoder.observe(downlink).flatten(0, 1))
+        scale = self.encoder.scale.from_level(self.encoder.scale.to_level(image))
+        codewords = [self.encoder.network(to_network(part)).float() for part in (image / scale).split(256)]
+        self.encoder.quantizer.calibrate(torch.cat(codewords))
+        self.decoder.quantizer.load_state_dict(self.encoder.quantizer.state_dict())
+
+    def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        """Mean squared error of the scaled images' numbers (CRNet paper, section IV.A)."""
+        largest = 2 * truth.abs().amax((-2, -1), keepdim=True)
+        return ((estimate - truth) / largest).abs().square().mean() / 2
+
+    def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of ratios."""
+        error, power = ((x.abs().square().sum((-2, -1))) for x in (estimate - truth, truth))
+        return (error / power).mean(), torch.ones_like(error[0, 0])
+
+
+def to_network(image: Tensor) -> Tensor:
+    """[N, Q, M] complex of magnitude up to 0.5 to [N, 2, M, Q] in [0, 1], the pixels' channels stored together."""
+    turned = image.mT
+    return torch.stack([turned.real, turned.imag], dim=1).contiguous(memory_format=torch.channels_last) + 0.5
+
+
+def from_network(numbers: Tensor) -> Tensor:
+    """Inverse of `to_network`."""
+    return torch.complex(numbers[:, 0] - 0.5, numbers[:, 1] - 0.5).mT
+
+
+def xavier(network: nn.Module) -> nn.Module:
+    """Xavier initialisation of convolutions and fully connected layers (CRNet paper, section IV.A)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+    return network
+
+
+class FullyConnectedEncoder(nn.Module):
+    """Convolutional features of an image, flattened, to the codeword."""
+
+    def __init__(self, features: nn.Module, shape: tuple[int, int, int], entries: int) -> None:
+        super().__init__()
+        self.features = features
+        self.fc = nn.Linear(math.prod(shape), entries)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.fc(self.features(image).contiguous().flatten(1))
+
+
+class FullyConnectedDecoder(nn.Module):
+    """The codeword to an image, refined by convolutions."""
+
+    def __init__(self, refinement: nn.Module, shape: tuple[int, int, int], entries: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.fc = nn.Linear(entries, math.prod(shape))
+        self.refinement = refinement
+
+    def forward(self, codeword: Tensor) -> Tensor:
+        image = self.fc(codeword).unflatten(1, self.shape)
+        return self.refinement(image.contiguous(memory_format=torch.channels_last))
+
+
+def conv_bn(inputs: int, outputs: int, size: tuple[int, int]) -> nn.Sequential:
+    """Convolution that keeps the image's size, then batch normalisation."""
+    padding = ((size[0] - 1) // 2, (size[1] - 1) // 2)
+    return nn.Sequential(nn.Conv2d(inputs, outputs, size, padding=padding, bias=False), nn.BatchNorm2d(outputs))
+
+
+def conv_path(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], slope: float) -> list[nn.Module]:
+    """Convolutions one after the other, each with batch normalisation and leaky ReLU."""
+    layers: list[nn.Module] = []
+    for inputs, outputs, size in zip(channels, channels[1:], sizes, strict=False):
+        layers += [conv_bn(inputs, outputs, size), nn.LeakyReLU(slope)]
+    return layers

@@ -1,0 +1,695 @@
+"""Data files: layouts, reading what others wrote, and files as a world."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from shared.channels.files import DataFile, reading
+from shared.channels.files.layouts import LAYOUTS, Channels, Shape
+from shared.channels.scenario import Link, Scenario
+from shared.channels.streams import Samples, Split
+from shared.channels.transforms import truncation_loss
+from shared.channels.wideband import Wideband
+from shared.errors import Conflict, CsiError, InvalidInput, NotFound
+
+MakeSamples = Callable[..., Samples]
+PUBLIC = Shape(32, 0, 32)
+SMALL = Shape(3, 1, 4)
+SIZES = "antennas=4,first_rows=3,last_rows=1,subcarriers=9"
+"""Those of SMALL, as fields of a scenario."""
+
+any_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def normal(*shape: int, seed: int = 0) -> NDArray[np.complex64]:
+    """CN(0, 2)."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+def channels(count: int, shape: Shape, *, slots: int = 1, seed: int = 0) -> Channels:
+    images = normal(2, count, slots, shape.rows, shape.antennas, seed=seed)
+    images *= 10 ** np.random.default_rng(seed).uniform(-3, 0, (2, count, 1, 1, 1)).astype(np.float32)
+    return Channels(images[0], images[1])
+
+
+def write(path: Path, arrays: dict[str, Any], **options: Any) -> Path:
+    """As numpy and MATLAB would."""
+    if path.suffix == ".npz":
+        (np.savez_compressed if options else np.savez)(path, **arrays)
+    else:
+        scipy.io.savemat(path, arrays, **options)
+    return path
+
+
+def write_73(path: Path, arrays: dict[str, NDArray[Any]]) -> Path:
+    """As `save -v7.3`: axes in reverse, complex numbers as pairs, behind a block of 512 bytes."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for key, array in arrays.items():
+            values = array.T
+            if np.iscomplexobj(array):
+                part = array.real.dtype
+                pairs = np.empty(values.shape, [("real", part), ("imag", part)])
+                pairs["real"], pairs["imag"] = values.real, values.imag
+                values = pairs
+            data = file.create_dataset(key, data=values, chunks=values.shape, compression="gzip")
+            data.attrs["MATLAB_class"] = np.bytes_("double")
+    with path.open("r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\0\2IM")
+    return path
+
+
+def refusal(path: Path, shape: Shape = SMALL) -> str:
+    """The one line that a file is refused with, without the file's name in front."""
+    with pytest.raises(InvalidInput) as caught:
+        reading.read(path, shape)
+    name, _, reason = str(caught.value).partition(": ")
+    assert name == path.name
+    assert "\n" not in reason
+    return reason
+
+
+# --- layouts ---
+
+
+@any_layout
+@given(
+    count=st.integers(1, 4),
+    first=st.integers(0, 6),
+    last=st.integers(0, 6),
+    antennas=st.integers(1, 7),
+    slots=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_decode_brings_back_what_encode_took(
+    layout: str, count: int, first: int, last: int, antennas: int, slots: int, seed: int
+) -> None:
+    shape = Shape(first, last + (first + last == 0), antennas)
+    given_ = channels(count, shape, slots=slots if layout == "npz" else 1, seed=seed)
+    found = LAYOUTS[layout].decode(LAYOUTS[layout].encode(given_, shape), shape)
+    assert found.downlink.dtype == np.complex64
+    if layout == "csinet":  # numbers around 0.5 have 24 bits
+        largest = np.abs(given_.downlink).max(axis=(2, 3), keepdims=True)
+        assert (np.abs(found.downlink - given_.downlink) <= 2e-7 * largest).all()
+        assert found.uplink is None
+    else:
+        assert np.array_equal(found.downlink, given_.downlink)
+        assert found.uplink is not None
+        assert given_.uplink is not None
+        assert found.uplink.dtype == np.complex64
+        assert np.array_equal(found.uplink, given_.uplink)
+
+
+@any_layout
+def test_a_file_is_known_by_its_arrays(layout: str, tmp_path: Path) -> None:
+    given_, shape = channels(5, Shape(4, 2, 3)), Shape(4, 2, 3)
+    arrays = LAYOUTS[layout].encode(given_, shape)
+    path = write(tmp_path / ("x.npz" if layout == "npz" else "x.mat"), {**arrays, "unrelated": np.arange(3)})
+    found, read = reading.read(path, shape)
+    assert found.name == layout
+    assert np.abs(read.downlink - given_.downlink).max() < 1e-6
+
+
+def test_csinet_axes_and_scale() -> None:
+    """HT[sample, part * 1024 + angle * 32 + delay]."""
+    given_ = channels(3, PUBLIC)
+    arrays = LAYOUTS["csinet"].encode(given_, PUBLIC)
+    parts, scale = arrays["HT"], arrays["scale"]
+    assert (parts.shape, scale.shape) == ((3, 2048), (3, 1))
+    assert parts.dtype == scale.dtype == np.float32
+    for i in range(3):
+        image = given_.downlink[i, 0]  # [delay, angle]
+        for angle, delay in [(0, 0), (0, 31), (31, 0), (31, 31), (5, 17), (17, 5)]:
+            value = image[delay, angle] / scale[i, 0]
+            assert parts[i, angle * 32 + delay] == pytest.approx(0.5 + value.real, abs=1e-6)
+            assert parts[i, 1024 + angle * 32 + delay] == pytest.approx(0.5 + value.imag, abs=1e-6)
+        magnitude = np.abs((parts[i, :1024] - 0.5) + 1j * (parts[i, 1024:] - 0.5)).reshape(32, 32).T
+        assert magnitude.max() == pytest.approx(0.5, abs=1e-6)
+        assert (magnitude > 0.5 - 1e-6).sum() == 1
+        assert magnitude.argmax() == np.abs(image).argmax()
+        power = float((magnitude.astype(np.float64) ** 2).sum()) * float(scale[i, 0]) ** 2
+        assert power == pytest.approx(float((np.abs(image) ** 2).sum()), rel=1e-5)
+    assert parts.min() >= 0
+    assert parts.max() <= 1
+
+
+def test_csinet_file_without_scale_gives_normalised_images() -> None:
+    """As the public files are."""
+    given_ = channels(4, PUBLIC)
+    arrays = LAYOUTS["csinet"].encode(given_, PUBLIC)
+    scale = arrays.pop("scale")
+    found = LAYOUTS["csinet"].decode(arrays, PUBLIC).downlink
+    assert np.abs(found - given_.downlink / scale[:, :, None, None]).max() < 1e-6
+    assert np.abs(found).max(axis=(1, 2, 3)) == pytest.approx(0.5, abs=1e-6)
+
+
+def rho(image: NDArray[Any], hf_all: NDArray[Any]) -> NDArray[np.float64]:
+    """[N, 125] cosine similarity, as the field's evaluators compute it from images [N, angle, delay] and HF_all."""
+    padded = np.concatenate([image, np.zeros((len(image), 32, 257 - 32))], axis=2)
+    ours = np.fft.fft(padded, axis=2)[:, :, :125]
+    truth = hf_all.reshape(-1, 32, 125)
+    norms = np.linalg.norm(truth, axis=1) * np.linalg.norm(ours, axis=1)
+    return np.asarray(np.abs((truth.conj() * ours).sum(axis=1)) / norms)
+
+
+def test_hf_all_is_what_evaluators_compare_with() -> None:
+    """What the truncation costs is all that keeps rho from 1."""
+    world = Scenario.parse("cost2100-indoor-csinet")
+    assert isinstance(world, Wideband)
+    ue = torch.arange(40)
+    samples = Samples(1, Split.TEST, ue, torch.zeros_like(ue))
+    full = world.angular_delay(samples, Link.DOWNLINK, torch.arange(1), full=True)
+    frequency = torch.fft.fft(full[:, 0], dim=1).transpose(1, 2).numpy()
+    arrays = LAYOUTS["csinet"].encode(Channels(full[:, :, :32].numpy(), None, frequency), PUBLIC)
+    assert arrays["HF_all"].shape == (40, 4000)
+    image = LAYOUTS["csinet"].decode({"HT": arrays["HT"]}, PUBLIC).downlink[:, 0].transpose(0, 2, 1)
+    found = rho(image, arrays["HF_all"])
+    assert found.mean() > 0.97
+    # over the band, rho^2 weighted with the power of truth and estimate is what the truncation leaves
+    kept = np.concatenate([full[:, 0, :32].numpy(), np.zeros((40, 225, 32))], axis=1)
+    ours, truth = np.fft.fft(kept, axis=1), frequency.transpose(0, 2, 1)
+    expected = np.abs((ours.conj() * truth).sum(2)) / np.linalg.norm(ours, axis=2) / np.linalg.norm(truth, axis=2)
+    assert np.abs(found - expected[:, :125]).max() < 1e-4
+    whole = np.abs((ours.conj() * truth).sum((1, 2))) ** 2 / (np.abs(ours) ** 2).sum((1, 2))
+    left = whole / (np.abs(truth) ** 2).sum((1, 2))
+    assert left == pytest.approx(1 - truncation_loss(full[:, 0], 32).numpy(), abs=1e-4)
+
+
+def test_hf_all_of_images_with_nothing_cut_off() -> None:
+    images = normal(6, 1, 32, 32)
+    full = np.concatenate([images[:, 0], np.zeros((6, 225, 32), np.complex64)], axis=1)
+    frequency = np.fft.fft(full, axis=1).transpose(0, 2, 1).astype(np.complex64)  # all 257: the first 125 are taken
+    arrays = LAYOUTS["csinet"].encode(Channels(images, None, frequency), PUBLIC)
+    image = LAYOUTS["csinet"].decode({"HT": arrays["HT"]}, PUBLIC).downlink[:, 0].transpose(0, 2, 1)
+    assert rho(image, arrays["HF_all"]).min() > 1 - 1e-6
+    padded = np.concatenate([image, np.zeros((6, 32, 225))], axis=2)
+    difference = np.fft.fft(padded, axis=2)[:, :, :125] - arrays["HF_all"].reshape(-1, 32, 125)
+    assert np.abs(difference).max() < 1e-5  # scaled alike, not only parallel
+
+
+def test_indoor_loader_swaps_the_halves() -> None:
+    """The loader of the DualNet-MP paper's code, and the delays 0..15, -16..-1 that it wants."""
+    shape, images = Shape(16, 16, 32), normal(3, 1, 257, 32)
+    kept = np.concatenate([images[:, :, :16], images[:, :, -16:]], axis=2)
+    arrays = LAYOUTS["dualnet-indoor"].encode(Channels(kept, 2 * kept), shape)
+    assert set(arrays) == {"Hur_down_t1", "Hur_up_t1"}
+    x = arrays["Hur_down_t1"]
+    assert x.shape == (3, 32, 32)
+    loaded = np.concatenate((x[:, 16:32], x[:, 0:16]), axis=1)
+    assert np.array_equal(loaded[:, :16], images[:, 0, :16])
+    assert np.array_equal(loaded[:, 16:], images[:, 0, -16:])
+    assert np.array_equal(arrays["Hur_up_t1"], 2 * x)
+
+
+@pytest.mark.parametrize(("first", "last"), [(26, 6), (5, 0), (0, 5)])
+def test_indoor_delays_ascend(first: int, last: int) -> None:
+    shape = Shape(first, last, 2)
+    delay = np.concatenate([np.arange(first), np.arange(-last, 0)])
+    images = np.broadcast_to(delay[None, None, :, None] + 1j, (1, 1, first + last, 2)).astype(np.complex64)
+    arrays = LAYOUTS["dualnet-indoor"].encode(Channels(images, images), shape)
+    assert arrays["Hur_down_t1"][0, :, 0].real.tolist() == list(range(-last, first))
+
+
+def test_outdoor_rows_stay() -> None:
+    given_ = channels(2, SMALL)
+    arrays = LAYOUTS["dualnet-outdoor"].encode(given_, SMALL)
+    assert np.array_equal(arrays["H_dl"], given_.downlink[:, 0])
+    assert given_.uplink is not None
+    assert np.array_equal(arrays["H_ul"], given_.uplink[:, 0])
+
+
+@pytest.mark.parametrize("layout", ["csinet", "dualnet-outdoor", "dualnet-indoor"])
+def test_layouts_of_one_slot_refuse_more(layout: str) -> None:
+    with pytest.raises(InvalidInput, match=f"slots: 2; the {layout} layout has 1"):
+        LAYOUTS[layout].encode(channels(2, SMALL, slots=2), SMALL)
+
+
+@pytest.mark.parametrize("layout", ["dualnet-outdoor", "dualnet-indoor", "npz"])
+def test_paired_layouts_need_the_uplink(layout: str) -> None:
+    with pytest.raises(InvalidInput, match="uplink: there is none"):
+        LAYOUTS[layout].encode(Channels(normal(2, 1, 4, 4)), SMALL)
+
+
+# --- files of others ---
+
+HT = np.random.default_rng(1).random((6, 32)).astype(np.float32)
+DL, UL = normal(6, 4, 4, seed=1), normal(6, 4, 4, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "layout"),
+    [
+        ({"HT": HT}, "csinet"),
+        ({"HT": HT.astype(np.float64), "scale": np.full((6, 1), 3.0)}, "csinet"),
+        ({"H_dl": DL, "H_ul": UL}, "dualnet-outdoor"),
+        ({"Hur_down_t1": DL.astype(np.complex128), "Hur_up_t1": UL}, "dualnet-indoor"),
+    ],
+)
+@pytest.mark.parametrize("version", ["7.3", "7", "4"])
+def test_every_matlab_version_reads_alike(
+    arrays: dict[str, NDArray[Any]], layout: str, version: str, tmp_path: Path
+) -> None:
+    _, expected = reading.read(write(tmp_path / "six.mat", arrays), SMALL)
+    other = tmp_path / "other.mat"
+    if version == "7.3":
+        write_73(other, arrays)
+    elif version == "7" or "HT" not in arrays:  # format 4 has matrices only
+        write(other, arrays, do_compression=True)
+    else:
+        write(other, arrays, format="4")
+    found, read = reading.read(other, SMALL)
+    assert found.name == layout
+    assert np.array_equal(read.downlink, expected.downlink)
+    assert (read.uplink is None) == (expected.uplink is None)
+    if read.uplink is not None and expected.uplink is not None:
+        assert np.array_equal(read.uplink, expected.uplink)
+        assert np.array_equal(read.uplink[:, 0], np.roll(UL, -1 if layout == "dualnet-indoor" else 0, axis=1))
+
+
+def with_value(array: NDArray[Any], value: complex) -> NDArray[Any]:
+    changed = array.copy()
+    changed[2, 3] = value
+    return changed
+
+
+ZERO = np.concatenate([DL[:3], 0 * DL[3:]])
+MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
+    "no key known": ({"H": DL}, "keys H; wanted HT (csinet); H_dl, H_ul (dualnet-outdoor); Hur_down_t1"),
+    "no keys": ({}, "keys none; wanted HT"),
+    "one link": ({"H_dl": DL}, "keys H_dl; wanted HT (csinet); H_dl, H_ul (dualnet-outdoor)"),
+    "HF_all alone": ({"HF_all": normal(3, 500)}, "keys HF_all; wanted HT"),
+    "HT 3-D": ({"HT": HT.reshape(6, 2, 16)}, "HT: shape [6, 2, 16]; wanted [sample, 32] real"),
+    "HT size": ({"HT": HT[:, :30]}, "HT: shape [6, 30]; wanted [sample, 32] real"),
+    "HT transposed": ({"HT": HT.T}, "HT: shape [32, 6]; wanted [sample, 32] real"),
+    "HT complex": ({"HT": HT + 0j}, "HT: complex64; wanted [sample, 32] real"),
+    "HT text": ({"HT": "hello"}, "HT: shape [1]; wanted [sample, 32] real"),
+    "HT cell": ({"HT": np.array([[HT, 1]], dtype=object)}, "HT: shape [1, 2]; wanted [sample, 32] real"),
+    "HT struct": ({"HT": {"a": HT}}, "HT: shape [1, 1]; wanted [sample, 32] real"),
+    "HT sparse": ({"HT": scipy.sparse.csc_array(HT)}, "HT: shape []; wanted [sample, 32] real"),
+    "HT empty": ({"HT": HT[:0]}, "HT: shape [0, 32]; wanted [sample, 32] real"),
+    "HT NaN": ({"HT": with_value(HT, np.nan)}, "HT: NaN or infinite values; wanted [sample, 32] real numbers, all fin"),
+    "HT above 1": ({"HT": with_value(HT, 1.5)}, "to 1.5; wanted [0, 1]"),
+    "HT below 0": ({"HT": with_value(HT, -0.25)}, "HT: values from -0.25 to"),
+    "HT zero": ({"HT": np.full((6, 32), 0.5)}, "HT: the channel of sample 0 is zero"),
+    "scale size": ({"HT": HT, "scale": np.ones((1, 6))}, "scale: shape [1, 6]; wanted [sample, 1] real"),
+    "scale length": ({"HT": HT, "scale": np.ones((5, 1))}, "HT, scale: 6 and 5 samples"),
+    "scale of one": ({"HT": HT, "scale": np.ones((1, 1))}, "HT, scale: 6 and 1 samples"),
+    "scale NaN": ({"HT": HT, "scale": np.full((6, 1), np.nan)}, "scale: NaN or infinite"),
+    "scale complex": ({"HT": HT, "scale": np.full((6, 1), 1j)}, "scale: complex128; wanted [sample, 1] real"),
+    "scale zero": ({"HT": HT, "scale": np.eye(6)[:, :1]}, "HT, scale: the channel of sample 1 is zero"),
+    "H_dl 4-D": ({"H_dl": DL[:, None], "H_ul": UL}, "H_dl: shape [6, 1, 4, 4]; wanted [sample, 4, 4] complex"),
+    "H_ul size": ({"H_dl": DL, "H_ul": UL[:, :, :3]}, "H_ul: shape [6, 4, 3]; wanted [sample, 4, 4] complex"),
+    "H_dl real": ({"H_dl": DL.real, "H_ul": UL}, "H_dl: float32; wanted [sample, 4, 4] complex"),
+    "H_ul infinite": ({"H_dl": DL, "H_ul": with_value(UL, np.inf)}, "H_ul: NaN or infinite"),
+    "H_ul zero": ({"H_dl": DL, "H_ul": ZERO}, "H_ul: the channel of sample 3 is zero"),
+    "links' lengths": ({"H_dl": DL, "H_ul": UL[:5]}, "H_dl, H_ul: 6 and 5 samples"),
+    "indoor": ({"Hur_down_t1": DL, "Hur_up_t1": UL.real}, "Hur_up_t1: float32; wanted [sample, 4, 4] complex"),
+}
+MALFORMED_NPZ: dict[str, tuple[dict[str, Any], str]] = {
+    "3-D": ({"downlink": DL}, "downlink: shape [6, 4, 4]; wanted [sample, 1, 4, 4] complex"),
+    "size": ({"downlink": normal(6, 2, 4, 5)}, "downlink: shape [6, 2, 4, 5]; wanted [sample, 2, 4, 4] complex"),
+    "no slots": ({"downlink": normal(6, 0, 4, 4)}, "downlink: shape [6, 0, 4, 4]; wanted [sample, 1, 4, 4] complex"),
+    "real": ({"downlink": np.ones((6, 1, 4, 4))}, "downlink: float64; wanted [sample, 1, 4, 4] complex"),
+    "too large": ({"downlink": np.full((6, 1, 4, 4), 1e99 + 0j)}, "downlink: NaN or infinite"),
+    "slots": (
+        {"downlink": normal(6, 1, 4, 4), "uplink": normal(6, 2, 4, 4)},
+        "uplink: shape [6, 2, 4, 4]; wanted [sample, 1, 4, 4] complex",
+    ),
+    "lengths": ({"downlink": normal(6, 1, 4, 4), "uplink": normal(5, 1, 4, 4)}, "downlink, uplink: 6 and 5 samples"),
+    "uplink alone": ({"uplink": normal(6, 1, 4, 4)}, "keys uplink; wanted HT (csinet)"),
+    "zero": ({"downlink": np.stack([DL, 0 * DL], 1)}, "downlink: the channel of sample 0 is zero"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_mat(case: str, tmp_path: Path) -> None:
+    arrays, says = MALFORMED[case]
+    assert says in refusal(write(tmp_path / "bad.mat", arrays))
+
+
+def plain(arrays: dict[str, Any]) -> bool:
+    """Whether HDF5 has such arrays."""
+    return all(isinstance(array, np.ndarray) and array.dtype.kind != "O" and array.size for array in arrays.values())
+
+
+@pytest.mark.parametrize("case", [case for case, (arrays, _) in MALFORMED.items() if plain(arrays)])
+def test_malformed_mat_of_version_73(case: str, tmp_path: Path) -> None:
+    arrays, says = MALFORMED[case]
+    assert says in refusal(write_73(tmp_path / "bad.mat", arrays))
+
+
+@pytest.mark.parametrize("case", MALFORMED_NPZ)
+def test_malformed_npz(case: str, tmp_path: Path) -> None:
+    arrays, says = MALFORMED_NPZ[case]
+    assert says in refusal(write(tmp_path / "bad.npz", arrays))
+
+
+def test_hdf5_with_something_else_under_the_key(tmp_path: Path) -> None:
+    for value, says in ((None, "HT: damaged, or no array"), ("text", "HT: shape []"), (3.0, "HT: shape []")):
+        path = tmp_path / "bad.mat"
+        with h5py.File(path, "w", userblock_size=512) as file:
+            file.create_group("HT") if value is None else file.create_dataset("HT", data=value)
+        assert says in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".mat", ".npz"])
+@pytest.mark.parametrize("content", [b"", b"MATLAB 5.0", b"Dear sir,\nhere is the data.\n" * 40, bytes(600)])
+def test_no_data_file_at_all(suffix: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    assert refusal(path) == "not a readable .mat or .npz file"
+
+
+def test_array_without_archive(tmp_path: Path) -> None:
+    path, held = tmp_path / "bad.npz", io.BytesIO()
+    np.save(held, normal(6, 1, 4, 4))
+    path.write_bytes(held.getvalue())
+    assert refusal(path) == "not a readable .mat or .npz file"
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"none\.mat does not exist"):
+        reading.read(tmp_path / "none.mat", SMALL)
+
+
+def healthy(folder: Path) -> list[Path]:
+    images = {"downlink": DL[:, None], "uplink": UL[:, None]}
+    return [
+        write(folder / "five.mat", {"H_dl": DL, "H_ul": UL}),
+        write(folder / "seven.mat", {"HT": HT}, do_compression=True),
+        write_73(folder / "seven3.mat", {"H_dl": DL, "H_ul": UL}),
+        write(folder / "plain.npz", images),
+        write(folder / "packed.npz", images, compressed=True),
+    ]
+
+
+def test_truncated_anywhere(tmp_path: Path) -> None:
+    for path in healthy(tmp_path):
+        whole = path.read_bytes()
+        for size in np.linspace(0, len(whole) - 1, 40).astype(int):
+            path.write_bytes(whole[:size])
+            refusal(path)
+
+
+def test_a_damaged_byte(tmp_path: Path) -> None:
+    """Either it does not matter, or the file is refused. (Plain v5 files are left out: there, scipy can crash.)"""
+    for path in healthy(tmp_path):
+        if path.name not in ("seven.mat", "plain.npz", "packed.npz"):
+            continue
+        whole, refused = path.read_bytes(), 0
+        for position in np.linspace(0, len(whole) - 1, 150).astype(int):
+            damaged = bytearray(whole)
+            damaged[position] ^= 0x55
+            path.write_bytes(damaged)
+            with contextlib.suppress(InvalidInput):
+                reading.read(path, SMALL)
+                continue
+            refused += 1
+        assert refused > 100
+
+
+class Trap:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("key", ["downlink", "uplink"])
+def test_nothing_is_unpickled(key: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    trap = np.array([Trap(mark)], dtype=object)
+    path = write(tmp_path / "bad.npz", {"downlink": DL[:, None], key: trap})
+    assert "downlink" in refusal(path)
+    assert not mark.exists()
+    with np.load(path, allow_pickle=True) as file:
+        file[key]
+    assert mark.exists()  # it would have
+
+
+# --- files as a world ---
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of data files."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("CSIEMU_DATA", str(folder))
+    return folder
+
+
+def numbered(path: Path, count: int, *, slots: int = 1, uplink: bool = True) -> NDArray[np.complex64]:
+    """A file whose sample i has i + 1 as its first entry; its downlink."""
+    downlink = normal(count, slots, 4, 4, seed=count)
+    downlink[:, :, 0, 0] = np.arange(count)[:, None] + 1
+    write(path, {"downlink": downlink, "uplink": -downlink} if uplink else {"downlink": downlink})
+    return downlink
+
+
+def world(text: str, **fields: Any) -> DataFile:
+    extra = "".join(f",{name}={value}" for name, value in fields.items())
+    parsed = Scenario.parse(f"file:{text},{SIZES}{extra}")
+    assert isinstance(parsed, DataFile)
+    return parsed
+
+
+def rows(scenario: DataFile, split: Split, ues: range, *, frame: int = 0, seed: int = 7) -> list[int]:
+    """Which samples of a `numbered` file the given UEs have."""
+    ue = torch.tensor(ues)
+    samples = Samples(seed, split, ue, torch.full_like(ue, frame))
+    images = scenario.angular_delay(samples, Link.DOWNLINK, torch.arange(scenario.slots))
+    return [round(value) - 1 for value in images[:, 0, 0, 0].real.tolist()]
+
+
+@pytest.mark.parametrize("count", [10, 11, 19, 25, 64, 100, 1000])
+def test_splits_of_one_file_are_disjoint_and_together_all(count: int, data: Path) -> None:
+    numbered(data / "x.npz", count)
+    scenario = world("file=x.npz")
+    parts = [set(rows(scenario, split, range(2 * count))) for split in (Split.TRAIN, Split.VALIDATION, Split.TEST)]
+    assert sum(map(len, parts)) == count
+    assert set.union(*parts) == set(range(count))
+    for part, share in zip(parts, (0.8, 0.1, 0.1), strict=True):
+        assert len(part) == pytest.approx(share * count, abs=1)
+    assert set(rows(scenario, Split.EMULATE, range(2 * count))) == parts[2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+def test_too_few_samples_to_split(count: int, data: Path) -> None:
+    numbered(data / "x.npz", count)
+    with pytest.raises(InvalidInput, match=rf"x\.npz: {count} samples leave none for test"):
+        world("file=x.npz").check_here()
+    world("test=x.npz").check_here()
+
+
+def test_each_split_may_have_its_own_file(data: Path) -> None:
+    for name, count in (("a", 30), ("b", 7), ("c", 5)):
+        numbered(data / f"{name}.npz", count)
+    scenario = world("train=a.npz,validation=b.npz,test=c.npz")
+    assert sorted(rows(scenario, Split.TRAIN, range(30))) == list(range(30))
+    assert rows(scenario, Split.VALIDATION, range(7)) == list(range(7))
+    assert rows(scenario, Split.TEST, range(5)) == rows(scenario, Split.EMULATE, range(5)) == list(range(5))
+    mixed = world("file=a.npz,train=b.npz")
+    assert sorted(rows(mixed, Split.TRAIN, range(7))) == list(range(7))
+    assert rows(mixed, Split.VALIDATION, range(3)) == [24, 25, 26]
+    assert rows(mixed, Split.TEST, range(3)) == [27, 28, 29]
+    with pytest.raises(InvalidInput, match="no file for validation"):
+        rows(world("train=a.npz,test=c.npz"), Split.VALIDATION, range(1))
+
+
+def test_test_rows_come_in_order(data: Path) -> None:
+    """Row ue + 1009 frame, from the start again after the last."""
+    numbered(data / "x.npz", 70)
+    scenario = world("test=x.npz")
+    for frame in (0, 1, 5):
+        expected = [(ue + 1009 * frame) % 70 for ue in range(90)]
+        assert rows(scenario, Split.TEST, range(90), frame=frame) == expected
+        assert rows(scenario, Split.EMULATE, range(90), frame=frame, seed=8) == expected
+
+
+def test_every_pass_of_training_has_all_rows_in_its_own_order(data: Path) -> None:
+    numbered(data / "x.npz", 60)
+    scenario = world("train=x.npz,test=x.npz")
+    found = rows(scenario, Split.TRAIN, range(180))
+    passes = [found[:60], found[60:120], found[120:]]
+    assert all(sorted(order) == list(range(60)) for order in passes)
+    assert len({tuple(order) for order in [*passes, list(range(60))]}) == 4
+    picked = [found[ue] for ue in range(50, 130, 7)]  # in any batch
+    assert rows(scenario, Split.TRAIN, range(50, 130, 7)) == picked
+
+
+def test_every_seed_has_its_own_orders(data: Path) -> None:
+    numbered(data / "x.npz", 60)
+    scenario = world("train=x.npz,test=x.npz")
+    seeds = (0, 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1)
+    orders = {tuple(rows(scenario, Split.TRAIN, range(60), seed=seed)) for seed in seeds}
+    assert len(orders) == len(seeds)
+
+
+def test_orders_are_the_same_everywhere(data: Path) -> None:
+    """UE, gNB and trainings that are taken up again are other processes, on other machines."""
+    numbered(data / "x.npz", 12)
+    found = rows(world("train=x.npz,test=x.npz"), Split.TRAIN, range(24), seed=2**64 - 3)
+    assert found[:12] == [9, 4, 5, 8, 2, 11, 1, 6, 3, 7, 0, 10]
+    assert found[12:] == [4, 9, 11, 7, 1, 10, 6, 2, 0, 3, 8, 5]
+
+
+def test_slots_and_links(data: Path, make_samples: MakeSamples) -> None:
+    downlink = numbered(data / "x.npz", 20, slots=3)
+    scenario, samples = world("test=x.npz", slots=3), make_samples(5)
+    found = scenario.angular_delay(samples, Link.DOWNLINK, torch.tensor([0, 2]))
+    assert np.array_equal(found.numpy(), downlink[:5, [0, 2]])
+    assert np.array_equal(scenario.angular_delay(samples, Link.UPLINK, torch.arange(3)).numpy(), -downlink[:5])
+    with pytest.raises(InvalidInput, match="slot 3 of a frame; the file has 3"):
+        scenario.angular_delay(samples, Link.DOWNLINK, torch.arange(1, 4))
+    with pytest.raises(InvalidInput, match="slots: 4; the file has 3"):
+        world("test=x.npz", slots=4).check_here()
+
+
+def test_full_images_are_zero_where_the_file_has_nothing(data: Path, make_samples: MakeSamples) -> None:
+    downlink = numbered(data / "x.npz", 20)
+    full = world("test=x.npz").angular_delay(make_samples(5), Link.DOWNLINK, torch.arange(1), full=True).numpy()
+    assert full.shape == (5, 1, 9, 4)
+    assert np.array_equal(full[:, :, :3], downlink[:5, :, :3])
+    assert np.array_equal(full[:, :, 8:], downlink[:5, :, 3:])
+    assert not full[:, :, 3:8].any()
+
+
+def test_file_without_uplink(data: Path, make_samples: MakeSamples) -> None:
+    numbered(data / "x.npz", 20, uplink=False)
+    numbered(data / "y.npz", 20)
+    assert not world("file=x.npz").has_uplink
+    assert world("file=y.npz").has_uplink
+    with pytest.raises(InvalidInput, match="holds no uplink"):
+        world("file=x.npz").angular_delay(make_samples(1), Link.UPLINK, torch.arange(1))
+
+
+def test_public_file_as_a_world(data: Path, make_samples: MakeSamples) -> None:
+    """As CsiNet's users have it: HT only, in [0, 1]."""
+    parts = np.random.default_rng(3).random((20, 2048))
+    scipy.io.savemat(data / "DATA_Htestin.mat", {"HT": parts})
+    public = Scenario.parse("file:test=DATA_Htestin.mat")
+    assert isinstance(public, DataFile)
+    images = public.angular_delay(make_samples(20), Link.DOWNLINK, torch.arange(1))
+    assert images.shape == (20, 1, 32, 32)
+    assert complex(images[4, 0, 7, 30]) == pytest.approx(
+        parts[4, 30 * 32 + 7] - 0.5 + 1j * (parts[4, 1024 + 30 * 32 + 7] - 0.5), abs=1e-6
+    )
+
+
+def test_spatial_channel_is_that_of_the_middle_subcarrier(data: Path, make_samples: MakeSamples) -> None:
+    downlink = numbered(data / "x.npz", 20, slots=2)
+    found = world("test=x.npz", slots=2).spatial(make_samples(5), Link.DOWNLINK, torch.arange(2)).numpy()
+    full = np.zeros((5, 2, 9, 4), np.complex128)
+    full[:, :, [0, 1, 2, 8]] = downlink[:5]
+    spatial = np.fft.ifft(np.fft.ifftshift(np.fft.fft(full, axis=2), axes=3), axis=3)  # [N, slot, subcarrier, antenna]
+    spatial /= np.sqrt((np.abs(spatial) ** 2).mean(axis=(1, 2, 3), keepdims=True))  # over frame, band and antennas
+    assert np.abs(found - spatial[:, :, 4]).max() < 1e-5
+
+
+@pytest.mark.parametrize("link", list(Link))
+def test_spatial_channel_has_unit_power(link: Link, data: Path, make_samples: MakeSamples) -> None:
+    images = 1e-4 * normal(4000, 1, 4, 4)
+    np.savez(data / "x.npz", downlink=images, uplink=3 * images)
+    power = world("test=x.npz").spatial(make_samples(4000), link, torch.arange(1)).abs().square().mean(0)
+    assert (power - 1).abs().max() < 5 * 4000**-0.5
+
+
+def test_text_reads_back(data: Path) -> None:
+    numbered(data / "a-b_c.1.npz", 20)
+    scenario = world("file=a-b_c.1.npz")
+    assert Scenario.parse(str(scenario)) == scenario
+    pinned = scenario.pinned()
+    own = hashlib.sha256((data / "a-b_c.1.npz").read_bytes()).hexdigest()[:16]
+    expected = hashlib.sha256(own.encode()).hexdigest()[:16]
+    assert str(pinned) == f"{scenario},sha256={expected}"
+    assert Scenario.parse(str(pinned)) == pinned
+    assert pinned.pinned() == pinned
+    pinned.check_here()
+    scenario.check_here()
+    assert Scenario.parse("multipath-p2").pinned() == Scenario.parse("multipath-p2")
+
+
+def test_pinned_to_all_files(data: Path) -> None:
+    for name in "abc":
+        numbered(data / f"{name}.npz", 10 + ord(name))
+    texts = ("train=a.npz,test=b.npz", "train=b.npz,test=a.npz", "train=a.npz,test=c.npz", "file=a.npz,test=b.npz")
+    assert len({world(text).pinned().sha256 for text in texts}) == 3  # which split it is for is said anyway
+    pinned = world("train=a.npz,test=b.npz").pinned()
+    numbered(data / "a.npz", 12)
+    with pytest.raises(Conflict, match="sha256"):
+        pinned.check_here()
+
+
+def test_a_changed_file_is_noticed(data: Path, make_samples: MakeSamples) -> None:
+    numbered(data / "x.npz", 30)
+    loose = world("test=x.npz")
+    pinned = loose.pinned()
+    before = pinned.angular_delay(make_samples(3), Link.DOWNLINK, torch.arange(1))
+    changed = numbered(data / "x.npz", 31)
+    os.utime(data / "x.npz", ns=(1, 1))  # file systems' clocks may tick slowly
+    found = loose.pinned().sha256
+    assert found != pinned.sha256
+    for action in (
+        pinned.check_here,
+        lambda: pinned.angular_delay(make_samples(3), Link.DOWNLINK, torch.arange(1)),
+    ):
+        with pytest.raises(Conflict, match=f"sha256: {pinned.sha256}; the files here have {found}"):
+            action()
+    after = loose.angular_delay(make_samples(3), Link.DOWNLINK, torch.arange(1))
+    assert np.array_equal(after.numpy(), changed[:3])
+    assert not torch.equal(after, before)
+
+
+@pytest.mark.parametrize("field", ["file", "train", "validation", "test"])
+@pytest.mark.parametrize(
+    "name",
+    ["../x.npz", "a/x.npz", "/etc/x.npz", "..", ".x.npz", "x.txt", "x", "x.npz\n", "a\\x.npz", "~.npz", " x.npz"],
+)
+def test_only_plain_names_of_files(field: str, name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"(?s)scenario {field}: .* is not the name of a .mat or .npz file"):
+        Scenario.parse(f"file:{field}={name}")
+
+
+def test_file_that_is_not_here(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for action in (world("file=x.npz").check_here, world("file=x.npz").pinned):
+        with pytest.raises(NotFound, match=rf"'x\.npz' is not in {data}, the folder CSIEMU_DATA"):
+            action()
+    monkeypatch.delenv("CSIEMU_DATA")
+    monkeypatch.chdir(data.parent)
+    numbered(data / "x.npz", 20)
+    world("file=x.npz").check_here()  # without the variable: `data`
+
+
+@pytest.mark.parametrize("text", ["file", "file-dualnet", "file:subcarriers=64"])
+def test_no_file_named(text: str) -> None:
+    for action in (Scenario.parse(text).check_here, Scenario.parse(text).pinned):
+        with pytest.raises(InvalidInput, match="scenario file: empty"):
+            action()
+
+
+def test_malformed_file_is_named(data: Path) -> None:
+    numbered(data / "x.npz", 20)
+    with pytest.raises(
+        CsiError, match=r"x\.npz: downlink: shape \[20, 1, 4, 4\]; wanted \[sample, 1, 32, 32\] complex"
+    ):
+        Scenario.parse("file:file=x.npz").check_here()

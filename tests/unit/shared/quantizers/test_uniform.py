@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.quantizers.uniform import UniformQuantizer
+
+
+def quantizer_of(bits: int, entries: int = 5) -> UniformQuantizer:
+    quantizer = UniformQuantizer(entries, bits)
+    quantizer.low.copy_(torch.linspace(-3, -1, entries))
+    quantizer.high.copy_(torch.linspace(0.5, 4, entries))
+    return quantizer
+
+
+@given(st.integers(2, 8), st.integers(0, 2**16))
+def test_every_level_comes_back(bits: int, seed: int) -> None:
+    quantizer = quantizer_of(bits)
+    levels = torch.randint(0, 2**bits, (20, 5), generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(quantizer.to_levels(quantizer.from_levels(levels)), levels)
+
+
+@given(st.integers(2, 8), st.floats(-10, 10))
+def test_error_is_half_a_cell_within_the_range(bits: int, value: float) -> None:
+    quantizer = quantizer_of(bits)
+    values = torch.full((1, 5), value)
+    levels = quantizer.to_levels(values)
+    assert levels.min() >= 0
+    assert levels.max() < 2**bits
+    inside = (values >= quantizer.low) & (values <= quantizer.high)
+    cell = (quantizer.high - quantizer.low) / 2**bits
+    error = (quantizer.from_levels(levels) - values).abs()
+    assert (error[inside] <= (cell / 2 * 1.001 + 1e-6).expand(1, -1)[inside]).all()
+    below = values < quantizer.low
+    assert (levels[below] == 0).all()
+
+
+def test_gradient_passes_within_the_range_only() -> None:
+    quantizer = quantizer_of(3)
+    values = torch.tensor([[-9.0, -2.0, 0.1, 3.0, 9.0]], requires_grad=True)
+    out = quantizer(values)
+    assert torch.equal(out, quantizer.from_levels(quantizer.to_levels(values)))
+    out.sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [[0.0, 1.0, 1.0, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize(("bits", "share"), [(2, 0.12), (4, 0.012), (6, 0.0012), (8, 1.2e-4)])
+def test_calibration_is_near_the_best_for_a_gaussian(bits: int, share: float) -> None:
+    """Uniform quantisers of N(0, 1) reach 0.1188, 0.01154, 0.00104 and 8.9e-5 (Max, 1960)."""
+    values = torch.randn(20_000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([0.1, 1.0, 30.0]) + 5
+    quantizer = UniformQuantizer(3, bits)
+    quantizer.calibrate(values)
+    error = (quantizer.from_levels(quantizer.to_levels(values)) - values).square().mean(0) / values.var(0)
+    assert (error < share * 1.05).all(), error
+
+
+def test_calibration_survives_constant_entries() -> None:
+    quantizer = UniformQuantizer(2, 4)
+    values = torch.tensor([[1.0, 2.0]]).repeat(50, 1)
+    quantizer.calibrate(values)
+    assert torch.isfinite(quantizer.from_levels(quantizer.to_levels(values))).all()
+    torch.testing.assert_close(quantizer.from_levels(quantizer.to_levels(values)), values, atol=1e-5, rtol=0)
