@@ -17,9 +17,7 @@ class Averages(BaseModel):
     ratio_of_sums_se_db: float | None
     mean_of_db: float | None = Field(description="mean of 10 log10(||e||^2/||h||^2) [dB]")
     mean_of_db_se: float | None
-    sgcs: float | None = Field(
-        description="mean |h_hat^H h|^2 / (||h_hat||^2 ||h||^2), over subcarriers too: the beamforming gain, 0..1"
-    )
+    sgcs: float | None = Field(description="mean |h_hat^H h|^2 / (||h_hat||^2 ||h||^2): beamforming gain, 0..1")
     sgcs_se: float | None
     rho: float | None = Field(description="mean |h_hat^H h| / (||h_hat|| ||h||), over subcarriers too")
     rho_se: float | None
