@@ -50,7 +50,7 @@ def _run(command: str, arguments: list[str]) -> int:
         return int(module.run(module.Settings(_cli_parse_args=arguments, _cli_prog_name=f"csiemu {command}")) or 0)
     except ValidationError as error:
         return _complain("\n".join(_sentence(item["loc"], item.get("input"), item["msg"]) for item in error.errors()))
-    except CsiError as error:
+    except (CsiError, OSError) as error:  # an OSError names the file
         return _complain(str(error))
     except KeyboardInterrupt:
         return 130

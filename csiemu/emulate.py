@@ -161,7 +161,7 @@ def _schemes(settings: Settings, store: CheckpointStore) -> list[str]:
     scenario = Scenario.parse(settings.scenario) if settings.scenario else None
     for name in names:
         scheme = store.load(name).scheme
-        scheme.check_scenario(scenario or scheme.scenario)
+        scheme.check_scenario(scenario or scheme.scenario, settings.delay)
     return names
 
 

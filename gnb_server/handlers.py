@@ -90,7 +90,7 @@ class Handlers:
             raise InvalidInput(f"ue_base: {request.ue_base} + {request.ue_count} ids go beyond 2^32")
         checkpoint = self._repository.serving(request.scheme)
         _check_encoder(checkpoint, request.encoder_id)
-        checkpoint.scheme.check_scenario(scenario)
+        checkpoint.scheme.check_scenario(scenario, request.delay)
         with self._lock:
             if request.token:
                 return self._return_to_lease(request, scenario)

@@ -72,7 +72,7 @@ class UeFleet:
         self.checkpoint = checkpoint
         self.scheme = checkpoint.scheme
         self.scenario = Scenario.parse(settings.scenario) if settings.scenario else checkpoint.scenario
-        self.scheme.check_scenario(self.scenario)
+        self.scheme.check_scenario(self.scenario, settings.delay)
         self.counts = Counts()
         self.recorded: Recorded = {"ue": [], "sequence": [], "decoder_version": [], "payload": []}
         self._token = ""

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from csiemu.dataset.writing import MAT_LIMIT, assemble, mat_size, write_shard
 from csiemu.output import console
-from shared.channels.files.layouts import HF_SUBCARRIERS, LAYOUTS, Channels, Shape
+from shared.channels.files.layouts import HF_FROM, HF_SUBCARRIERS, LAYOUTS, Channels, Shape
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.wideband import Wideband
@@ -106,7 +106,7 @@ def run(settings: Settings) -> None:
         task = progress.add_task("samples", total=plan.count, completed=plan.count - sum(job[2] for job in jobs))
         for size in _work(jobs, settings.workers):
             progress.advance(task, size)
-    note.write_text(json.dumps(_sidecar(plan, settings.out, shards), indent=1) + "\n")
+    note.write_text(json.dumps(_sidecar(plan, settings, shards), indent=1) + "\n")
     assemble(settings.out, shards)
     shutil.rmtree(parts)
     console().print(f"{settings.out}: {plan.count} samples of {plan.scenario}, {settings.out.stat().st_size:,} bytes")
@@ -127,8 +127,10 @@ def _plan(settings: Settings) -> Plan:
         raise InvalidInput(f"layout: {layout} does not go into a {suffix} file")
     if settings.frequency and layout != "csinet":
         raise InvalidInput(f"frequency: the {layout} layout has no HF_all, csinet has")
-    if settings.frequency and world.subcarriers < HF_SUBCARRIERS:
-        raise InvalidInput(f"frequency: {world.subcarriers} subcarriers; HF_all has {HF_SUBCARRIERS}")
+    if settings.frequency and world.subcarriers != HF_FROM:
+        raise InvalidInput(f"frequency: {world.subcarriers} subcarriers; users of HF_all take it to be of {HF_FROM}")
+    if layout == "csinet" and world.last_rows:
+        raise InvalidInput(f"scenario last_rows: {world.last_rows}; the csinet layout has first rows only")
     if settings.first + settings.count > 2**32:
         raise InvalidInput(f"first, count: {settings.first} + {settings.count} is beyond sample 2^32 - 1")
     plan = Plan(str(world), layout, settings.frequency, settings.seed, settings.split, settings.first, settings.count)
@@ -209,7 +211,7 @@ def _arrays(plan: Plan, start: int, count: int) -> dict[str, NDArray[Any]]:
     return layout.encode(Channels(downlink, uplink, frequency), shape)
 
 
-def _sidecar(plan: Plan, path: Path, shards: list[Path]) -> dict[str, Any]:
+def _sidecar(plan: Plan, settings: Settings, shards: list[Path]) -> dict[str, Any]:
     """What the file is: the plan, its arrays, and the samples' scales."""
     arrays, scales = {}, []
     for file in sorted(shards[0].glob("*.npy")):
@@ -221,8 +223,9 @@ def _sidecar(plan: Plan, path: Path, shards: list[Path]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "made_by": f"csi-feedback-emulator {version('csi-feedback-emulator')}",
-        "file": path.name,
+        "file": settings.out.name,
         **asdict(plan),
+        "shard": settings.shard,  # images of other batches differ in the last bits
         "arrays": arrays,
         "scale_db": None if decibels is None else {"least": float(decibels.min()), "largest": float(decibels.max())},
     }

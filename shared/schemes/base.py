@@ -149,16 +149,17 @@ class Scheme(nn.Module):
     def normalise(self) -> None:
         """Bring parameters back to their constraints after an optimiser step (pilot power)."""
 
-    def check_scenario(self, scenario: Scenario) -> None:
+    def check_scenario(self, scenario: Scenario, delay: int = 0) -> None:
         """Raises InvalidInput if the scenario's sizes are not those of this scheme, or it lacks what the decoder reads.
 
-        Scenarios that need something of this machine are checked too (`Scenario.check_here`).
+        Scenarios that need something of this machine are checked too (`Scenario.check_here`), with the slots that a
+        feedback delay needs.
         """
         for name in self.sizes:
             asked, built = getattr(scenario, name, "none"), getattr(self.scenario, name)
             if asked != built:
                 raise InvalidInput(f"scenario {name}: {asked}; this {self.name} was built for {built}")
-        scenario.check_here()
+        scenario.check_here(delay)
         if self.reads_uplink and not scenario.has_uplink:
             raise InvalidInput(f"scenario: {scenario} has no uplink; this {self.name} reads it")
 

@@ -97,8 +97,8 @@ class Reference(PilotScheme):
 
     trainable: ClassVar[bool] = False
 
-    def check_scenario(self, scenario: Scenario) -> None:
-        super().check_scenario(require_multipath(scenario, self.name))
+    def check_scenario(self, scenario: Scenario, delay: int = 0) -> None:
+        super().check_scenario(require_multipath(scenario, self.name), delay)
 
 
 class FloatFeedbackScheme(Reference):

@@ -124,7 +124,12 @@ def test_a_file_that_lacks_what_is_needed(gnb: Any, data: Path) -> None:
     (data / "text.mat").write_text("text\n" * 200)
     for name, scenario, code, says in (
         ("hyperrnn", f"file:{SIZES},file=down.npz", CODE.INVALID_ARGUMENT, "no uplink; this hyperrnn reads it"),
-        ("dldnn", f"file:{SIZES},file=one.npz", CODE.INVALID_ARGUMENT, "slots: 2; the file has 1 a sample"),
+        (
+            "dldnn",
+            f"file:{SIZES},file=one.npz",
+            CODE.INVALID_ARGUMENT,
+            "slots, delay: 2 + 0; the file has 1 slots a sample",
+        ),
         ("dldnn", f"file:{SIZES},file=wide.npz", CODE.INVALID_ARGUMENT, "wide.npz: downlink: shape [40, 2, 4, 8]"),
         ("dldnn", f"file:{SIZES},file=text.mat", CODE.INVALID_ARGUMENT, "text.mat: not a readable .mat or .npz"),
         ("dldnn", f"file:{SIZES},file=absent.mat", CODE.NOT_FOUND, "'absent.mat' is not in"),
@@ -152,7 +157,6 @@ def test_a_gnb_whose_file_is_not_that_of_the_training(gnb: Any, tmp_path: Path, 
         gnb.run_ues(scheme="dldnn", ues=1, slots=2, scenario=f"file:{SIZES},file=absent.npz")
 
 
-@pytest.mark.xfail(strict=True, reason="attach does not know how many slots a file has: the first chunk fails instead")
 def test_a_delay_beyond_the_slots_of_the_file(gnb: Any, data: Path) -> None:
     code, details = refused(gnb, "dldnn", WORLD, delay_slots=1)
     assert (code, "slot" in details) == (CODE.INVALID_ARGUMENT, True)

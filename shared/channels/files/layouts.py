@@ -24,8 +24,8 @@ from shared.errors import InvalidInput
 
 Arrays = Mapping[str, NDArray[Any]]
 
-HF_SUBCARRIERS = 125
-"""Subcarriers that HF_all has, and that rho is taken over."""
+HF_SUBCARRIERS, HF_FROM = 125, 257
+"""Subcarriers that HF_all has, and that rho is taken over; it is known to have been made from this many."""
 
 
 @dataclass(frozen=True)
