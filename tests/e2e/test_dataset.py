@@ -112,6 +112,7 @@ def test_mat_and_its_sidecar(csiemu: Run, tmp_path: Path) -> None:
         "split": "train",
         "first": 0,
         "count": 30,
+        "shard": 2000,
         "arrays": {
             "HF_all": {"shape": [30, 4000], "dtype": "complex64"},
             "HT": {"shape": [30, 2048], "dtype": "float32"},
