@@ -25,6 +25,8 @@ FEEDBACK_BITS = {
     "genie_lmmse": 128,  # 2 pilots, 2 float32 each
     "angle_lmmse": 128,
     "uplink_only": 0,
+    "crnet": 8 + 512 * 8,  # scale and codeword
+    "csinet": 8 + 512 * 8,
 }
 
 
@@ -177,7 +179,8 @@ def test_no_reports_pack_to_nothing() -> None:
 @pytest.mark.parametrize("name", DESIGNS)
 def test_layout_of_every_design(make_scheme: Callable[..., Scheme], name: str) -> None:
     made = DESIGNS[name]
-    scheme = make_scheme(made.scheme, "multipath-p2:antennas=2", perturbed=False, **made.config.to_json())
+    world = made.scenario if made.scenario.startswith("cost2100") else "multipath-p2:antennas=2"
+    scheme = make_scheme(made.scheme, world, perturbed=False, **made.config.to_json())
     layout, reports = scheme.layout, 5
     assert layout.bits == FEEDBACK_BITS[name]
     draw = np.random.default_rng(1)
