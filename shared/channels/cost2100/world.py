@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -136,17 +137,20 @@ class Cost2100(Wideband):
 
     def _pieces(self, samples: Samples, link: Link, numbers_a_path: int) -> Iterator[tuple[Tensor, Paths]]:
         """Frames (row numbers) and their paths, frames that see about as many clusters together: little is padding."""
-        if not len(samples):
-            return
         propagation, device = ENVIRONMENTS[self.propagation], samples.ue.device.type
-        seen = visible_count(propagation, samples)[1]  # in a fixed cell only the mean holds
-        mean = (LOCAL + seen.double().mean().item()) * propagation.components
-        for frames in seen.argsort(stable=True).split(max(1, round(_DRAWN[device] / mean))):
+        seen = visible_count(propagation, samples)[1]  # in a fixed cell a guess
+        order = seen.argsort(stable=True)
+        counts, start = seen[order].tolist(), 0
+        while start < len(order):
+            most = int(1.3 * counts[start]) + 2
+            room = max(1, _DRAWN[device] // ((LOCAL + most) * propagation.components))
+            frames = order[start : min(start + room, bisect.bisect_right(counts, most))]
             held = self.paths(samples.take(frames), link)
             size = max(1, _SYNTHESISED[device] // (held.amplitude.shape[1] * numbers_a_path))
-            for start in range(0, len(frames), size):
-                piece = slice(start, start + size)
+            for first in range(0, len(frames), size):
+                piece = slice(first, first + size)
                 yield frames[piece], held[piece]
+            start += len(frames)
 
     def _carrier_hz(self, link: Link) -> float:
         return (self.uplink_ghz if link is Link.UPLINK else self.downlink_ghz) * 1e9
