@@ -334,9 +334,14 @@ def _show(results: dict[str, Any], screen: Console) -> None:
         )
     screen.print(table)
     screen.print(
-        "NMSE: mean of ratios over all slots and UEs, spatial domain, feedback delay"
-        f" {results['settings']['delay']}; bits and wire bytes per report"
+        f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay']}; bits and wire"
+        " bytes per report"
     )
+    by_domain: dict[str, list[str]] = {}
+    for name, row in results["schemes"].items():
+        by_domain.setdefault(row.get("domain", "-"), []).append(name)
+    for domain, names in by_domain.items():
+        screen.print(f"domain of {', '.join(names)}: {domain}")
     screen.print(
         f"lost {results['lost']}, misdecoded {results['misdecoded']} of {results['checked']} reports decoded again"
         " offline"

@@ -1,0 +1,1 @@
+"""Tables and figures of the documentation and of the papers, each by one command."""
