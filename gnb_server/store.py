@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gnb_server.sessions import Fleet, Lease
 from shared.channels.scenario import Scenario
-from shared.errors import Conflict
+from shared.errors import Conflict, InvalidInput
 from shared.metrics import COLUMNS, MEASURED
 
 _metadata = sa.MetaData()
@@ -112,6 +112,7 @@ class Store:
         self.run = run
         self.reports_kept = reports_kept
         _metadata.create_all(self._engine)
+        self._check_tables()
         insert = sqlite.insert if self._sqlite else postgresql.insert
         self._upserts = {}
         for table in (_serving, _ues, _totals, _reports):
@@ -119,6 +120,15 @@ class Store:
             keys = [column.name for column in table.primary_key]
             changes = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
             self._upserts[table.name] = statement.on_conflict_do_update(index_elements=keys, set_=changes)
+
+    def _check_tables(self) -> None:
+        """Raises InvalidInput if the tables are those of another version of this program."""
+        inspector = sa.inspect(self._engine)
+        for table in _metadata.sorted_tables:
+            missing = {column.name for column in table.columns} - {c["name"] for c in inspector.get_columns(table.name)}
+            if missing:
+                what = f"table {table.name} of {self._engine.url} lacks {', '.join(sorted(missing))}"
+                raise InvalidInput(f"store: {what}: another version wrote it; move it away or name another store")
 
     def lease(self, lease: Lease) -> None:
         """Keep a new lease. Raises Conflict if one of its ids is taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from gnb_server.sessions import Fleet, Lease
 from gnb_server.store import Store, Stored
 from shared.channels.scenario import Scenario
-from shared.errors import Conflict
+from shared.errors import Conflict, InvalidInput
 from shared.payload import Field, PayloadLayout
 
 LAYOUT = PayloadLayout((Field("signs", 5, 1),))
@@ -76,3 +77,12 @@ def test_runs_are_kept_apart(store: Store, tmp_path: Path) -> None:
     other = Store(f"sqlite:///{tmp_path / 'store.sqlite'}", "other", 4)
     assert (store.serving(), other.serving()) == ({"rnn": 3}, {})
     assert (other.next_free_ue(), other.leases()) == (0, [])
+
+
+def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.sqlite'}"
+    Store(url, "r", 4).close()
+    with sqlite3.connect(tmp_path / "old.sqlite") as connection:
+        connection.execute("ALTER TABLE totals DROP COLUMN rho")
+    with pytest.raises(InvalidInput, match=r"store: table totals of .*old\.sqlite lacks rho"):
+        Store(url, "r", 4)
