@@ -99,7 +99,7 @@ def train(
             training[field] = f"{source.name}/{source.version}" if source is not None else None
     scheme = scheme.cpu().eval()
     if freeze_encoder_from is None:
-        _calibrate(scheme, recipe.seed)
+        calibrate(scheme, recipe.seed)
     checkpoint = store.save(name, version, scheme, {"training": training, "parameters": parameter_counts(scheme)})
     return measure(checkpoint, store, evaluation_ues)
 
@@ -113,7 +113,7 @@ def _copy(field: str, source: Checkpoint, weights: nn.Module, into: nn.Module) -
         raise InvalidInput(f"{field}: {what} of {source.name} does not fit: {error}") from None
 
 
-def _calibrate(scheme: Scheme, seed: int) -> None:
+def calibrate(scheme: Scheme, seed: int) -> None:
     """Let the scheme set its quantisers' ranges by channels of the training split."""
     ue = torch.arange(CALIBRATION_FRAMES)
     scheme.calibrate(DownlinkView(scheme.scenario, Samples(seed, Split.TRAIN, ue, torch.zeros_like(ue))))

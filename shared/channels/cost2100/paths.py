@@ -69,27 +69,10 @@ def clusters(environment: Environment, scene: Scene, bs: tuple[float, float]) ->
     turn_bs, turn_ue = _normal_pair(numbers[0][..., 1], numbers[1][..., 1])
     distance = environment.cell_radius * numbers[2][..., 1]
     half_bs, half_ue = _half_tangent(azimuth_bs), _half_tangent(azimuth_ue)
-    direction = towards + mean + deviation * turn_bs
-    far_bs = Side(
-        bs[0] + distance * direction.cos(),
-        bs[1] + distance * direction.sin(),
-        -direction.cos(),
-        -direction.sin(),
-        along,
-        distance * half_bs / 3,
-        distance * _half_tangent(elevation_bs) / 3,
-    )
-    direction = towards + mean + deviation * turn_ue
     distance_ue = distance * half_bs / half_ue
-    far_ue = Side(
-        scene.reference_x + distance_ue * direction.cos(),
-        scene.reference_y + distance_ue * direction.sin(),
-        -direction.cos(),
-        -direction.sin(),
-        along,
-        distance_ue * half_ue / 3,
-        distance_ue * _half_tangent(elevation_ue) / 3,
-    )
+    far_bs = _far_side(bs, towards + mean + deviation * turn_bs, distance, along, half_bs, elevation_bs)
+    reference = (scene.reference_x, scene.reference_y)
+    far_ue = _far_side(reference, towards + mean + deviation * turn_ue, distance_ue, along, half_ue, elevation_ue)
     far = torch.arange(along.shape[1], device=along.device) >= LOCAL
     at_ue = torch.arange(along.shape[1], device=along.device) == 1
     one, nought = torch.ones_like(along), torch.zeros_like(along)
@@ -106,6 +89,20 @@ def clusters(environment: Environment, scene: Scene, bs: tuple[float, float]) ->
     excess = torch.minimum(excess, environment.cutoff - direct / SPEED_OF_LIGHT)
     fade = torch.where(far, (-environment.attenuation_per_us * 1e6 * excess).exp(), 1.0)
     return Clusters(near_bs, near_ue, link, shadow * fade)
+
+
+def _far_side(
+    origin: tuple[float | Tensor, float | Tensor],
+    direction: Tensor,
+    distance: Tensor,
+    along: Tensor,
+    half_azimuth: Tensor,
+    elevation: Tensor,
+) -> Side:
+    """Clusters seen from `origin` at an azimuth and distance, as wide as their spreads make them there."""
+    cosine, sine = direction.cos(), direction.sin()
+    x, y = origin[0] + distance * cosine, origin[1] + distance * sine
+    return Side(x, y, -cosine, -sine, along, distance * half_azimuth / 3, distance * _half_tangent(elevation) / 3)
 
 
 def paths(

@@ -1,0 +1,1 @@
+"""Tables and figures of the CRNet paper, and what it leaves out: bits."""
