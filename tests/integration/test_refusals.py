@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -149,15 +150,18 @@ def test_unknown_token_and_unknown_stream(gnb: Any) -> None:
 
 def test_a_new_stream_fences_the_old_one(gnb: Any) -> None:
     with gnb.stub() as stub:
-        ue = Ue(gnb, stub)
+        ue, acked = Ue(gnb, stub), threading.Event()
 
         def old() -> Iterator[pb.FeedbackRequest]:
             chunk = {"encoder_id": ue.encoder_id, "first_ue": ue.lease.first_ue, "ue_count": 2, "slot_count": 1}
             yield pb.FeedbackRequest(**chunk, payload=bytes(5))
+            assert acked.wait(30)
             ue.send({"first_slot": 1})
             yield pb.FeedbackRequest(**chunk, first_slot=2, payload=bytes(5))
 
         stream = stub.Feedback(old(), metadata=(("fleet-token", ue.lease.token),))
+        assert next(stream).ack.first_slot == 0
+        acked.set()
         code, details = refused(lambda: list(stream))
         assert (code, "newer stream" in details) == (CODE.FAILED_PRECONDITION, True)
         assert len(ue.send({"first_slot": 2})) == 1
