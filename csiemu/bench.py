@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     presets: str = ",".join(channels.PRESETS)
     """channels: scenario presets, comma-separated."""
 
-    samples: int = Field(4096, ge=1, le=65536)
+    samples: int = Field(2048, ge=1, le=65536)
     """channels: samples made in one call."""
 
     checkpoints: Path = Path("checkpoints")
