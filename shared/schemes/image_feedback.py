@@ -8,6 +8,7 @@ the image is scaled by it, upwards, so that both ends use the same number and it
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -160,9 +161,9 @@ class ImageScheme(Scheme):
         self.encoder = ImageEncoder(world, config, encoder, self.entries)
         self.decoder = ImageDecoder(config, decoder, self.entries)
 
+    @abstractmethod
     def networks(self, shape: tuple[int, int, int], entries: int) -> tuple[nn.Module, nn.Module]:
-        """Encoder, from [N, 2, M, Q] to [N, entries], and decoder, back to [0, 1]."""
-        raise NotImplementedError
+        """Encoder, from [N, 2, M, Q] to [N, entries], and decoder, from there to [N, 2, M, Q] in [0, 1]."""
 
     @property
     def layout(self) -> PayloadLayout:
