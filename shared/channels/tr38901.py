@@ -17,25 +17,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from shared.channels import synthesis
+from shared.channels.plane_waves import PlaneWaves
 from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link
 from shared.channels.streams import Purpose, Samples, Split
 from shared.channels.synthesis import Paths
-from shared.channels.wideband import Wideband
 from shared.errors import InvalidInput
 
 _DRAWN_AT_ONCE = 256
-_SYNTHESISED_AT_ONCE = {"cpu": 64, "cuda": 16_384}
-"""Channels (frames times slots) in one go: on a CPU what stays in the cache."""
+_SYNTHESISED_AT_ONCE = {"cpu": 2_400_000, "cuda": 600_000_000}
+"""Numbers that the synthesis of a piece may hold: on a CPU what stays near."""
 
 _SUBCLUSTERS = (0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0)
 """Sub-cluster of each ray of the two strongest clusters (Table 7.5-5)."""
 
 
 @dataclass(frozen=True)
-class Tr38901(Wideband):
+class Tr38901(PlaneWaves):
     """TR 38.901 channels of a gNB in the middle of a circular cell, all UEs outdoors and without line of sight.
 
+    The large-scale parameters are those at the uplink's carrier; UEs move horizontally.
     Horizontal uniform linear array, omnidirectional elements and UE antenna, all vertically polarised. A new UE
     position and new rays in each frame, Doppler with frozen rays over its slots. The first path has delay 0. Power is
     relative: each frame's paths have power 1 together; path loss and shadowing (step 12) are left out. Also left out:
@@ -43,11 +43,9 @@ class Tr38901(Wideband):
 
     Attributes:
         model: `umi`, urban microcell (street canyon), or `uma`, urban macrocell.
-        uplink_ghz, downlink_ghz: centres of the two bands [GHz]; the large-scale parameters are those at the uplink's.
         spacing_m: element spacing of the one physical array [m]; the default is half a wavelength at 2.1 GHz.
         nearest_m, radius_m: UEs are uniform over this ring around the gNB [m].
         gnb_m, ue_m: antenna heights [m].
-        speed_kmh, slot_ms: UE speed [km/h], in a random horizontal direction, and slot duration [ms].
     """
 
     subcarriers: int = 1024
@@ -62,9 +60,8 @@ class Tr38901(Wideband):
     gnb_m: float = 20.0
     ue_m: float = 1.5
     speed_kmh: float = 30.0
-    slot_ms: float = 1.0
 
-    RANGES: ClassVar[dict[str, tuple[float, float]]] = Wideband.RANGES | {
+    RANGES: ClassVar[dict[str, tuple[float, float]]] = PlaneWaves.RANGES | {
         "uplink_ghz": (0.5, 100),
         "downlink_ghz": (0.5, 100),
         "spacing_m": (1e-6, 1e3),
@@ -72,8 +69,6 @@ class Tr38901(Wideband):
         "radius_m": (1, 5000),
         "gnb_m": (1.5, 150),
         "ue_m": (1.5, 22.5),
-        "speed_kmh": (0, 1e4),
-        "slot_ms": (1e-6, 1e4),
     }
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {"model": ("umi", "uma")}
 
@@ -83,44 +78,6 @@ class Tr38901(Wideband):
             raise InvalidInput(
                 f"scenario nearest_m, radius_m: {self.nearest_m}, {self.radius_m}; wanted the first less"
             )
-
-    def angular_delay(self, samples: Samples, link: Link, slots: Tensor, *, full: bool = False) -> Tensor:
-        """As `Wideband.angular_delay`; over the phases, the power per antenna and subcarrier is 1 in each frame.
-
-        Raises:
-            InvalidInput: Sionna is not installed.
-        """
-        rows = self.rows(full).to(slots.device)
-        shape = (len(samples), len(slots), len(rows), self.antennas)
-        out = torch.empty(shape, dtype=torch.complex64, device=slots.device)
-        for frames, held in self._pieces(samples, link, len(slots)):
-            out[frames] = synthesis.image(
-                held,
-                rows=rows,
-                subcarriers=self.subcarriers,
-                subcarrier_hz=self.subcarrier_hz,
-                antennas=self.antennas,
-                spacing=self.spacing_m / self._wavelength(link),
-                doppler=self._doppler(link, slots),
-            )
-        return out
-
-    def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
-        """As `Scenario.spatial`, at the band's centre; over the phases, E|h_m|^2 = 1 in each frame.
-
-        Raises:
-            InvalidInput: Sionna is not installed.
-        """
-        out = torch.empty(len(samples), len(slots), self.antennas, dtype=torch.complex64, device=slots.device)
-        for frames, held in self._pieces(samples, link, len(slots)):
-            out[frames] = synthesis.spatial(
-                held,
-                frequency_hz=self.bandwidth_mhz * 0.5e6,
-                antennas=self.antennas,
-                spacing=self.spacing_m / self._wavelength(link),
-                doppler=self._doppler(link, slots),
-            )
-        return out
 
     def paths(self, samples: Samples, link: Link) -> Paths:
         """The frames' rays with the link's own initial phases on them (step 10), [N, L].
@@ -134,21 +91,20 @@ class Tr38901(Wideband):
         # an initial phase is the ray's at the carrier, `Paths` wants that at the band's lower edge
         return Paths(amplitude, initial + delay * (math.pi * self.bandwidth_mhz * 1e6), delay, cosine, closing)
 
-    def _pieces(self, samples: Samples, link: Link, slots: int) -> Iterator[tuple[slice, Paths]]:
-        """Frames to compute at once, and their paths."""
+    def pieces(self, samples: Samples, link: Link, numbers_a_path: int) -> Iterator[tuple[Tensor | slice, Paths]]:
         held = self.paths(samples, link)
-        at_once = max(1, _SYNTHESISED_AT_ONCE[samples.ue.device.type] // max(1, slots))
+        numbers = numbers_a_path * held.amplitude.shape[1]
+        at_once = max(1, _SYNTHESISED_AT_ONCE[samples.ue.device.type] // numbers)
         for start in range(0, len(samples), at_once):
             frames = slice(start, start + at_once)
             yield frames, held[frames]
 
-    def _wavelength(self, link: Link) -> float:
-        """In metres."""
-        return SPEED_OF_LIGHT / ((self.uplink_ghz if link is Link.UPLINK else self.downlink_ghz) * 1e9)
+    def element_spacing(self, link: Link) -> float:
+        return self.spacing_m * self.carrier_hz(link) / SPEED_OF_LIGHT
 
-    def _doppler(self, link: Link, slots: Tensor) -> Tensor:
+    def doppler(self, link: Link, slots: Tensor) -> Tensor:
         """[S] radians per m/s of closing speed at each slot."""
-        return slots * (2 * math.pi * self.slot_ms * 1e-3 / self._wavelength(link))
+        return slots * (2 * math.pi * self.slot_ms * 1e-3 * self.carrier_hz(link) / SPEED_OF_LIGHT)
 
 
 PRESETS |= {

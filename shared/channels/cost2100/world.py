@@ -8,17 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from shared.channels import synthesis
 from shared.channels.cost2100.parameters import ENVIRONMENTS, SPEED_OF_LIGHT
 from shared.channels.cost2100.paths import paths
 from shared.channels.cost2100.scene import LOCAL, Place, own_cells, shared_cell, visible_count
+from shared.channels.plane_waves import PlaneWaves
 from shared.channels.scenario import PRESETS, Link
 from shared.channels.streams import Purpose, Samples
 from shared.channels.synthesis import Paths
-from shared.channels.wideband import Wideband
 from shared.errors import InvalidInput
 
 _DRAWN = {"cpu": 60_000, "cuda": 2_000_000}
@@ -29,25 +27,22 @@ _SYNTHESISED = {"cpu": 1_000_000, "cuda": 200_000_000}
 
 
 @dataclass(frozen=True)
-class Cost2100(Wideband):
+class Cost2100(PlaneWaves):
     """COST 2100 channels, one draw of positions and clusters per frame, Doppler over its slots.
+
+    The links share clusters, positions, delays and |g| of the components; the components' phases are independent.
 
     Attributes:
         propagation: indoor-hall-5ghz, semi-urban-300mhz-los or semi-urban-300mhz-nlos.
-        downlink_ghz, uplink_ghz: centres of the two bands [GHz]. The links share clusters, positions, delays and |g| of
-            the components; the components' phases are independent.
         spacing: of the elements [wavelengths at the downlink centre]; the array is the same at both carriers.
         array_angle: `departure`, the azimuth at the BS, or `arrival`, that at the UE (which the public data have).
         bs_x, bs_y: BS position [m].
         ue_nearest, ue_farthest: UEs are uniform over nearest <= |x|, |y| <= farthest [m].
         environment: `per_sample`, each frame has a cell of its own, or `fixed`: UEs are dropped into one cell.
         cell: number of the fixed cell.
-        speed_kmh, slot_ms: UE speed [km/h], in a random direction, and slot duration [ms].
     """
 
     propagation: str = "indoor-hall-5ghz"
-    downlink_ghz: float = 5.3
-    uplink_ghz: float = 5.1
     spacing: float = 0.5
     array_angle: str = "departure"
     bs_x: float = 0.0
@@ -56,20 +51,14 @@ class Cost2100(Wideband):
     ue_farthest: float = 10.0
     environment: str = "per_sample"
     cell: int = 0
-    speed_kmh: float = 3.6
-    slot_ms: float = 1.0
 
-    RANGES: ClassVar[dict[str, tuple[float, float]]] = Wideband.RANGES | {
-        "downlink_ghz": (0.05, 100),
-        "uplink_ghz": (0.05, 100),
+    RANGES: ClassVar[dict[str, tuple[float, float]]] = PlaneWaves.RANGES | {
         "spacing": (1e-3, 100),
         "bs_x": (-1000, 1000),
         "bs_y": (-1000, 1000),
         "ue_nearest": (0, 1000),
         "ue_farthest": (0, 1000),
         "cell": (0, 2**32 - 1),
-        "speed_kmh": (0, 1e4),
-        "slot_ms": (1e-6, 1e4),
     }
     CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
         "propagation": tuple(ENVIRONMENTS),
@@ -87,36 +76,6 @@ class Cost2100(Wideband):
                 f"nearest < farthest <= {edge:.1f} m, the cell of {self.propagation}"
             )
 
-    def angular_delay(self, samples: Samples, link: Link, slots: Tensor, *, full: bool = False) -> Tensor:
-        rows = self.rows(full).to(slots.device)
-        shape = (len(samples), len(slots), len(rows), self.antennas)
-        out = torch.empty(shape, dtype=torch.complex64, device=slots.device)
-        for frames, held in self._pieces(samples, link, len(rows) + 2 * len(slots) * self.antennas):
-            out[frames] = synthesis.image(
-                held,
-                rows=rows,
-                subcarriers=self.subcarriers,
-                subcarrier_hz=self.subcarrier_hz,
-                antennas=self.antennas,
-                spacing=self._spacing(link),
-                doppler=self._doppler(link, slots),
-            )
-        return out
-
-    def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
-        """As `Scenario.spatial`, at the band's centre; each frame's power, summed over its paths, is 1 per antenna."""
-        out = torch.empty(len(samples), len(slots), self.antennas, dtype=torch.complex64, device=slots.device)
-        for frames, held in self._pieces(samples, link, 1 + 2 * len(slots) * self.antennas):
-            channel = synthesis.spatial(
-                held,
-                frequency_hz=self.bandwidth_mhz * 0.5e6,
-                antennas=self.antennas,
-                spacing=self._spacing(link),
-                doppler=self._doppler(link, slots),
-            )
-            out[frames] = channel / held.amplitude.square().sum(1).sqrt()[:, None, None]
-        return out
-
     def paths(self, samples: Samples, link: Link) -> Paths:
         """Plane waves of the given frames at slot 0, [N, L]."""
         propagation, place = ENVIRONMENTS[self.propagation], Place(self.ue_nearest, self.ue_farthest)
@@ -124,7 +83,7 @@ class Cost2100(Wideband):
             scene = shared_cell(propagation, place, samples, self.cell)
         else:
             scene = own_cells(propagation, place, samples)
-        carrier = self._carrier_hz(link)
+        carrier = self.carrier_hz(link)
         return paths(
             propagation,
             scene,
@@ -135,7 +94,7 @@ class Cost2100(Wideband):
             array_end="bs" if self.array_angle == "departure" else "ue",
         )
 
-    def _pieces(self, samples: Samples, link: Link, numbers_a_path: int) -> Iterator[tuple[Tensor, Paths]]:
+    def pieces(self, samples: Samples, link: Link, numbers_a_path: int) -> Iterator[tuple[Tensor, Paths]]:
         """Frames (row numbers) and their paths, frames that see about as many clusters together: little is padding."""
         propagation, device = ENVIRONMENTS[self.propagation], samples.ue.device.type
         seen = visible_count(propagation, samples)[1]  # in a fixed cell a guess
@@ -152,16 +111,13 @@ class Cost2100(Wideband):
                 yield frames[piece], held[piece]
             start += len(frames)
 
-    def _carrier_hz(self, link: Link) -> float:
-        return (self.uplink_ghz if link is Link.UPLINK else self.downlink_ghz) * 1e9
-
-    def _spacing(self, link: Link) -> float:
+    def element_spacing(self, link: Link) -> float:
         """Element spacing in wavelengths of the link's carrier."""
-        return self.spacing * self._carrier_hz(link) / self._carrier_hz(Link.DOWNLINK)
+        return self.spacing * self.carrier_hz(link) / self.carrier_hz(Link.DOWNLINK)
 
-    def _doppler(self, link: Link, slots: Tensor) -> Tensor:
+    def doppler(self, link: Link, slots: Tensor) -> Tensor:
         """[S] radians per unit of closing speed (as a share of the UE's) at each slot."""
-        cycles = self._carrier_hz(link) / SPEED_OF_LIGHT * self.speed_kmh / 3.6 * self.slot_ms * 1e-3
+        cycles = self.carrier_hz(link) / SPEED_OF_LIGHT * self.speed_kmh / 3.6 * self.slot_ms * 1e-3
         return slots * (2 * math.pi * cycles)
 
 
