@@ -11,19 +11,20 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.table import Table
 
-from benchmarks import channels, serving
+from benchmarks import channels, serving, training
 from csiemu.output import console
 from shared.settings import options
 
 
 class Settings(BaseSettings):
     """Measure ratios against a named peer in one run. `serving`: decodes over gRPC against the decoder in a loop.
-    `channels`: channel generation against Octave and stock Sionna.
+    `channels`: channel generation against Octave and stock Sionna. `training`: CRNet's step against the
+    structure of its public code.
     """
 
     model_config = options("CSIEMU_BENCH_")
 
-    benchmark: CliPositionalArg[Literal["serving", "channels"]]
+    benchmark: CliPositionalArg[Literal["serving", "channels", "training"]]
     """Which one."""
 
     schemes: str = "hyperrnn,dldnn"
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
     ues: int = Field(512, ge=1, le=8192)
     """serving: UEs, and batch of the peer."""
 
+    batch: int = Field(200, ge=2, le=65536)
+    """training: images a step."""
+
     seconds: float = Field(5.0, gt=0, le=600)
     """Length of each measurement."""
 
@@ -54,7 +58,8 @@ class Settings(BaseSettings):
 def run(settings: Settings) -> None:
     """Measure, show, keep."""
     torch.set_num_threads(1)
-    results, table = _serving(settings) if settings.benchmark == "serving" else _channels(settings)
+    benchmarks = {"serving": _serving, "channels": _channels, "training": _training}
+    results, table = benchmarks[settings.benchmark](settings)
     console().print(table)
     if settings.json_file:
         settings.json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +90,15 @@ def _channels(settings: Settings) -> tuple[dict[str, Any], Table]:
         columns = ("samples", "pairs", "single_pairs", "stock_sionna_pairs")
         rates = (row.get(f"{name}_per_cpu_s") for name in columns)
         table.add_row(preset, *("-" if rate is None else f"{rate:,.0f}" for rate in rates), ratio)
+    return results, table
+
+
+def _training(settings: Settings) -> tuple[dict[str, Any], Table]:
+    results = training.measure(settings.batch, settings.seconds, settings.rounds)
+    table = Table("CRNet 1/4, samples per CPU second", "ours", "public structure", "ratio")
+    for precision, row in results["precisions"].items():
+        rates = (row[f"{name}_per_cpu_s"] for name in ("ours", "public_structure"))
+        table.add_row(precision, *(f"{rate:,.0f}" for rate in rates), f"{row['ratio']:.2f}")
     return results, table
 
 

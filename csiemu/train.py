@@ -24,8 +24,9 @@ class Settings(BaseSettings):
     model_config = options("CSIEMU_TRAIN_")
 
     name: CliPositionalArg[str]
-    """A design (hyperrnn, hyperrnn-beams, rnn, dldnn, hyperdnn, hyperrnn-projected, dldnn-projected, genie_lmmse,
-    angle_lmmse, uplink_only); with --as another name for the checkpoint."""
+    """A design (hyperrnn, hyperrnn-beams, rnn, dldnn, hyperdnn, hyperrnn-projected, dldnn-projected, crnet,
+    crnet-6bit, crnet-4bit, crnet-16, crnet-32, crnet-outdoor, csinet, genie_lmmse, angle_lmmse, uplink_only); with --as
+    another name for the checkpoint."""
 
     save_as: str | None = Field(None, alias="as")
     """Checkpoint name; default the design's."""
@@ -37,7 +38,7 @@ class Settings(BaseSettings):
     """Folder of checkpoints."""
 
     state: Path | None = None
-    """Resumable state; default runs/training/NAME-VERSION.safetensors."""
+    """Folder of resumable state; default runs/training/NAME-VERSION."""
 
     device: str = "cpu"
     """cpu or cuda."""
@@ -58,31 +59,47 @@ class Settings(BaseSettings):
     """field=value,... of the scheme's configuration instead of the design's: feedback_bits=30,uplink_pilots=8, or
     compression=16,entry_bits=6. A wrong name lists them all."""
 
-    steps: int = 20_000
+    recipe: str | None = None
+    """const or cosine (the CRNet paper's), principal (ours, for images), tuning or default; default the design's. The
+    options from here to seed replace its values."""
+
+    epochs: int | None = Field(None, ge=1)
+    """Instead of steps: passes over the recipe's frames, or over as many as 100,000 fresh ones."""
+
+    steps: int | None = None
     """Optimiser steps."""
 
-    batch: int = 512
+    batch: int | None = None
     """Frames a step."""
 
-    rate: float = 1e-3
+    rate: float | None = None
     """Learning rate at its highest."""
 
-    final_rate: float = 1e-5
+    final_rate: float | None = None
     """Learning rate at the end."""
 
-    warmup: int = 200
+    warmup: int | None = None
     """Steps of linear rise."""
 
-    slope: float = 1.0
+    slope: float | None = None
     """Slope of the quantiser's gradient at the start."""
 
-    final_slope: float = 10.0
+    final_slope: float | None = None
     """Slope at the end."""
 
-    precision: str = "fp32"
+    precision: str | None = None
     """Of matrix products: fp32 or bf16."""
 
-    seed: int = 1
+    frames: int | None = None
+    """Training frames, computed once and kept in memory; 0 for fresh ones at every step."""
+
+    start: str | None = None
+    """random weights, or principal components (images only)."""
+
+    compiled: bool | None = None
+    """torch.compile fuses the networks (images only): worth its minute or two in long trainings."""
+
+    seed: int | None = None
     """Of the world and of the initial weights."""
 
     save_every: int = Field(500, ge=1)
@@ -100,7 +117,9 @@ def run(settings: Settings) -> None:
     design = recipes.design(settings.name)
     config = read_fields("set", design.config, settings.sizes)
     design = dataclasses.replace(design, config=config, scenario=settings.scenario or design.scenario)
-    recipe = trainer.Recipe(**{f.name: getattr(settings, f.name) for f in dataclasses.fields(trainer.Recipe)})
+    fields = (field.name for field in dataclasses.fields(trainer.Recipe))
+    given = {field: value for field in fields if (value := getattr(settings, field)) is not None}
+    recipe = recipes.recipe(settings.recipe or design.recipe, given, settings.epochs)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -124,7 +143,7 @@ def run(settings: Settings) -> None:
             design,
             recipe,
             store=store,
-            state=settings.state or Path(f"runs/training/{name}-{settings.version}.safetensors"),
+            state=settings.state or Path(f"runs/training/{name}-{settings.version}"),
             device=settings.device,
             freeze_encoder_from=store.load_named(settings.freeze_encoder_from)
             if settings.freeze_encoder_from

@@ -19,6 +19,10 @@ Fields = Mapping[str, NDArray[np.int64]]
 """Field name -> [N, count] integers in [0, 2^bits)."""
 
 
+SCALE = "scale"
+"""Name of the field that holds an image's scale, where a payload has one."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One field of a report: `count` unsigned integers of `bits` (1..63) bits."""

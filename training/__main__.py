@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from shared.checkpoints import CheckpointStore
-from training.recipes import design
+from training.recipes import design, recipe
 from training.run import train
 from training.trainer import Progress, Recipe
 
@@ -24,13 +24,16 @@ def main() -> None:
     parser.add_argument("--as", dest="save_as", help="checkpoint name (default: NAME)")
     parser.add_argument("--version", type=int, default=1)
     parser.add_argument("--store", type=Path, default=Path("checkpoints"))
-    parser.add_argument("--state", type=Path, help="resumable state (default: runs/training/NAME-VERSION.safetensors)")
+    parser.add_argument("--state", type=Path, help="folder of resumable state (default: runs/training/NAME-VERSION)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--freeze-encoder-from", metavar="NAME")
     parser.add_argument("--start-from", metavar="NAME")
     parser.add_argument("--pilots-from", metavar="NAME")
+    parser.add_argument("--recipe", help="const, cosine, principal, tuning or default (default: the design's)")
+    parser.add_argument("--epochs", type=int)
     for field in dataclasses.fields(Recipe):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+        kind = {"type": type(field.default)} if field.type != "bool" else {"action": argparse.BooleanOptionalAction}
+        parser.add_argument(f"--{field.name.replace('_', '-')}", default=None, **kind)
     options = parser.parse_args()
     torch.set_num_threads(1)
     store = CheckpointStore(options.store)
@@ -40,13 +43,15 @@ def main() -> None:
             print(f"step {progress.step} {progress.nmse_db:.3f} dB {progress.seconds:.0f} s", flush=True)
 
     name = options.save_as or options.name
+    chosen = design(options.name)
+    given = {f.name: value for f in dataclasses.fields(Recipe) if (value := getattr(options, f.name)) is not None}
     checkpoint = train(
         name,
         options.version,
-        design(options.name),
-        Recipe(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)}),
+        chosen,
+        recipe(options.recipe or chosen.recipe, given, options.epochs),
         store=store,
-        state=options.state or Path(f"runs/training/{name}-{options.version}.safetensors"),
+        state=options.state or Path(f"runs/training/{name}-{options.version}"),
         device=options.device,
         freeze_encoder_from=store.load_named(options.freeze_encoder_from) if options.freeze_encoder_from else None,
         start_from=store.load_named(options.start_from) if options.start_from else None,

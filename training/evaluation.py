@@ -6,16 +6,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gnb_server.decoding import decode_frames
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
 from shared.metrics import COLUMNS, DOMAIN_NAMES, Outcomes, summarise
+from shared.payload import SCALE
 from shared.schemes import Scheme
 from ue_client.encoding import encode_frames
 
 BATCH = 512
+
+Received = dict[str, NDArray[np.int64]]
 
 
 def evaluate(
@@ -34,16 +38,20 @@ def evaluate(
         delay: slots between the report and the channel that its estimate is compared with.
 
     Returns:
-        `shared.metrics.summarise` of them, with the settings under `settings`.
+        `shared.metrics.summarise` of them, with the settings under `settings`, and the number of reports whose scale
+        is at an end of its range (`saturated_scales`) where a payload has one.
     """
     scheme = scheme.eval()
-    by_slot, of_frames = np.zeros((scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS))
+    by_slot, of_frames, saturated = np.zeros((scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS)), 0
     for ue, frame in zip(
         torch.arange(ues).repeat_interleave(frames).split(BATCH),
         torch.arange(frames).repeat(ues).split(BATCH),
         strict=True,
     ):
-        outcomes = evaluate_samples(scheme, scenario, Samples(seed, split, ue, frame), delay)
+        samples = Samples(seed, split, ue, frame)
+        received = _received(scheme, scenario, samples)
+        outcomes = _outcomes(scheme, scenario, samples, received, delay)
+        saturated += _at_an_end(scheme, received)
         by_slot += outcomes.moments().sum(axis=0)
         of_frames += outcomes.frame_moments().sum(axis=0)
     settings = {
@@ -55,17 +63,32 @@ def evaluate(
         "delay_slots": delay,
         "domain": DOMAIN_NAMES[scheme.domain],
     }
-    return {"settings": settings, **summarise(by_slot, of_frames)}
+    figures = {"settings": settings, **summarise(by_slot, of_frames)}
+    if SCALE in {field.name for field in scheme.layout.fields}:
+        figures["saturated_scales"] = saturated
+    return figures
 
 
 def evaluate_samples(scheme: Scheme, scenario: Scenario, samples: Samples, delay: int = 0) -> Outcomes:
     """Outcomes [N, T] of the given frames."""
+    return _outcomes(scheme, scenario, samples, _received(scheme, scenario, samples), delay)
+
+
+def _received(scheme: Scheme, scenario: Scenario, samples: Samples) -> Received:
+    """Payload fields [N, T, count], packed and unpacked."""
     fields = encode_frames(scheme, scenario, samples)
     layout, reports = scheme.layout, len(samples) * scenario.slots
     payload = layout.pack({name: values.reshape(reports, -1) for name, values in fields.items()}, reports)
-    received = {
-        name: values.reshape(len(samples), scenario.slots, -1)
-        for name, values in layout.unpack(payload, reports).items()
-    }
+    unpacked = layout.unpack(payload, reports)
+    return {name: values.reshape(len(samples), scenario.slots, -1) for name, values in unpacked.items()}
+
+
+def _outcomes(scheme: Scheme, scenario: Scenario, samples: Samples, received: Received, delay: int) -> Outcomes:
     estimates = decode_frames(scheme, scenario, samples, received)
     return Outcomes.measure(estimates, DownlinkView(scenario, samples).truth(scheme.domain, delay))
+
+
+def _at_an_end(scheme: Scheme, received: Received) -> int:
+    """Reports whose scale is the lowest or the highest that its field can say."""
+    highest = [2**field.bits - 1 for field in scheme.layout.fields if field.name == SCALE]
+    return sum(int(np.isin(received[SCALE], (0, level)).sum()) for level in highest)

@@ -1,26 +1,47 @@
-"""What each shipped checkpoint is: scheme, scenario and sizes. `csiemu train NAME` starts from these."""
+"""What each shipped checkpoint is: scheme, scenario, sizes and recipe. `csiemu train NAME` starts from these."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
-from shared.errors import NotFound
+from shared.errors import InvalidInput, NotFound
 from shared.schemes import SCHEMES, CrNetConfig, ImageConfig, PilotConfig, SchemeConfig
+from training.trainer import Recipe
+
+EPOCH = 100_000
+"""Frames of the training set of the CRNet paper (section IV.A)."""
+
+RECIPES: dict[str, Recipe] = {
+    "default": Recipe(),
+    "const": Recipe(batch=200, rate=1e-3, final_rate=1e-3, warmup=0, frames=EPOCH),
+    "cosine": Recipe(batch=200, rate=2e-3, final_rate=5e-5, warmup=30 * EPOCH // 200, frames=EPOCH),
+    "principal": Recipe(
+        batch=200, rate=2e-3, final_rate=5e-5, warmup=50, frames=EPOCH // 2, start="principal", precision="bf16"
+    ),
+    "tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
+}
+"""Recipes by name: `const` and `cosine` are those of the CRNet paper (section IV.A, eq. 5: 30 of 2,500 epochs of
+warm-up); `principal` is `cosine` for a CPU's budget, from principal components and on half of the frames;
+`tuning` goes on from a checkpoint's weights (`--start-from`) with a quantiser in the path."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """A scheme, the scenario that it is trained for, and its sizes."""
+    """A scheme, the scenario that it is trained for, its sizes, and the name of its recipe."""
 
     scheme: str
     scenario: str = "multipath-p2"
     config: SchemeConfig = field(default_factory=PilotConfig)
+    recipe: str = "default"
 
 
 _NO_UPLINK = PilotConfig(uplink_reading="none")
 _PROJECTED = PilotConfig(feedback_bits=30, uplink_pilots=8, uplink_reading="projected")
 
 _INDOOR = "cost2100-indoor-csinet"
+_OUTDOOR = "cost2100-outdoor-csinet"
 
 DESIGNS: dict[str, Design] = {
     "hyperrnn": Design("hyperrnn"),
@@ -30,8 +51,13 @@ DESIGNS: dict[str, Design] = {
     "hyperdnn": Design("hyperdnn"),
     "hyperrnn-projected": Design("hyperrnn", "multipath-p8", _PROJECTED),
     "dldnn-projected": Design("dldnn", "multipath-p8", PilotConfig(feedback_bits=30, uplink_reading="none")),
-    "crnet": Design("crnet", _INDOOR, CrNetConfig(entry_bits=8)),
-    "csinet": Design("csinet", _INDOOR, ImageConfig(entry_bits=8)),
+    "crnet": Design("crnet", _INDOOR, CrNetConfig(entry_bits=8), "principal"),
+    "crnet-6bit": Design("crnet", _INDOOR, CrNetConfig(entry_bits=6, quantised_training=True), "tuning"),
+    "crnet-4bit": Design("crnet", _INDOOR, CrNetConfig(entry_bits=4, quantised_training=True), "tuning"),
+    "crnet-16": Design("crnet", _INDOOR, CrNetConfig(compression=16, entry_bits=6), "principal"),
+    "crnet-32": Design("crnet", _INDOOR, CrNetConfig(compression=32, entry_bits=6), "principal"),
+    "crnet-outdoor": Design("crnet", _OUTDOOR, CrNetConfig(entry_bits=8), "principal"),
+    "csinet": Design("csinet", _INDOOR, ImageConfig(entry_bits=8), "principal"),
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),
@@ -46,3 +72,19 @@ def design(name: str) -> Design:
     if name in SCHEMES:
         return Design(name, config=SCHEMES[name].config_class())
     raise NotFound(f"design: '{name}' is unknown; designs are {', '.join(DESIGNS)}; schemes are {', '.join(SCHEMES)}")
+
+
+def recipe(name: str, changes: dict[str, Any], epochs: int | None = None) -> Recipe:
+    """The recipe of that name with other values of some fields, and as many steps as `epochs` have.
+
+    Raises:
+        NotFound: no such recipe. InvalidInput: a value is not allowed.
+    """
+    if name not in RECIPES:
+        raise NotFound(f"recipe: '{name}' is unknown; recipes are {', '.join(RECIPES)}")
+    chosen = dataclasses.replace(RECIPES[name], **changes)
+    if epochs is None:
+        return chosen
+    if "steps" in changes:
+        raise InvalidInput(f"epochs: {epochs} and steps: {chosen.steps} cannot both be given")
+    return dataclasses.replace(chosen, steps=epochs * (chosen.frames or EPOCH) // chosen.batch)

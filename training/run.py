@@ -22,10 +22,13 @@ from shared.errors import InvalidInput
 from shared.schemes import Scheme, scheme_class
 from training.evaluation import evaluate
 from training.recipes import Design
-from training.trainer import Progress, Recipe, Trainer
+from training.trainer import STATE, Progress, Recipe, Trainer
 
 CALIBRATION_FRAMES = 4096
 """Frames of the training split by which quantisers are calibrated."""
+
+PRINCIPAL_FRAMES = 16_384
+"""Frames of the training split whose principal components a training may start from."""
 
 PROBE_UES = 16
 """UEs of the probe that is decoded again whenever the checkpoint is loaded into a gNB."""
@@ -61,7 +64,7 @@ def train(
     """Train a design and write it as `name`/`version`.
 
     Args:
-        state: resumable state of the training; if the file exists, training goes on from it.
+        state: folder of the training's resumable state; if there is one in it, training goes on from it.
         freeze_encoder_from: train a decoder for the encoder of this checkpoint, which stays as it is.
         start_from: begin with all weights of this checkpoint, of the same design, instead of random ones.
         pilots_from: copy the downlink pilots of this checkpoint (for references).
@@ -71,8 +74,11 @@ def train(
     """
     store.new_folder(name, version)
     scheme = build(design, recipe.seed, pilots_from)
+    if recipe.start == "principal" and not (state / STATE).exists():
+        scheme.principal_start(_training_frames(scheme, recipe.seed, PRINCIPAL_FRAMES))
     if start_from is not None:
         _copy("start_from", start_from, start_from.scheme, scheme)
+        calibrate(scheme.eval(), recipe.seed)  # its quantiser may have other bits
     if freeze_encoder_from is not None:
         _copy("freeze_encoder_from", freeze_encoder_from, freeze_encoder_from.scheme.encoder, scheme.encoder)
     training: dict[str, Any] = {"trained": False}
@@ -80,9 +86,8 @@ def train(
         trainer = Trainer(
             scheme, scheme.scenario, recipe, device=device, freeze_encoder=freeze_encoder_from is not None
         )
-        if state.exists():
+        if (state / STATE).exists():
             trainer.load(state)
-        state.parent.mkdir(parents=True, exist_ok=True)
         with _stopping_between_steps(trainer):
             while trainer.step < recipe.steps:
                 target = (trainer.step // save_every + 1) * save_every
@@ -97,7 +102,10 @@ def train(
         training = _budget(trainer)
         for field, source in (("frozen_encoder_from", freeze_encoder_from), ("started_from", start_from)):
             training[field] = f"{source.name}/{source.version}" if source is not None else None
-    scheme = scheme.cpu().eval()
+    weights = scheme.cpu().state_dict()
+    scheme = build(design, recipe.seed)  # one that is not compiled
+    scheme.load_state_dict(weights)
+    scheme.eval()
     if freeze_encoder_from is None:
         calibrate(scheme, recipe.seed)
     checkpoint = store.save(name, version, scheme, {"training": training, "parameters": parameter_counts(scheme)})
@@ -115,8 +123,13 @@ def _copy(field: str, source: Checkpoint, weights: nn.Module, into: nn.Module) -
 
 def calibrate(scheme: Scheme, seed: int) -> None:
     """Let the scheme set its quantisers' ranges by channels of the training split."""
-    ue = torch.arange(CALIBRATION_FRAMES)
-    scheme.calibrate(DownlinkView(scheme.scenario, Samples(seed, Split.TRAIN, ue, torch.zeros_like(ue))))
+    scheme.calibrate(_training_frames(scheme, seed, CALIBRATION_FRAMES))
+
+
+def _training_frames(scheme: Scheme, seed: int, count: int) -> DownlinkView:
+    """Frames of the training split, to measure something by."""
+    ue = torch.arange(count)
+    return DownlinkView(scheme.scenario, Samples(seed, Split.TRAIN, ue, torch.zeros_like(ue)))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""One training loop for every scheme: fresh samples from the world at every step, resumable from one file.
+"""One training loop for every scheme, on fresh samples of the world or on a fixed number of them, resumable.
 
-A step's samples are the world's (seed, TRAIN, ue = step * batch + row, frame 0): nothing but the step number decides
-what the next step sees, so that a resumed run goes on as if it had never stopped.
+A step's samples are the world's (seed, TRAIN, ue = step * batch + row, frame 0), or with a fixed number of frames those
+of the epoch's own permutation of them: nothing but the step number decides what the next step sees, so that a resumed
+run goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shared.channels.downlink import DownlinkView
@@ -26,10 +26,19 @@ from shared.channels.streams import Samples, Split
 from shared.channels.uplink import UplinkView
 from shared.checkpoints import encoder_id
 from shared.errors import CsiError, InvalidInput
-from shared.metrics import Domain
 from shared.schemes import Scheme
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = ("fp32", "bf16")
+STARTS = ("random", "principal")
+
+STATE = "state.json"
+"""Of a training's folder: what names the other files. A folder without it holds no state."""
+
+CHUNK = 1000
+"""Fixed training frames computed at once."""
+
+PART_BYTES = 15 * 2**20
+"""Bytes of tensors in one file of the state, as far as no single tensor is larger."""
 
 
 class TrainingDiverged(CsiError):
@@ -46,6 +55,9 @@ class Recipe:
         rate, final_rate: Adam's learning rate, cosine from one to the other after `warmup` steps of linear rise.
         slope, final_slope: of the straight-through quantiser, annealed geometrically.
         precision: of matrix products, `fp32` or `bf16` (parameters and optimiser stay fp32).
+        frames: training frames, computed once and seen once an epoch; 0 for fresh ones at every step.
+        start: `random` weights, or `principal` components (`Scheme.principal_start`).
+        compiled: networks go through torch.compile, which takes a minute or two and needs a C++ compiler.
         seed: of the world and of the initial weights.
     """
 
@@ -57,10 +69,13 @@ class Recipe:
     slope: float = 1.0
     final_slope: float = 10.0
     precision: str = "fp32"
+    frames: int = 0
+    start: str = "random"
+    compiled: bool = False
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 0), ("batch", 2), ("warmup", 0), ("seed", 0)):
+        for name, low in (("steps", 0), ("batch", 2), ("warmup", 0), ("frames", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise InvalidInput(f"{name}: {getattr(self, name)} is less than {low}")
         for name in ("rate", "final_rate", "slope", "final_slope"):
@@ -68,6 +83,10 @@ class Recipe:
                 raise InvalidInput(f"{name}: {getattr(self, name)} is not a positive number")
         if self.precision not in PRECISIONS:
             raise InvalidInput(f"precision: '{self.precision}' is not one of {', '.join(PRECISIONS)}")
+        if self.start not in STARTS:
+            raise InvalidInput(f"start: '{self.start}' is not one of {', '.join(STARTS)}")
+        if 0 < self.frames < self.batch:
+            raise InvalidInput(f"frames: {self.frames} is less than a batch of {self.batch}; 0 draws fresh ones")
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step (0-based)."""
@@ -120,6 +139,9 @@ class Trainer:
             scheme.encoder.requires_grad_(False)
         trained = [parameter for parameter in scheme.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=recipe.rate, fused=True)
+        if recipe.compiled:
+            scheme.compile_networks()
+        self.fixed = FixedFrames(scheme, scenario, recipe, self.device) if recipe.frames else None
         self.step = 0
         self.stopping = False  # set from elsewhere: `run` returns after the step in hand
         self.seconds = 0.0
@@ -161,10 +183,11 @@ class Trainer:
         recipe, scheme = self.recipe, self.scheme
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate_at(self.step)
-        rows = torch.arange(recipe.batch, device=self.device) + self.step * recipe.batch
-        samples = Samples(recipe.seed, Split.TRAIN, rows, torch.zeros_like(rows))
-        downlink = Measured(DownlinkView(self.scenario, samples), scheme.domain)
-        side = scheme.decoder.side_information(UplinkView(self.scenario, samples))
+        if self.fixed is None:
+            rows = torch.arange(recipe.batch, device=self.device) + self.step * recipe.batch
+            downlink, side = measured(scheme, self.scenario, recipe.seed, rows)
+        else:
+            downlink, side = self.fixed.at(self.step)
         observation = scheme.encoder.observe(downlink)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             estimate = scheme.reconstruct(observation, side, recipe.slope_at(self.step))
@@ -177,31 +200,50 @@ class Trainer:
         with torch.no_grad():
             return torch.stack([loss.detach(), *scheme.progress(estimate, downlink.truth)]).double()
 
-    def save(self, path: Path) -> None:
-        """Write the whole state to one safetensors file, replacing it in one move."""
+    def save(self, folder: Path) -> None:
+        """Write the whole state to a folder, in safetensors files of at most 16 MiB that state.json names.
+
+        The state before it stays valid until state.json is replaced, in one move.
+        """
         tensors = {f"model.{name}": value for name, value in self.scheme.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
-        header = {"step": self.step, "seconds": self.seconds, "history": self.history, "settings": self._settings()}
-        partial = path.with_suffix(".partial")
-        save_file(
-            {name: value.contiguous() for name, value in tensors.items()}, partial, {"trainer": json.dumps(header)}
-        )
-        partial.replace(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        before = set(folder.glob("*.safetensors"))
+        parts = []
+        for number, names in enumerate(_parts(tensors)):
+            parts.append(f"step-{self.step}-part-{number}.safetensors")
+            save_file({name: tensors[name].contiguous() for name in names}, folder / f"{parts[-1]}.partial")
+            (folder / f"{parts[-1]}.partial").replace(folder / parts[-1])
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": self.history,
+            "settings": self._settings(),
+            "parts": parts,
+        }
+        partial = folder / "state.partial"
+        partial.write_text(json.dumps(state))
+        partial.replace(folder / STATE)
+        for path in before - {folder / part for part in parts}:
+            path.unlink()
 
-    def load(self, path: Path) -> None:
-        """Go on from a file that `save` wrote.
+    def load(self, folder: Path) -> None:
+        """Go on from a folder that `save` wrote.
 
         Raises:
-            InvalidInput: the file belongs to other settings.
+            InvalidInput: the state belongs to other settings, or files of it are missing.
         """
-        with safe_open(path, "pt", device=str(self.device)) as file:
-            header = json.loads(file.metadata()["trainer"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        header = json.loads((folder / STATE).read_text())
         ours, theirs = self._settings(), header["settings"]
         if ours != theirs:
             names = [name for name in ours if ours[name] != theirs.get(name)]
-            raise InvalidInput(f"resume: {path} was made with other settings of {', '.join(names)}")
+            raise InvalidInput(f"resume: {folder} was made with other settings of {', '.join(names)}")
+        tensors: dict[str, Tensor] = {}
+        for part in header["parts"]:
+            if not (folder / part).exists():
+                raise InvalidInput(f"resume: {folder} lacks {part}; remove the folder to begin anew")
+            tensors |= load_file(folder / part, device=str(self.device))
         self.scheme.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -222,18 +264,46 @@ class Trainer:
         return json.loads(json.dumps(settings))
 
 
+class FixedFrames:
+    """A fixed number of training frames on the training's device, in another order in each epoch."""
+
+    def __init__(self, scheme: Scheme, scenario: Scenario, recipe: Recipe, device: torch.device) -> None:
+        self.scenario = scenario
+        self.recipe = recipe
+        self.device = device
+        rows = torch.arange(recipe.frames, device=device)
+        parts = [measured(scheme, scenario, recipe.seed, part) for part in rows.split(CHUNK)]
+        self.truth = torch.cat([downlink.truth for downlink, _ in parts])
+        self.side = torch.cat([side for _, side in parts])
+        if self.side.requires_grad:
+            raise InvalidInput(f"frames: {recipe.frames}; the uplink's part in this {scheme.name} is learned: 0 only")
+        self.epoch = -1
+        self.order = torch.empty(0)
+
+    def at(self, step: int) -> tuple[Measured, Tensor]:
+        """Downlink and side information of a step. What is left of an epoch for less than a batch is not used."""
+        epoch, place = divmod(step, self.recipe.frames // self.recipe.batch)
+        if epoch != self.epoch:
+            # drawn on the CPU, so that every device sees the same order
+            generator = torch.Generator().manual_seed(self.recipe.seed * 2**20 + epoch)
+            self.order = torch.randperm(self.recipe.frames, generator=generator).to(self.device)
+            self.epoch = epoch
+        rows = self.order[place * self.recipe.batch :][: self.recipe.batch]
+        view = DownlinkView(self.scenario, _training_samples(self.recipe.seed, rows))
+        return Measured(view, self.truth[rows]), self.side[rows]
+
+
 @dataclass(frozen=True)
 class Measured:
-    """The downlink with its channels computed once, for the observation and for the loss."""
+    """The downlink with its channels computed once, for the observation and for the loss.
+
+    Attributes:
+        view: of the frames.
+        truth: channels [N, T, M] or images [N, T, Q, M].
+    """
 
     view: DownlinkView
-    domain: Domain
-
-    def __post_init__(self) -> None:
-        truth = self.view.channel() if self.domain == "spatial" else self.view.image()
-        object.__setattr__(self, "truth", truth)
-
-    truth: Tensor = dataclasses.field(init=False)
+    truth: Tensor
 
     def pilots(self, pilots: Tensor) -> Tensor:
         """Received pilots [N, T, L_dl], as `DownlinkView.pilots`."""
@@ -241,4 +311,29 @@ class Measured:
 
     def image(self, *, noisy: bool = False) -> Tensor:
         """Images [N, T, Q, M], as `DownlinkView.image`."""
-        return self.view.image(noisy=noisy) if noisy else self.truth
+        return self.view.estimated(self.truth) if noisy else self.truth
+
+
+def measured(scheme: Scheme, scenario: Scenario, seed: int, rows: Tensor) -> tuple[Measured, Tensor]:
+    """Downlink and side information of training frames."""
+    samples = _training_samples(seed, rows)
+    view = DownlinkView(scenario, samples)
+    truth = view.channel() if scheme.domain == "spatial" else view.image()
+    return Measured(view, truth), scheme.decoder.side_information(UplinkView(scenario, samples))
+
+
+def _training_samples(seed: int, rows: Tensor) -> Samples:
+    return Samples(seed, Split.TRAIN, rows, torch.zeros_like(rows))
+
+
+def _parts(tensors: dict[str, Tensor]) -> Iterator[list[str]]:
+    """Names of tensors in groups of at most `PART_BYTES`, or of one."""
+    names: list[str] = []
+    size = 0
+    for name, value in tensors.items():
+        if names and size + value.nbytes > PART_BYTES:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += value.nbytes
+    yield names

@@ -45,8 +45,11 @@ class DownlinkView:
         """
         world = require_wideband(self.scenario, "an image")
         images = world.angular_delay(self.samples, Link.DOWNLINK, self._slots())
-        if not noisy:
-            return images
+        return self.estimated(images) if noisy else images
+
+    def estimated(self, images: Tensor) -> Tensor:
+        """Noisy images with the perfect ones [N, T, Q, M] already at hand (training needs both)."""
+        world = require_wideband(self.scenario, "an image")
         # white noise stays white: of variance N0 on each subcarrier and antenna, M N0 / N_f is left on each entry
         power = images.abs().square().sum((-2, -1), keepdim=True) / world.antennas**2  # per subcarrier and antenna
         rows = self.samples.complex_normal(Purpose.DOWNLINK_NOISE, self._slots(), images[0, 0].numel())

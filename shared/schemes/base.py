@@ -145,6 +145,22 @@ class Scheme(nn.Module):
     def calibrate(self, downlink: Downlink) -> None:
         """Set what is measured rather than trained (ranges of quantisers), from channels of the training split."""
 
+    def principal_start(self, downlink: Downlink) -> None:
+        """Begin with the principal components of the given channels instead of random weights.
+
+        Raises:
+            InvalidInput: the scheme is no autoencoder of channels.
+        """
+        raise InvalidInput(f"start: '{self.name}' cannot start from principal components; start is random")
+
+    def compile_networks(self) -> None:
+        """Have torch.compile fuse the networks that `reconstruct` spends its time in; by default there are none.
+
+        Raises:
+            InvalidInput: the scheme has no such networks.
+        """
+        raise InvalidInput(f"compiled: '{self.name}' is not worth compiling")
+
     @torch.no_grad()
     def normalise(self) -> None:
         """Bring parameters back to their constraints after an optimiser step (pilot power)."""

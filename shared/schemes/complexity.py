@@ -33,13 +33,13 @@ def complexity(scheme: Scheme) -> dict[str, Complexity]:
     if not isinstance(scheme, ImageScheme):
         return {}
     rows, antennas = scheme.encoder.shape
-    image, codeword = torch.zeros(1, 2, antennas, rows), torch.zeros(1, scheme.entries)
-    return {"encoder": _count(scheme.encoder.network, image), "decoder": _count(scheme.decoder.network, codeword)}
+    image, codeword = torch.zeros(1, antennas, 2, rows), torch.zeros(1, scheme.entries)
+    return {"encoder": count(scheme.encoder.network, image), "decoder": count(scheme.decoder.network, codeword)}
 
 
 @torch.no_grad()
-def _count(network: nn.Module, example: Tensor) -> Complexity:
-    """Of a network in evaluation mode, by one pass of an example."""
+def count(network: nn.Module, example: Tensor) -> Complexity:
+    """Of a network, by one pass of an example."""
     found: list[Complexity] = []
 
     def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from shared.errors import InvalidInput
@@ -17,7 +16,6 @@ from shared.schemes.image_feedback import (
     ImageScheme,
     conv_bn,
     conv_path,
-    xavier,
 )
 
 HEADS: dict[str, tuple[tuple[int, int], ...]] = {
@@ -55,10 +53,18 @@ class MultiResolution(nn.Module):
         super().__init__()
         self.coarse = nn.Sequential(*coarse)
         self.fine = nn.Sequential(*fine)
-        self.merge = conv_bn(2 * width, 2, (1, 1))
+        self.merge, self.norm = conv_bn(2 * width, 2, (1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.merge(torch.cat([self.coarse(image), self.fine(image)], dim=1))
+        return self.norm(self.merge(self.coarse(image), self.fine(image)))
+
+    def hand_on_the_fine_path(self) -> None:
+        """Make the fine path's first two channels the image, and the merge choose them."""
+        for module in self.fine:
+            if isinstance(module, nn.Conv2d):
+                nn.init.dirac_(module.weight)
+        nn.init.zeros_(self.merge.weight)
+        nn.init.dirac_(self.merge.weight[:, self.merge.in_channels // 2 :])
 
 
 class CrBlock(nn.Module):
@@ -82,13 +88,24 @@ class CrNet(ImageScheme):
 
     config: CrNetConfig
 
-    def networks(self, shape: tuple[int, int, int], entries: int) -> tuple[nn.Module, nn.Module]:
+    def networks(
+        self, shape: tuple[int, int, int], entries: int
+    ) -> tuple[FullyConnectedEncoder, FullyConnectedDecoder]:
         slope = self.config.slope
         coarse = conv_path((2, 2, 2, 2), ((3, 3), (1, 9), (9, 1)), slope)
         features = nn.Sequential(MultiResolution(coarse, conv_path((2, 2), ((3, 3),), slope), 2), nn.LeakyReLU(slope))
         head = HEADS[self.config.head]
-        refinement = nn.Sequential(
-            *conv_path((2,) * (len(head) + 1), head, slope), CrBlock(slope), CrBlock(slope), nn.Sigmoid()
-        )
-        encoder = FullyConnectedEncoder(features, shape, entries)
-        return xavier(encoder), xavier(FullyConnectedDecoder(refinement, shape, entries))
+        refinement = nn.Sequential(*conv_path((2,) * (len(head) + 1), head, slope), CrBlock(slope), CrBlock(slope))
+        return FullyConnectedEncoder(features, shape, entries), FullyConnectedDecoder(refinement, shape, entries)
+
+    def pass_through(self, scale: float) -> None:
+        for module in self.encoder.network.features:
+            if isinstance(module, MultiResolution):
+                module.hand_on_the_fine_path()
+        for module in self.decoder.network.refinement:
+            if isinstance(module, CrBlock):
+                nn.init.zeros_(module.paths.norm.weight)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.dirac_(module.weight)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.weight, scale)

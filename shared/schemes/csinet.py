@@ -14,8 +14,8 @@ from shared.schemes.image_feedback import (
     ImageScheme,
     conv_bn,
     conv_path,
-    xavier,
 )
+from shared.schemes.image_layers import RowConv2d
 
 SLOPE = 0.3
 
@@ -25,11 +25,12 @@ class RefineNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.path = nn.Sequential(*conv_path((2, 8, 16), ((3, 3), (3, 3)), SLOPE), conv_bn(16, 2, (3, 3)))
+        conv, self.norm = conv_bn(16, 2, (3, 3))
+        self.path = nn.Sequential(*conv_path((2, 8, 16), ((3, 3), (3, 3)), SLOPE), conv)
         self.activation = nn.LeakyReLU(SLOPE)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.activation(self.path(image) + image)
+        return self.activation(self.norm(self.path(image)) + image)
 
 
 class CsiNet(ImageScheme):
@@ -37,8 +38,17 @@ class CsiNet(ImageScheme):
 
     name: ClassVar[str] = "csinet"
 
-    def networks(self, shape: tuple[int, int, int], entries: int) -> tuple[nn.Module, nn.Module]:
+    def networks(
+        self, shape: tuple[int, int, int], entries: int
+    ) -> tuple[FullyConnectedEncoder, FullyConnectedDecoder]:
         features = nn.Sequential(*conv_path((2, 2), ((3, 3),), SLOPE))
-        refinement = nn.Sequential(RefineNet(), RefineNet(), nn.Conv2d(2, 2, 3, padding=1), nn.Sigmoid())
-        encoder = FullyConnectedEncoder(features, shape, entries)
-        return xavier(encoder), xavier(FullyConnectedDecoder(refinement, shape, entries))
+        refinement = nn.Sequential(RefineNet(), RefineNet(), RowConv2d(2, 2, (3, 3), bias=True))
+        return FullyConnectedEncoder(features, shape, entries), FullyConnectedDecoder(refinement, shape, entries)
+
+    def pass_through(self, scale: float) -> None:
+        for layers in (self.encoder.network.features, self.decoder.network.refinement):
+            for module in layers:
+                if isinstance(module, RefineNet):
+                    nn.init.zeros_(module.norm.weight)
+                elif isinstance(module, RowConv2d):
+                    nn.init.dirac_(module.weight)

@@ -1,8 +1,9 @@
 """What CRNet and CsiNet have in common: an autoencoder of angular-delay images, its codeword and scale on the wire.
 
-The networks see an image as 2 x angle x delay numbers in [0, 1], real and imaginary part, with its largest magnitude at
-0.5 from the middle, as the public data have it. That scale is the sample's own: it is sent. It is quantised *before*
-the image is scaled by it, upwards, so that both ends use the same number and its quantisation costs next to nothing.
+The networks see an image as angle x (real, imaginary part) x delay numbers in [-0.5, 0.5], its largest magnitude being
+0.5: the public data less their offset of 0.5, so that the padding of convolutions means no power. That scale is the
+sample's own: it is sent. It is quantised *before* the image is scaled by it, upwards, so that both ends use the same
+number and its quantisation costs next to nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
 from shared.metrics import Domain
-from shared.payload import Field, PayloadLayout
+from shared.payload import SCALE, Field, PayloadLayout
 from shared.quantizers.uniform import UniformQuantizer
 from shared.schemes.base import Decoder, Downlink, Encoder, Scheme, SchemeConfig, State
+from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned
 
 FLOAT_BITS = 32
 """Bits an entry of a codeword that is sent as float32: a reference, not a proposal."""
@@ -82,7 +84,7 @@ class Scale:
 class ImageEncoder(Encoder):
     """Scales the image, encodes it by `network` and quantises the codeword."""
 
-    def __init__(self, world: Wideband, config: ImageConfig, network: nn.Module, entries: int) -> None:
+    def __init__(self, world: Wideband, config: ImageConfig, network: FullyConnectedEncoder, entries: int) -> None:
         super().__init__()
         self.shape = (len(world.rows()), world.antennas)
         self.noisy = config.observation == "estimated"
@@ -108,13 +110,13 @@ class ImageEncoder(Encoder):
             entries = codeword.contiguous().view(torch.int32).long() & 0xFFFFFFFF
         else:
             entries = self.quantizer.to_levels(codeword)
-        return {"scale": level, "codeword": entries}
+        return {SCALE: level, "codeword": entries}
 
 
 class ImageDecoder(Decoder):
     """Codeword to image by `network`, then the scale."""
 
-    def __init__(self, config: ImageConfig, network: nn.Module, entries: int) -> None:
+    def __init__(self, config: ImageConfig, network: FullyConnectedDecoder, entries: int) -> None:
         super().__init__()
         self.scale = Scale(config)
         self.network = network
@@ -132,7 +134,7 @@ class ImageDecoder(Decoder):
             codeword = fields["codeword"].to(torch.int32).view(torch.float32)
         else:
             codeword = self.quantizer.from_levels(fields["codeword"])
-        return from_network(self.network(codeword).float()) * self.scale.from_level(fields["scale"]), {}
+        return from_network(self.network(codeword).float()) * self.scale.from_level(fields[SCALE]), {}
 
 
 class ImageScheme(Scheme):
@@ -157,17 +159,25 @@ class ImageScheme(Scheme):
         if numbers % config.compression:
             raise InvalidInput(f"compression: {config.compression} does not divide {numbers}, the numbers of an image")
         self.entries = numbers // config.compression
-        encoder, decoder = self.networks((2, world.antennas, rows), self.entries)
+        encoder, decoder = self.networks((world.antennas, 2, rows), self.entries)
+        xavier(encoder)
+        xavier(decoder)
         self.encoder = ImageEncoder(world, config, encoder, self.entries)
         self.decoder = ImageDecoder(config, decoder, self.entries)
 
     @abstractmethod
-    def networks(self, shape: tuple[int, int, int], entries: int) -> tuple[nn.Module, nn.Module]:
-        """Encoder, from [N, 2, M, Q] to [N, entries], and decoder, from there to [N, 2, M, Q] in [0, 1]."""
+    def networks(
+        self, shape: tuple[int, int, int], entries: int
+    ) -> tuple[FullyConnectedEncoder, FullyConnectedDecoder]:
+        """Encoder, from [N, M, 2, Q] to [N, entries], and decoder, from there to [N, M, 2, Q], in [-0.5, 0.5]."""
+
+    def compile_networks(self) -> None:
+        self.encoder.network.compile()
+        self.decoder.network.compile()
 
     @property
     def layout(self) -> PayloadLayout:
-        return PayloadLayout((Field("scale", 1, SCALE_BITS), Field("codeword", self.entries, self.config.entry_bits)))
+        return PayloadLayout((Field(SCALE, 1, SCALE_BITS), Field("codeword", self.entries, self.config.entry_bits)))
 
     def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
         image = self.encoder.images(observation.flatten(0, 1))
@@ -178,16 +188,44 @@ class ImageScheme(Scheme):
         estimate = from_network(self.decoder.network(codeword).float()) * scale
         return estimate.unflatten(0, observation.shape[:2])
 
+    @abstractmethod
+    def pass_through(self, scale: float) -> None:
+        """Make the convolutions hand on what they are given, as far as leaky ReLUs let them, and residual paths silent.
+
+        Args:
+            scale: standard deviation that a batch normalisation of the whole image is to leave.
+        """
+
+    @torch.no_grad()
+    def principal_start(self, downlink: Downlink) -> None:
+        """Convolutions pass, and the fully connected layers project on the principal components of the given channels:
+        the best linear autoencoder, were it not for the leaky ReLUs. Training from random weights spends most of its
+        time on the way to such a projection.
+        """
+        numbers = self._scaled(downlink).flatten(1)
+        values, vectors = torch.linalg.eigh(numbers.mT @ numbers)
+        components = vectors[:, values.argsort(descending=True)[: self.entries]]
+        scale = 4 * float(numbers.std())  # a sigmoid's slope is 1/4 in the middle
+        self.pass_through(scale)
+        root = math.sqrt(scale)  # half of the scale in each layer keeps both in reach of the same learning rate
+        self.encoder.network.fc.weight.copy_(root * components.mT)
+        self.decoder.network.fc.weight.copy_(root * components)
+        for layer in (self.encoder.network.fc, self.decoder.network.fc):
+            nn.init.zeros_(layer.bias)
+
     @torch.no_grad()
     def calibrate(self, downlink: Downlink) -> None:
         """Set the quantiser's ranges by the codewords of the given channels."""
         if self.encoder.quantizer is None or self.decoder.quantizer is None:
             return
-        image = self.encoder.images(self.encoder.observe(downlink).flatten(0, 1))
-        scale = self.encoder.scale.from_level(self.encoder.scale.to_level(image))
-        codewords = [self.encoder.network(to_network(part)).float() for part in (image / scale).split(256)]
+        codewords = [self.encoder.network(part).float() for part in self._scaled(downlink).split(256)]
         self.encoder.quantizer.calibrate(torch.cat(codewords))
         self.decoder.quantizer.load_state_dict(self.encoder.quantizer.state_dict())
+
+    def _scaled(self, downlink: Downlink) -> Tensor:
+        """What the encoder's network gets, [N T, M, 2, Q]."""
+        image = self.encoder.images(self.encoder.observe(downlink).flatten(0, 1))
+        return to_network(image / self.encoder.scale.from_level(self.encoder.scale.to_level(image)))
 
     def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
         """Mean squared error of the scaled images' numbers (CRNet paper, section IV.A)."""
@@ -201,59 +239,59 @@ class ImageScheme(Scheme):
 
 
 def to_network(image: Tensor) -> Tensor:
-    """[N, Q, M] complex of magnitude up to 0.5 to [N, 2, M, Q] in [0, 1], the pixels' channels stored together."""
-    turned = image.mT
-    return torch.stack([turned.real, turned.imag], dim=1).contiguous(memory_format=torch.channels_last) + 0.5
+    """[N, Q, M] complex of magnitude up to 0.5 to [N, M, 2, Q] in [-0.5, 0.5]."""
+    return torch.stack([image.real, image.imag], dim=1).permute(0, 3, 1, 2).contiguous()
 
 
 def from_network(numbers: Tensor) -> Tensor:
     """Inverse of `to_network`."""
-    return torch.complex(numbers[:, 0] - 0.5, numbers[:, 1] - 0.5).mT
+    return torch.complex(numbers[:, :, 0], numbers[:, :, 1]).mT
 
 
-def xavier(network: nn.Module) -> nn.Module:
+def xavier(network: nn.Module) -> None:
     """Xavier initialisation of convolutions and fully connected layers (CRNet paper, section IV.A)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)
-    return network
 
 
 class FullyConnectedEncoder(nn.Module):
-    """Convolutional features of an image, flattened, to the codeword."""
+    """Convolutional features of an image [N, M, 2, Q], flattened, to the codeword."""
 
-    def __init__(self, features: nn.Module, shape: tuple[int, int, int], entries: int) -> None:
+    def __init__(self, features: nn.Sequential, shape: tuple[int, int, int], entries: int) -> None:
         super().__init__()
         self.features = features
         self.fc = nn.Linear(math.prod(shape), entries)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.fc(self.features(image).contiguous().flatten(1))
+        return self.fc(self.features(image).flatten(1))
 
 
 class FullyConnectedDecoder(nn.Module):
-    """The codeword to an image, refined by convolutions."""
+    """The codeword to an image [N, M, 2, Q], refined by layers; a sigmoid brings it to the right range."""
 
-    def __init__(self, refinement: nn.Module, shape: tuple[int, int, int], entries: int) -> None:
+    def __init__(self, refinement: nn.Sequential, shape: tuple[int, int, int], entries: int) -> None:
         super().__init__()
         self.shape = shape
         self.fc = nn.Linear(entries, math.prod(shape))
         self.refinement = refinement
 
     def forward(self, codeword: Tensor) -> Tensor:
-        image = self.fc(codeword).unflatten(1, self.shape)
-        return self.refinement(image.contiguous(memory_format=torch.channels_last))
+        image = self.refinement(self.fc(codeword).unflatten(1, self.shape))
+        return torch.sigmoid(image.float()) - 0.5
 
 
-def conv_bn(inputs: int, outputs: int, size: tuple[int, int]) -> nn.Sequential:
+def conv_bn(inputs: int, outputs: int, size: tuple[int, int]) -> tuple[RowConv2d, RowBatchNorm]:
     """Convolution that keeps the image's size, then batch normalisation."""
-    padding = ((size[0] - 1) // 2, (size[1] - 1) // 2)
-    return nn.Sequential(nn.Conv2d(inputs, outputs, size, padding=padding, bias=False), nn.BatchNorm2d(outputs))
+    return RowConv2d(inputs, outputs, size), RowBatchNorm(outputs)
 
 
 def conv_path(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], slope: float) -> list[nn.Module]:
     """Convolutions one after the other, each with batch normalisation and leaky ReLU."""
     layers: list[nn.Module] = []
-    for inputs, outputs, size in zip(channels, channels[1:], sizes, strict=False):
-        layers += [conv_bn(inputs, outputs, size), nn.LeakyReLU(slope)]
+    for inputs, outputs, (height, width) in zip(channels, channels[1:], sizes, strict=False):
+        if width == 1 < height:
+            layers.append(Turned(*conv_bn(inputs, outputs, (1, height)), nn.LeakyReLU(slope)))
+        else:
+            layers += [*conv_bn(inputs, outputs, (height, width)), nn.LeakyReLU(slope)]
     return layers

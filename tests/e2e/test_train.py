@@ -12,7 +12,7 @@ from e2e_tools import wait_for
 
 
 def train(folder: Path) -> list[str]:
-    options = ["--checkpoints", str(folder), "--state", str(folder / "state.safetensors"), "--save-every", "5"]
+    options = ["--checkpoints", str(folder), "--state", str(folder / "state"), "--save-every", "5"]
     sizes = ["--steps", "120", "--batch", "32", "--scenario", "multipath-p2:antennas=8", "--evaluation-ues", "64"]
     return [sys.executable, "-m", "csiemu", "train", "rnn", *options, *sizes]
 
@@ -24,7 +24,7 @@ def test_ctrl_c_and_the_same_command_again(tmp_path: Path) -> None:
         folder = tmp_path / name
         if name == "broken":
             process = subprocess.Popen(train(folder))
-            wait_for((folder / "state.safetensors").exists)
+            wait_for((folder / "state" / "state.json").exists)
             process.send_signal(signal.SIGINT)
             assert process.wait() == 130
             assert not (folder / "rnn").exists()

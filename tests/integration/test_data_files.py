@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                 Design(name, WORLD, design(name).config),
                 Recipe(steps=0),
                 store=CheckpointStore(folder / "checkpoints"),
-                state=folder / "state.safetensors",
+                state=folder / "state",
                 evaluation_ues=4,
             )
     return folder / "data", folder / "checkpoints"

@@ -26,6 +26,11 @@ FEEDBACK_BITS = {
     "angle_lmmse": 128,
     "uplink_only": 0,
     "crnet": 8 + 512 * 8,  # scale and codeword
+    "crnet-6bit": 8 + 512 * 6,
+    "crnet-4bit": 8 + 512 * 4,
+    "crnet-16": 8 + 128 * 6,
+    "crnet-32": 8 + 64 * 6,
+    "crnet-outdoor": 8 + 512 * 8,
     "csinet": 8 + 512 * 8,
 }
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,9 @@ import torch
 
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
 from shared.errors import Conflict, InvalidInput, NotFound
-from shared.schemes import PilotConfig
+from shared.schemes import CrNetConfig, PilotConfig
 from training.evaluation import evaluate
-from training.recipes import DESIGNS, Design, design
+from training.recipes import DESIGNS, Design, design, recipe
 from training.run import PROBE_UES, build, train
 from training.trainer import Progress, Recipe
 
@@ -34,7 +35,7 @@ def run(store: CheckpointStore, tmp_path: Path) -> Train:
     def run(
         name: str = "rnn", version: int = 1, made: Design = RNN, recipe: Recipe = RECIPE, **options: Any
     ) -> Checkpoint:
-        state = tmp_path / "states" / f"{name}-{version}.safetensors"
+        state = tmp_path / "states" / f"{name}-{version}"
         options = {"store": store, "state": state, "evaluation_ues": 12, "report_every": 1, **options}
         return train(name, version, made, recipe, **options)
 
@@ -71,6 +72,9 @@ def test_card_accounts_for_the_training(run: Train) -> None:
         "slope": 1.0,
         "final_slope": 10.0,
         "precision": "fp32",
+        "frames": 0,
+        "start": "random",
+        "compiled": False,
         "seed": 1,
     }
     assert training["frames_seen"] == 16
@@ -226,3 +230,50 @@ def test_training_starts_from_a_checkpoint(run: Train) -> None:
     other = Design("rnn", SCENARIO, PilotConfig(feedback_bits=7, uplink_reading="none"))
     with pytest.raises(InvalidInput, match="start_from: scheme of rnn does not fit"):
         run("other", made=other, start_from=first)
+
+
+def test_principal_start_is_refused_where_there_is_none(run: Train) -> None:
+    with pytest.raises(InvalidInput, match="start: 'rnn' cannot start from principal components; start is random"):
+        run(recipe=dataclasses.replace(RECIPE, start="principal"))
+    with pytest.raises(InvalidInput, match="compiled: 'rnn' is not worth compiling"):
+        run(recipe=dataclasses.replace(RECIPE, compiled=True))
+
+
+def test_quantiser_of_other_bits_is_set_anew_when_weights_are_taken_over(run: Train) -> None:
+    """Two bits an entry want other ranges than eight; training with the quantiser begins with the right ones."""
+    image = Design("crnet", "cost2100-indoor-csinet:antennas=8,first_rows=8", CrNetConfig(entry_bits=8))
+    first = run("crnet", made=image, recipe=dataclasses.replace(RECIPE, start="principal", frames=16))
+    coarse = dataclasses.replace(image, config=CrNetConfig(entry_bits=2, quantised_training=True))
+    fine = run("coarse", made=coarse, start_from=first, recipe=dataclasses.replace(RECIPE, steps=1, rate=1e-9))
+    ranges = [checkpoint.scheme.encoder.quantizer.high for checkpoint in (first, fine)]
+    assert (ranges[1] < ranges[0]).float().mean() > 0.9
+    assert fine.card["training"]["started_from"] == "crnet/1"
+
+
+def test_epochs_are_steps_over_the_frames() -> None:
+    assert recipe("cosine", {}, 2500).steps == 2500 * 500
+    assert recipe("cosine", {"frames": 1000, "batch": 50}, 3).steps == 60
+    assert recipe("default", {"batch": 100}, 1).steps == 1000
+    assert recipe("const", {"rate": 3e-3}).rate == 3e-3
+    assert recipe("const", {}).rate_at(10**6) == recipe("const", {}).rate_at(0) == 1e-3
+    assert recipe("cosine", {}, 2500).rate_at(30 * 500) == pytest.approx(2e-3)
+    with pytest.raises(InvalidInput, match="epochs: 2 and steps: 5 cannot both be given"):
+        recipe("cosine", {"steps": 5}, 2)
+    with pytest.raises(
+        NotFound, match="recipe: 'linear' is unknown; recipes are default, const, cosine, principal, tuning"
+    ):
+        recipe("linear", {})
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"frames": 3}, "frames: 3 is less than a batch of 4; 0 draws fresh ones"),
+        ({"frames": -1}, "frames: -1 is less than 0"),
+        ({"start": "zero"}, "start: 'zero' is not one of random, principal"),
+    ],
+)
+def test_recipe_names_what_it_refuses(field: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        dataclasses.replace(RECIPE, **field)
+    assert str(refused.value) == message

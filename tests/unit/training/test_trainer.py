@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from shared.channels.downlink import DownlinkView
@@ -59,9 +59,9 @@ def test_resumed_training_is_the_unbroken_one(tmp_path: Path, make_scheme: MakeS
     whole.run(report_every=1)
     first = trainer_of(make_scheme, kind)
     first.run(stop, report_every=1)
-    first.save(tmp_path / "state.safetensors")
+    first.save(tmp_path / "state")
     second = trainer_of(make_scheme, kind, seed=99)
-    second.load(tmp_path / "state.safetensors")
+    second.load(tmp_path / "state")
     assert second.step == stop
     assert_equal(tensors(second), tensors(first))
     second.run(report_every=1)
@@ -76,8 +76,8 @@ def test_resumed_training_of_a_decoder_is_the_unbroken_one(tmp_path: Path, make_
     whole, first, second = (trainer_of(make_scheme, seed=seed, freeze_encoder=True) for seed in (3, 3, 3))
     whole.run()
     first.run(2)
-    first.save(tmp_path / "state.safetensors")
-    second.load(tmp_path / "state.safetensors")
+    first.save(tmp_path / "state")
+    second.load(tmp_path / "state")
     second.run()
     assert_equal(tensors(second), tensors(whole))
 
@@ -92,15 +92,68 @@ def test_training_changes_every_parameter(make_scheme: MakeScheme) -> None:
     assert not unchanged
 
 
-def test_saved_state_is_one_file(tmp_path: Path, make_scheme: MakeScheme) -> None:
+def test_saved_state_is_small_files_of_one_step(
+    tmp_path: Path, make_scheme: MakeScheme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.PART_BYTES", 2000)
     trainer = trainer_of(make_scheme)
     trainer.run(1)
-    trainer.save(tmp_path / "state.safetensors")
+    trainer.save(tmp_path / "state")
     trainer.run(2)
-    trainer.save(tmp_path / "state.safetensors")
-    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
-    with safe_open(tmp_path / "state.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["trainer"])["step"] == 2
+    trainer.save(tmp_path / "state")
+    state = json.loads((tmp_path / "state" / "state.json").read_text())
+    assert state["step"] == 2
+    assert len(state["parts"]) > 2
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == sorted([*state["parts"], "state.json"])
+    found: dict[str, Tensor] = {}
+    for part in state["parts"]:
+        tensors_of_part = load_file(tmp_path / "state" / part)
+        assert len(tensors_of_part) == 1 or sum(value.nbytes for value in tensors_of_part.values()) <= 2000
+        found |= tensors_of_part
+    assert_equal({name.removeprefix("model."): value for name, value in found.items()}, tensors(trainer))
+    (tmp_path / "state" / state["parts"][1]).unlink()
+    with pytest.raises(InvalidInput, match=rf"resume: {tmp_path}/state lacks step-2-part-1.safetensors; remove"):
+        trainer_of(make_scheme).load(tmp_path / "state")
+
+
+def test_fixed_frames_are_refused_where_the_uplink_is_learned(make_scheme: MakeScheme) -> None:
+    with pytest.raises(InvalidInput, match="frames: 9; the uplink's part in this hyperrnn is learned: 0 only"):
+        trainer_of(make_scheme, "hyperrnn", dataclasses.replace(RECIPE, frames=9))
+
+
+def test_fixed_frames_come_once_an_epoch_in_another_order(make_scheme: MakeScheme) -> None:
+    """They are those that fresh ones begin with, and a resumed training sees the same."""
+    recipe = dataclasses.replace(RECIPE, frames=10)
+    trainer, late = (trainer_of(make_scheme, recipe=recipe) for _ in range(2))
+    assert trainer.fixed is not None
+    assert late.fixed is not None
+    orders = []
+    for epoch in range(2):
+        steps = [trainer.fixed.at(2 * epoch + place)[0].view.samples.ue for place in range(2)]  # 2 frames are left over
+        orders.append(torch.cat(steps).tolist())
+        assert len(set(orders[-1])) == 8
+        assert set(orders[-1]) <= set(range(10))
+    assert orders[0] != orders[1]
+    assert late.fixed.at(3)[0].view.samples.ue.tolist() == orders[1][4:]
+    downlink, side = trainer.fixed.at(1)
+    samples = Samples(recipe.seed, Split.TRAIN, downlink.view.samples.ue, torch.zeros(4, dtype=torch.int64))
+    view = DownlinkView(trainer.scenario, samples)
+    torch.testing.assert_close(downlink.truth, view.channel())
+    wanted = trainer.scheme.decoder.side_information(UplinkView(trainer.scenario, samples))
+    torch.testing.assert_close(side, wanted)
+    trainer.run()
+    assert trainer.step == 6
+
+
+def test_resumed_training_on_fixed_frames_is_the_unbroken_one(tmp_path: Path, make_scheme: MakeScheme) -> None:
+    recipe = dataclasses.replace(RECIPE, frames=9)
+    whole, first, second = (trainer_of(make_scheme, recipe=recipe) for _ in range(3))
+    whole.run()
+    first.run(3)
+    first.save(tmp_path / "state")
+    second.load(tmp_path / "state")
+    second.run()
+    assert_equal(tensors(second), tensors(whole))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +168,7 @@ def test_saved_state_is_one_file(tmp_path: Path, make_scheme: MakeScheme) -> Non
 def test_state_of_other_settings_is_refused(
     tmp_path: Path, make_scheme: MakeScheme, name: str, changed: dict[str, Any]
 ) -> None:
-    state = tmp_path / "state.safetensors"
+    state = tmp_path / "state"
     first = trainer_of(make_scheme)
     first.run(1)
     first.save(state)
@@ -137,7 +190,7 @@ def test_state_of_other_settings_is_refused(
 def test_state_of_another_scheme_is_refused(
     tmp_path: Path, make_scheme: MakeScheme, name: str, scenario: str, config: dict[str, Any]
 ) -> None:
-    state = tmp_path / "state.safetensors"
+    state = tmp_path / "state"
     trainer_of(make_scheme).save(state)
     scheme = make_scheme("dldnn", scenario, **KINDS["dldnn"], **config)
     with pytest.raises(InvalidInput, match=f"made with other settings of {name}$"):

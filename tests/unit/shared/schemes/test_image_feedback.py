@@ -17,7 +17,7 @@ from shared.errors import InvalidInput
 from shared.schemes import CrNetConfig, ImageConfig, Scheme, scheme_class
 from shared.schemes.complexity import complexity
 from shared.schemes.image_feedback import ImageScheme, Scale, from_network, to_network
-from training.evaluation import evaluate_samples
+from training.evaluation import evaluate, evaluate_samples
 from ue_client.encoding import encode_frames
 
 MakeScheme = Callable[..., Scheme]
@@ -73,12 +73,12 @@ def test_bits_are_codeword_and_scale(make_scheme: MakeScheme, entry_bits: int, b
     assert scheme.layout.describe() == f"scale:1x8 codeword:32x{entry_bits}"
 
 
-def test_network_sees_angle_by_delay_in_the_unit_interval() -> None:
+def test_network_sees_rows_of_angles() -> None:
     image = torch.zeros(1, 3, 4, dtype=torch.complex64)  # 3 delays, 4 angles
     image[0, 2, 1] = 0.5 - 0.25j
     numbers = to_network(image)
-    assert numbers.shape == (1, 2, 4, 3)
-    assert numbers[0, :, 1, 2].tolist() == [1.0, 0.25]
+    assert numbers.shape == (1, 4, 2, 3)
+    assert numbers[0, 1, :, 2].tolist() == [0.5, -0.25]
     torch.testing.assert_close(from_network(numbers), image)
 
 
@@ -154,6 +154,32 @@ def test_outcomes_are_those_of_images(make_scheme: MakeScheme, make_samples: Mak
     torch.testing.assert_close(torch.from_numpy(outcomes.ratio).float(), error, rtol=1e-4, atol=0)
     assert (outcomes.floor > 0.0005).all()
     assert (outcomes.rho**2 <= outcomes.sgcs + 1e-9).all()  # a mean of squares is no less than the square of the mean
+
+
+@pytest.mark.parametrize("scheme_name", ["crnet", "csinet"])
+def test_principal_components_are_a_better_start(
+    make_scheme: MakeScheme, make_samples: MakeSamples, scheme_name: str
+) -> None:
+    """Leaky ReLUs bend it, yet what comes out resembles the channel, and the layers can be trained from there."""
+    view = DownlinkView(Scenario.parse(SMALL), make_samples(400, seed=9))
+    truth, alike = view.image()[:, 0].flatten(1), {}
+    for start in ("random", "principal"):
+        scheme = image_scheme(make_scheme, scheme_name, compression=2, perturbed=False)
+        if start == "principal":
+            scheme.principal_start(view)
+        estimate = scheme.train().reconstruct(scheme.encoder.observe(view), torch.zeros(0), 1.0)[:, 0].flatten(1)
+        match = (truth.conj() * estimate).sum(1).abs()
+        alike[start] = (match / (truth.norm(dim=1) * estimate.norm(dim=1))).mean().item()
+    assert alike["principal"] > 0.6 > 0.3 > alike["random"]
+    estimate.abs().sum().backward()
+    assert all(parameter.grad is not None for parameter in scheme.parameters())
+
+
+def test_saturated_scales_are_counted(make_scheme: MakeScheme) -> None:
+    whole = image_scheme(make_scheme, entry_bits=4, scale_low_db=-100.0, scale_high_db=100.0)
+    assert evaluate(whole, whole.scenario, ues=20)["saturated_scales"] == 0
+    narrow = image_scheme(make_scheme, entry_bits=4, scale_low_db=-100.0, scale_high_db=-99.0)
+    assert evaluate(narrow, narrow.scenario, ues=20)["saturated_scales"] == 20
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""Tables of trainings: arms at a budget, kept and shared, beside the paper's numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import grid
+from experiments.crnet import figure_5, table_1, table_2, table_3, table_4
+from experiments.grid import Arm, Budget, slope_at_the_end
+from shared.errors import InvalidInput
+from shared.schemes import CrNetConfig
+from training.recipes import Design
+
+TINY = Design("crnet", "cost2100-indoor-csinet:antennas=8,first_rows=8", CrNetConfig(compression=2))
+ARMS = [Arm("one", ("one",), TINY, "cosine", 1000, -26.99), Arm("two", ("two",), TINY, "const", 2000, None)]
+BUDGET = ["--share", "0.001", "--frames", "400", "--ues", "16"]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, out: Path, *options: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["grid", *BUDGET, "--out", str(out), *options])
+    grid.main("Table 9: tiny", ("arm",), ARMS)
+    return (out / "share-0.001-frames-400" / "table-9" / "table.md").read_text()
+
+
+def test_table_stands_beside_the_papers_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = run(monkeypatch, tmp_path)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert [row[0] for row in rows[2:]] == ["one", "two"]
+    assert [row[2:6] for row in rows[2:]] == [["-26.99", "1", "1000", "400"], ["-", "2", "2000", "800"]]
+    assert (tmp_path / "share-0.001-frames-400" / "table-9" / "curves.png").stat().st_size > 1000
+
+
+def test_arms_that_are_there_are_not_trained_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first = run(monkeypatch, tmp_path, "--only", "one")
+    assert "| two |" not in first
+    monkeypatch.setattr(grid, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert run(monkeypatch, tmp_path, "--only", "one") == first
+
+
+def test_a_budget_is_a_share_of_the_papers() -> None:
+    arm = table_1.ARMS[2]
+    assert arm.labels == ("1/4", "indoor", "CRNet-cosine")
+    full = Budget(1.0, {}, 5000).recipe(arm)
+    assert (full.steps, full.warmup, full.rate, full.final_rate, full.batch) == (1_250_000, 15_000, 2e-3, 5e-5, 200)
+    part = Budget(0.01, {"frames": 20_000, "start": "principal"}, 5000).recipe(arm)
+    assert (part.steps, part.warmup, part.frames, part.start) == (2500, 150, 20_000, "principal")
+    with pytest.raises(InvalidInput, match="frames: 10 is less than a batch of 200"):
+        Budget(0.01, {"frames": 10}, 5000).recipe(arm)
+
+
+def test_tables_share_their_arms() -> None:
+    """CRNet-cosine 1/4 indoor of Table I is one arm of Tables II, III and IV too."""
+    best = next(arm for arm in table_1.ARMS if arm.paper_db == -26.99)
+    for table in (table_2, table_3, table_4, figure_5):
+        same = [arm for arm in table.ARMS if arm.name == best.name]
+        assert len(same) == 1
+        assert dataclasses.replace(same[0], labels=best.labels) == best
+    assert len({arm.name for table in (table_1, table_2, table_3, table_4) for arm in table.ARMS}) == 30 + 10 + 20 - 6
+
+
+def test_slope_at_the_end_of_a_curve() -> None:
+    curve = [{"step": 10.0 * step, "nmse_db": -2.0 * step} for step in range(50)]
+    assert slope_at_the_end(curve, 100) == pytest.approx(-20)
+    assert slope_at_the_end(curve[:1], 100) == 0

@@ -1,0 +1,87 @@
+"""Layers of rows against the torch modules that they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned
+
+KERNELS = [(1, 1), (1, 5), (1, 9), (3, 3), (5, 5), (7, 7)]
+
+
+def rows(image: Tensor) -> Tensor:
+    """[N, C, H, W] to [N, H, C, W], and back."""
+    return image.transpose(1, 2)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolution_is_that_of_torch(kernel: tuple[int, int], mode: str, bias: bool) -> None:
+    torch.manual_seed(0)
+    ours = RowConv2d(2, 3, kernel, bias=bias, padding_mode=mode)
+    theirs = nn.Conv2d(2, 3, kernel, padding="same", bias=bias, padding_mode=mode)
+    theirs.load_state_dict(ours.state_dict())
+    image, weight = torch.randn(4, 2, 8, 12), torch.randn(4, 3, 8, 12)
+    for layer, result in ((ours, rows(ours(rows(image)))), (theirs, theirs(image))):
+        (result * weight).sum().backward()
+        torch.testing.assert_close(result, theirs(image), rtol=1e-4, atol=1e-5)
+        for mine, wanted in zip(ours.parameters(), layer.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_several_images_are_one_with_their_channels_together() -> None:
+    torch.manual_seed(0)
+    layer, images = RowConv2d(5, 2, (3, 3)), [torch.randn(2, 6, channels, 8) for channels in (2, 3)]
+    torch.testing.assert_close(layer(*images), layer(torch.cat(images, dim=2)))
+
+
+def test_turned_layers_work_along_the_other_axis() -> None:
+    torch.manual_seed(0)
+    ours = RowConv2d(2, 3, (1, 9))
+    theirs = nn.Conv2d(2, 3, (9, 1), padding="same", bias=False)
+    theirs.weight.data.copy_(ours.weight.mT)
+    image = torch.randn(2, 2, 12, 8)
+    torch.testing.assert_close(rows(Turned(ours)(rows(image))), theirs(image), rtol=1e-4, atol=1e-5)
+
+
+def test_matrix_follows_the_weights() -> None:
+    """It is kept in evaluation, but not when weights are loaded or trained."""
+    torch.manual_seed(0)
+    layer, other = RowConv2d(2, 2, (3, 3)).eval(), RowConv2d(2, 2, (3, 3)).eval()
+    image = torch.randn(2, 6, 2, 8)
+    with torch.no_grad():
+        assert not torch.equal(layer(image), other(image))
+        layer.load_state_dict(other.state_dict())
+        assert torch.equal(layer(image), other(image))
+        assert layer(image[..., :4]).shape == (2, 6, 2, 4)  # another width
+        assert torch.equal(layer(image.double()).float(), layer(image.double()).float())
+        nn.init.zeros_(layer.train().weight)
+        assert not layer.eval()(image).any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_normalisation_is_that_of_torch(training: bool) -> None:
+    torch.manual_seed(0)
+    ours, theirs = RowBatchNorm(3).train(training), nn.BatchNorm2d(3).train(training)
+    for layer in (ours, theirs):
+        nn.init.constant_(layer.weight, 0.5)
+        nn.init.constant_(layer.bias, -1.0)
+    for _ in range(3):
+        image = 2 * torch.randn(4, 3, 8, 12) + 1
+        torch.testing.assert_close(rows(ours(rows(image))), theirs(image), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(dict(ours.named_buffers())["running_var"], theirs.running_var)
+    torch.testing.assert_close(dict(ours.named_buffers())["running_mean"], theirs.running_mean)
+
+
+def test_bfloat16_is_near() -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(RowConv2d(2, 7, (3, 3)), RowBatchNorm(7))
+    image = torch.randn(8, 16, 2, 16)
+    exact = layer(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = layer(image)
+    assert near.dtype == torch.bfloat16
+    assert (near.float() - exact).square().mean() < 1e-4 * exact.square().mean()
