@@ -10,9 +10,10 @@ from rich.table import Table
 
 from csiemu.output import console
 from shared.checkpoints import CheckpointStore
+from shared.metrics import DOMAIN_NAMES
 from shared.settings import options
 
-TITLES = (
+CHANNEL_TITLES = (
     "name/version",
     "scheme",
     "scenario",
@@ -23,6 +24,19 @@ TITLES = (
     "t=T: NMSE (dB)",
     "t=T: ratio of sums (dB)",
     "t=T: SGCS",
+)
+IMAGE_TITLES = (
+    "name/version",
+    "scheme",
+    "scenario",
+    "compression",
+    "bits an entry",
+    "bits",
+    "samples seen",
+    "NMSE (dB)",
+    "spatial-frequency NMSE (dB)",
+    "truncation floor (dB)",
+    "rho",
 )
 
 
@@ -41,22 +55,47 @@ class Settings(BaseSettings):
 def run(settings: Settings) -> None:
     """Print a table."""
     store = CheckpointStore(settings.checkpoints)
-    rows = [
-        _row(f"{name}/{version}", store.card(name, version))
-        for name in store.names()
-        for version in store.versions(name)
+    cards = [
+        (f"{name}/{version}", store.card(name, version)) for name in store.names() for version in store.versions(name)
     ]
-    if settings.markdown:
-        for row in (TITLES, ["---"] * len(TITLES), *rows):
-            print(f"| {' | '.join(row)} |")
-        return
-    table = Table(*TITLES)
-    for row in rows:
-        table.add_row(*row)
-    console().print(table)
+    images = [_image_row(*card) for card in cards if _has_images(card[1])]
+    channels = [_channel_row(*card) for card in cards if not _has_images(card[1])]
+    for titles, rows in ((CHANNEL_TITLES, channels), (IMAGE_TITLES, images)):
+        if not rows:
+            continue
+        if settings.markdown:
+            for row in (titles, ["---"] * len(titles), *rows):
+                print(f"| {' | '.join(row)} |")
+            print()
+        else:
+            table = Table(*titles)
+            for row in rows:
+                table.add_row(*row)
+            console().print(table)
 
 
-def _row(label: str, card: dict[str, Any]) -> list[str]:
+def _has_images(card: dict[str, Any]) -> bool:
+    return bool(card["evaluation"]["settings"].get("domain") == DOMAIN_NAMES["angular-delay"])
+
+
+def _image_row(label: str, card: dict[str, Any]) -> list[str]:
+    figures, config, training = card["evaluation"], card["config"], card["training"]
+    return [
+        label,
+        card["scheme"],
+        card["scenario"],
+        f"1/{config['compression']}",
+        str(config["entry_bits"]),
+        str(card["feedback_bits"]),
+        f"{training['frames_seen']:,}" if training["trained"] else "-",
+        f"{figures['nmse_db']:.2f} ± {figures['nmse_se_db']:.2f}",
+        f"{figures['nmse_sf_db']:.2f}",
+        f"{figures['truncation_floor_db']:.1f}",
+        f"{figures['rho']:.3f}",
+    ]
+
+
+def _channel_row(label: str, card: dict[str, Any]) -> list[str]:
     figures, config, training = card["evaluation"], card["config"], card["training"]
     last = figures["by_slot"][-1]
     return [

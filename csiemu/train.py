@@ -25,8 +25,8 @@ class Settings(BaseSettings):
 
     name: CliPositionalArg[str]
     """A design (hyperrnn, hyperrnn-beams, rnn, dldnn, hyperdnn, hyperrnn-projected, dldnn-projected, crnet,
-    crnet-6bit, crnet-4bit, crnet-16, crnet-32, crnet-outdoor, csinet, genie_lmmse, angle_lmmse, uplink_only); with --as
-    another name for the checkpoint."""
+    crnet-6bit, crnet-4bit, crnet-16, crnet-32, crnet-outdoor, csinet, dualnet_mp,
+    dualnet_mp-outdoor, genie_lmmse, angle_lmmse, uplink_only); with --as another name for the checkpoint."""
 
     save_as: str | None = Field(None, alias="as")
     """Checkpoint name; default the design's."""
@@ -60,8 +60,8 @@ class Settings(BaseSettings):
     compression=16,entry_bits=6. A wrong name lists them all."""
 
     recipe: str | None = None
-    """const or cosine (the CRNet paper's), principal (ours, for images), tuning or default; default the design's. The
-    options from here to seed replace its values."""
+    """const or cosine (the CRNet paper's), principal (ours, for images), tuning, dualnet or default; default the
+    design's. The options from here to seed replace its values."""
 
     epochs: int | None = Field(None, ge=1)
     """Instead of steps: passes over the recipe's frames, or over as many as 100,000 fresh ones."""
@@ -95,6 +95,9 @@ class Settings(BaseSettings):
 
     start: str | None = None
     """random weights, or principal components (images only)."""
+
+    stage: str | None = None
+    """all, or a stage of the scheme's own: magnitude, then phase (dualnet_mp)."""
 
     compiled: bool | None = None
     """torch.compile fuses the networks (images only): worth its minute or two in long trainings."""

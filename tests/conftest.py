@@ -15,6 +15,7 @@ from training.trainer import Recipe
 
 ROOT = Path(__file__).parent.parent
 SCENARIO = "multipath-p2:antennas=16"
+PAIRS = "cost2100-indoor-5g1-5g3:antennas=8,first_rows=4,last_rows=4,slots=2"
 IMAGES = "cost2100-indoor-csinet:antennas=8,first_rows=8,slots=2"
 RECIPE = Recipe(steps=12, batch=64, warmup=2)
 
@@ -27,19 +28,19 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     """hyperrnn/1, hyperrnn/2 (another decoder of the same encoder), hyperrnn/3 (another encoder), rnn/1, dldnn/1 and
-    genie_lmmse/1, for 16 antennas, and crnet/1 for small images of two slots, all hardly trained."""
+    genie_lmmse/1, for 16 antennas, crnet/1 and dualnet_mp/1 for small images of two slots, all hardly trained."""
     folder = tmp_path_factory.mktemp("checkpoints")
     store = CheckpointStore(folder)
 
     def make(name: str, version: int, seed: int = 1, frozen: Checkpoint | None = None, **config: bool) -> Checkpoint:
-        made = design(name)
+        made, worlds = design(name), {"crnet": IMAGES, "dualnet_mp": PAIRS}
         return train(
             name,
             version,
-            Design(made.scheme, IMAGES if name == "crnet" else SCENARIO, dataclasses.replace(made.config, **config)),
+            Design(made.scheme, worlds.get(name, SCENARIO), dataclasses.replace(made.config, **config)),
             Recipe(**{**RECIPE.__dict__, "seed": seed}),
             store=store,
-            state=folder / "states" / f"{name}-{version}.safetensors",
+            state=folder / "states" / f"{name}-{version}",
             freeze_encoder_from=frozen,
             evaluation_ues=64,
         )
@@ -47,7 +48,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     first = make("hyperrnn", 1)
     make("hyperrnn", 2, seed=2, frozen=first, beam_power=True)
     make("hyperrnn", 3, seed=3)
-    for name in ("rnn", "dldnn", "genie_lmmse", "crnet"):
+    for name in ("rnn", "dldnn", "genie_lmmse", "crnet", "dualnet_mp"):
         make(name, 1)
     return store
 

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--freeze-encoder-from", metavar="NAME")
     parser.add_argument("--start-from", metavar="NAME")
     parser.add_argument("--pilots-from", metavar="NAME")
-    parser.add_argument("--recipe", help="const, cosine, principal, tuning or default (default: the design's)")
+    parser.add_argument("--recipe", help="const, cosine, principal, tuning, dualnet or default (default: the design's)")
     parser.add_argument("--epochs", type=int)
     for field in dataclasses.fields(Recipe):
         kind = {"type": type(field.default)} if field.type != "bool" else {"action": argparse.BooleanOptionalAction}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import InvalidInput, NotFound
-from shared.schemes import SCHEMES, CrNetConfig, ImageConfig, PilotConfig, SchemeConfig
+from shared.schemes import SCHEMES, CrNetConfig, DualNetConfig, ImageConfig, PilotConfig, SchemeConfig
 from training.trainer import Recipe
 
 EPOCH = 100_000
@@ -20,10 +20,12 @@ RECIPES: dict[str, Recipe] = {
     "principal": Recipe(
         batch=200, rate=2e-3, final_rate=5e-5, warmup=50, frames=EPOCH // 2, start="principal", precision="bf16"
     ),
+    "dualnet": Recipe(batch=200, rate=1e-3, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
     "tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
 }
 """Recipes by name: `const` and `cosine` are those of the CRNet paper (section IV.A, eq. 5: 30 of 2,500 epochs of
 warm-up); `principal` is `cosine` for a CPU's budget, from principal components and on half of the frames;
+`dualnet` is for each stage of DualNet-MP;
 `tuning` goes on from a checkpoint's weights (`--start-from`) with a quantiser in the path."""
 
 
@@ -58,6 +60,8 @@ DESIGNS: dict[str, Design] = {
     "crnet-32": Design("crnet", _INDOOR, CrNetConfig(compression=32, entry_bits=6), "principal"),
     "crnet-outdoor": Design("crnet", _OUTDOOR, CrNetConfig(entry_bits=8), "principal"),
     "csinet": Design("csinet", _INDOOR, ImageConfig(entry_bits=8), "principal"),
+    "dualnet_mp": Design("dualnet_mp", "cost2100-indoor-5g1-5g3", DualNetConfig(), "dualnet"),
+    "dualnet_mp-outdoor": Design("dualnet_mp", "tr38901-umi-nlos", DualNetConfig(), "dualnet"),
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),

@@ -20,6 +20,7 @@ from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
 from shared.errors import InvalidInput
 from shared.schemes import Scheme, scheme_class
+from shared.schemes.complexity import complexity
 from training.evaluation import evaluate
 from training.recipes import Design
 from training.trainer import STATE, Progress, Recipe, Trainer
@@ -108,7 +109,9 @@ def train(
     scheme.eval()
     if freeze_encoder_from is None:
         calibrate(scheme, recipe.seed)
-    checkpoint = store.save(name, version, scheme, {"training": training, "parameters": parameter_counts(scheme)})
+    cost = {part: dataclasses.asdict(found) for part, found in complexity(scheme).items()}
+    account = {"training": training, "parameters": parameter_counts(scheme), "complexity": cost}
+    checkpoint = store.save(name, version, scheme, account)
     return measure(checkpoint, store, evaluation_ues)
 
 

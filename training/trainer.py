@@ -57,6 +57,7 @@ class Recipe:
         precision: of matrix products, `fp32` or `bf16` (parameters and optimiser stay fp32).
         frames: training frames, computed once and seen once an epoch; 0 for fresh ones at every step.
         start: `random` weights, or `principal` components (`Scheme.principal_start`).
+        stage: `all` of the scheme, or one of its stages (`Scheme.begin`).
         compiled: networks go through torch.compile, which takes a minute or two and needs a C++ compiler.
         seed: of the world and of the initial weights.
     """
@@ -71,6 +72,7 @@ class Recipe:
     precision: str = "fp32"
     frames: int = 0
     start: str = "random"
+    stage: str = "all"
     compiled: bool = False
     seed: int = 1
 
@@ -135,6 +137,7 @@ class Trainer:
         self.scenario = scenario
         self.recipe = recipe
         self.freeze_encoder = freeze_encoder
+        scheme.begin(recipe.stage)
         if freeze_encoder:
             scheme.encoder.requires_grad_(False)
         trained = [parameter for parameter in scheme.parameters() if parameter.requires_grad]

@@ -10,6 +10,7 @@ from torch import Tensor
 from shared.channels import multipath
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Purpose, Samples
+from shared.channels.wideband import require_wideband
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class UplinkView:
     def channel(self) -> Tensor:
         """Uplink channels [N, T, M], complex64."""
         return self.scenario.spatial(self.samples, Link.UPLINK, self._slots())
+
+    def image(self) -> Tensor:
+        """Angular-delay images of the uplink [N, T, Q, M] complex64, perfectly known (DualNet-MP paper, footnote 2)."""
+        return require_wideband(self.scenario, "an image").angular_delay(self.samples, Link.UPLINK, self._slots())
 
     def array_pilots(self, count: int) -> Tensor:
         """`array` reading: every antenna receives `count` unit pilots, y = h x + n with x = 1.

@@ -7,6 +7,7 @@ from shared.schemes.base import Decoder, Encoder, Scheme, SchemeConfig, State
 from shared.schemes.crnet import CrNet, CrNetConfig
 from shared.schemes.csinet import CsiNet
 from shared.schemes.dldnn import DlDnn, HyperDnn
+from shared.schemes.dualnet_mp import DualNetConfig, DualNetMp
 from shared.schemes.hyperrnn import HyperRnn, Rnn
 from shared.schemes.image_feedback import ImageConfig
 from shared.schemes.pilots import PilotConfig
@@ -14,7 +15,7 @@ from shared.schemes.references import AngleLmmse, GenieLmmse, UplinkOnly
 
 SCHEMES: dict[str, type[Scheme]] = {
     scheme.name: scheme
-    for scheme in (HyperRnn, Rnn, DlDnn, HyperDnn, CrNet, CsiNet, GenieLmmse, AngleLmmse, UplinkOnly)
+    for scheme in (HyperRnn, Rnn, DlDnn, HyperDnn, CrNet, CsiNet, DualNetMp, GenieLmmse, AngleLmmse, UplinkOnly)
 }
 """Every scheme by name."""
 
@@ -30,6 +31,7 @@ __all__ = [
     "SCHEMES",
     "CrNetConfig",
     "Decoder",
+    "DualNetConfig",
     "Encoder",
     "ImageConfig",
     "PilotConfig",

@@ -145,6 +145,15 @@ class Scheme(nn.Module):
     def calibrate(self, downlink: Downlink) -> None:
         """Set what is measured rather than trained (ranges of quantisers), from channels of the training split."""
 
+    def begin(self, stage: str) -> None:
+        """Prepare a stage of the training: `all`, or one of the scheme's own, which trains some of its parts.
+
+        Raises:
+            InvalidInput: the scheme has no such stage.
+        """
+        if stage != "all":
+            raise InvalidInput(f"stage: '{self.name}' is trained all at once, not '{stage}'")
+
     def principal_start(self, downlink: Downlink) -> None:
         """Begin with the principal components of the given channels instead of random weights.
 

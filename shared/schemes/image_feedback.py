@@ -66,9 +66,9 @@ class ImageConfig(SchemeConfig):
 class Scale:
     """The image's scale as 8 bits: level l stands for low + l (high - low) / 255 dB."""
 
-    def __init__(self, config: ImageConfig) -> None:
-        self.low = config.scale_low_db
-        self.step = (config.scale_high_db - config.scale_low_db) / (2**SCALE_BITS - 1)
+    def __init__(self, low_db: float, high_db: float) -> None:
+        self.low = low_db
+        self.step = (high_db - low_db) / (2**SCALE_BITS - 1)
 
     def to_level(self, image: Tensor) -> Tensor:
         """[N, Q, M] complex images to [N, 1] int64, the least level that keeps the largest magnitude below 0.5."""
@@ -88,7 +88,7 @@ class ImageEncoder(Encoder):
         super().__init__()
         self.shape = (len(world.rows()), world.antennas)
         self.noisy = config.observation == "estimated"
-        self.scale = Scale(config)
+        self.scale = Scale(config.scale_low_db, config.scale_high_db)
         self.network = network
         self.quantizer = UniformQuantizer(entries, config.entry_bits) if config.entry_bits < FLOAT_BITS else None
 
@@ -118,7 +118,7 @@ class ImageDecoder(Decoder):
 
     def __init__(self, config: ImageConfig, network: FullyConnectedDecoder, entries: int) -> None:
         super().__init__()
-        self.scale = Scale(config)
+        self.scale = Scale(config.scale_low_db, config.scale_high_db)
         self.network = network
         self.quantizer = UniformQuantizer(entries, config.entry_bits) if config.entry_bits < FLOAT_BITS else None
 
@@ -228,14 +228,22 @@ class ImageScheme(Scheme):
         return to_network(image / self.encoder.scale.from_level(self.encoder.scale.to_level(image)))
 
     def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
-        """Mean squared error of the scaled images' numbers (CRNet paper, section IV.A)."""
-        largest = 2 * truth.abs().amax((-2, -1), keepdim=True)
-        return ((estimate - truth) / largest).abs().square().mean() / 2
+        return scaled_error(estimate, truth)
 
     def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of ratios."""
-        error, power = ((x.abs().square().sum((-2, -1))) for x in (estimate - truth, truth))
-        return (error / power).mean(), torch.ones_like(error[0, 0])
+        return mean_of_ratios(estimate, truth)
+
+
+def scaled_error(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared error of the scaled images' numbers (CRNet paper, section IV.A)."""
+    largest = 2 * truth.abs().amax((-2, -1), keepdim=True)
+    return ((estimate - truth) / largest).abs().square().mean() / 2
+
+
+def mean_of_ratios(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Numerator and denominator of the NMSE of images, as `Scheme.progress` wants them."""
+    error, power = ((x.abs().square().sum((-2, -1))) for x in (estimate - truth, truth))
+    return (error / power).mean(), torch.ones_like(error[0, 0])
 
 
 def to_network(image: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from shared.checkpoints import CheckpointStore
 from training.evaluation import evaluate
 
 
-@pytest.mark.parametrize("scheme", ["hyperrnn", "rnn", "dldnn", "genie_lmmse", "crnet"])
+@pytest.mark.parametrize("scheme", ["hyperrnn", "rnn", "dldnn", "genie_lmmse", "crnet", "dualnet_mp"])
 @pytest.mark.parametrize("rate", ["max", 2000.0])
 def test_wire_equals_offline(gnb: Any, small_store: CheckpointStore, scheme: str, rate: Any) -> None:
     fleet = gnb.run_ues(scheme=scheme, ues=7, slots=40, seed=5, ue_base=0, rate=rate, chunk_ues=3)

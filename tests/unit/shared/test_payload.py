@@ -26,6 +26,8 @@ FEEDBACK_BITS = {
     "angle_lmmse": 128,
     "uplink_only": 0,
     "crnet": 8 + 512 * 8,  # scale and codeword
+    "dualnet_mp": 3336,  # scale 8, magnitudes 256 x 8, phases 128 x 8, 256 signs
+    "dualnet_mp-outdoor": 3336,
     "crnet-6bit": 8 + 512 * 6,
     "crnet-4bit": 8 + 512 * 4,
     "crnet-16": 8 + 128 * 6,
@@ -184,7 +186,7 @@ def test_no_reports_pack_to_nothing() -> None:
 @pytest.mark.parametrize("name", DESIGNS)
 def test_layout_of_every_design(make_scheme: Callable[..., Scheme], name: str) -> None:
     made = DESIGNS[name]
-    world = made.scenario if made.scenario.startswith("cost2100") else "multipath-p2:antennas=2"
+    world = made.scenario if made.scenario.startswith(("cost2100", "tr38901")) else "multipath-p2:antennas=2"
     scheme = make_scheme(made.scheme, world, perturbed=False, **made.config.to_json())
     layout, reports = scheme.layout, 5
     assert layout.bits == FEEDBACK_BITS[name]

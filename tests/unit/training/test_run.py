@@ -74,6 +74,7 @@ def test_card_accounts_for_the_training(run: Train) -> None:
         "precision": "fp32",
         "frames": 0,
         "start": "random",
+        "stage": "all",
         "compiled": False,
         "seed": 1,
     }
@@ -260,7 +261,7 @@ def test_epochs_are_steps_over_the_frames() -> None:
     with pytest.raises(InvalidInput, match="epochs: 2 and steps: 5 cannot both be given"):
         recipe("cosine", {"steps": 5}, 2)
     with pytest.raises(
-        NotFound, match="recipe: 'linear' is unknown; recipes are default, const, cosine, principal, tuning"
+        NotFound, match="recipe: 'linear' is unknown; recipes are default, const, cosine, principal, dualnet, tuning"
     ):
         recipe("linear", {})
 

@@ -17,7 +17,8 @@ from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
-from shared.schemes import Scheme
+from shared.schemes import CrNetConfig, Scheme
+from shared.schemes.crnet import CrNet
 from training.trainer import Progress, Recipe, Trainer, TrainingDiverged
 
 MakeScheme = Callable[..., Scheme]
@@ -351,3 +352,18 @@ def test_rate_of_the_recipe_is_the_optimisers(make_scheme: MakeScheme) -> None:
 def test_slope_grows_geometrically() -> None:
     recipe = Recipe(steps=100, slope=2, final_slope=8)
     assert [recipe.slope_at(step) for step in (0, 50, 100)] == pytest.approx([2, 4, 8])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_compiled_training_is_the_plain_one(precision: str) -> None:
+    """Up to rounding; needs a C++ compiler."""
+    nmse = []
+    for compiled in (False, True):
+        recipe = Recipe(steps=5, batch=8, warmup=1, frames=40, precision=precision, compiled=compiled)
+        torch.manual_seed(0)
+        world = Scenario.parse("cost2100-indoor-csinet:antennas=8,first_rows=8").pinned()
+        trainer = Trainer(CrNet(world, CrNetConfig(compression=2)), world, recipe)
+        trainer.run()
+        nmse.append(trainer.history[-1]["nmse_db"])
+    assert nmse[1] == pytest.approx(nmse[0], abs=0.1 if precision == "bf16" else 1e-3)

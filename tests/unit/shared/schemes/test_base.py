@@ -40,7 +40,7 @@ def test_configuration_reads_back_from_json() -> None:
 
 def test_schemes_are_registered_by_their_names() -> None:
     multipath = {"hyperrnn", "rnn", "dldnn", "hyperdnn", "genie_lmmse", "angle_lmmse", "uplink_only"}
-    assert set(SCHEMES) == multipath | {"crnet", "csinet"}
+    assert set(SCHEMES) == multipath | {"crnet", "csinet", "dualnet_mp"}
     assert all(scheme_class(name).name == name for name in SCHEMES)
     with pytest.raises(NotFound, match="scheme: 'clnet' is unknown; schemes are hyperrnn, rnn"):
         scheme_class("clnet")

@@ -14,7 +14,7 @@ from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
 from shared.errors import InvalidInput
-from shared.schemes import CrNetConfig, ImageConfig, Scheme, scheme_class
+from shared.schemes import CrNetConfig, Scheme, scheme_class
 from shared.schemes.complexity import complexity
 from shared.schemes.image_feedback import ImageScheme, Scale, from_network, to_network
 from training.evaluation import evaluate, evaluate_samples
@@ -83,7 +83,7 @@ def test_network_sees_rows_of_angles() -> None:
 
 
 def test_scale_is_the_least_level_that_holds_the_image() -> None:
-    scale = Scale(ImageConfig())
+    scale = Scale(-52, 8)
     image = torch.randn(200, 4, 4, dtype=torch.complex64) * torch.logspace(-2.4, -0.5, 200)[:, None, None]
     level = scale.to_level(image)
     largest = image.abs().amax((1, 2))
