@@ -25,7 +25,7 @@ class Settings(BaseSettings):
 
     name: CliPositionalArg[str]
     """A design (hyperrnn, hyperrnn-beams, rnn, dldnn, hyperdnn, hyperrnn-projected, dldnn-projected, crnet,
-    crnet-6bit, crnet-4bit, crnet-16, crnet-32, crnet-outdoor, csinet, dualnet_mp,
+    crnet-4bit, crnet-16, crnet-32, crnet-outdoor, csinet, dualnet_mp,
     dualnet_mp-outdoor, genie_lmmse, angle_lmmse, uplink_only); with --as another name for the checkpoint."""
 
     save_as: str | None = Field(None, alias="as")
@@ -47,7 +47,8 @@ class Settings(BaseSettings):
     """NAME[/VERSION] of a checkpoint whose encoder stays as it is: a better decoder for UEs in the field."""
 
     start_from: str | None = None
-    """NAME[/VERSION] of a checkpoint of the same design whose weights to begin with."""
+    """NAME[/VERSION] of a checkpoint of the same networks whose weights to begin with; with --steps 0 they are only
+    quantised anew."""
 
     pilots_from: str | None = None
     """NAME[/VERSION] of a checkpoint whose downlink pilots a reference takes over."""

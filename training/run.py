@@ -67,7 +67,8 @@ def train(
     Args:
         state: folder of the training's resumable state; if there is one in it, training goes on from it.
         freeze_encoder_from: train a decoder for the encoder of this checkpoint, which stays as it is.
-        start_from: begin with all weights of this checkpoint, of the same design, instead of random ones.
+        start_from: begin with all weights of this checkpoint instead of random ones; its quantiser may be another. With
+            no steps they are only quantised anew, and the card's account of their training stays.
         pilots_from: copy the downlink pilots of this checkpoint (for references).
 
     Raises:
@@ -103,6 +104,8 @@ def train(
         training = _budget(trainer)
         for field, source in (("frozen_encoder_from", freeze_encoder_from), ("started_from", start_from)):
             training[field] = f"{source.name}/{source.version}" if source is not None else None
+    elif start_from is not None:  # the same weights, another quantiser
+        training = start_from.card["training"]
     weights = scheme.cpu().state_dict()
     scheme = build(design, recipe.seed)  # one that is not compiled
     scheme.load_state_dict(weights)
@@ -116,12 +119,20 @@ def train(
 
 
 def _copy(field: str, source: Checkpoint, weights: nn.Module, into: nn.Module) -> None:
-    """Copy weights of a checkpoint. Raises InvalidInput, naming `field`, if they do not fit."""
+    """Copy weights of a checkpoint; buffers as far as both have them. Raises InvalidInput, naming `field`, if the
+    parameters do not fit.
+    """
+    parameters = {name for module in (weights, into) for name, _ in module.named_parameters()}
     try:
-        into.load_state_dict(weights.state_dict())
+        found = into.load_state_dict(weights.state_dict(), strict=False)
     except RuntimeError as error:
+        reason = str(error)
+    else:
+        strangers = parameters.intersection([*found.missing_keys, *found.unexpected_keys])
+        reason = f"not in both: {', '.join(sorted(strangers))}" if strangers else ""
+    if reason:
         what = "encoder" if field == "freeze_encoder_from" else "scheme"
-        raise InvalidInput(f"{field}: {what} of {source.name} does not fit: {error}") from None
+        raise InvalidInput(f"{field}: {what} of {source.name} does not fit: {reason}")
 
 
 def calibrate(scheme: Scheme, seed: int) -> None:

@@ -1,4 +1,5 @@
-"""NMSE of a trained autoencoder against the bits of a codeword entry, every payload packed and unpacked.
+"""NMSE of a trained autoencoder against the bits of a codeword entry, every payload packed and unpacked: the same number
+of bits for each entry, and as many in all shared out where they help most.
 
 python -m experiments.crnet.rate_distortion [NAME[/VERSION]] [ues]
 """
@@ -8,20 +9,21 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from shared.checkpoints import CheckpointStore
 from shared.errors import InvalidInput
-from shared.schemes.image_feedback import FLOAT_BITS, ImageScheme
+from shared.schemes.image_feedback import FLOAT_BITS, SCALE_BITS, ImageScheme
 from training.evaluation import evaluate
 from training.run import calibrate
 
-ENTRY_BITS = (2, 3, 4, 5, 6, 7, 8, FLOAT_BITS)
+ENTRY_BITS = (2, 3, 4, 5, 6, 7, 8)
 
 
 def main(name: str, ues: int) -> None:
-    """Print the table: the checkpoint's networks, their quantiser calibrated anew for each number of bits."""
+    """Print the table: the checkpoint's networks, their quantiser set anew for each number of bits and allocation."""
     torch.set_num_threads(1)
     checkpoint = CheckpointStore(Path("checkpoints")).load_named(name)
     trained = checkpoint.scheme
@@ -30,23 +32,35 @@ def main(name: str, ues: int) -> None:
     print(
         f"{checkpoint.name}/{checkpoint.version}: {trained.name} 1/{trained.config.compression}, {checkpoint.scenario}"
     )
-    print("| bits an entry | feedback bits | NMSE (dB) | from float (dB) | spatial-frequency NMSE (dB) | rho |")
-    print("|---|---|---|---|---|---|")
-    rows = []
+    print(
+        "| bits an entry | feedback bits | equal bits: NMSE (dB) | from float | greedy: NMSE (dB) | from float | rho |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    reference = _evaluated(trained, FLOAT_BITS, "equal", ues)[1]
     for bits in ENTRY_BITS:
-        scheme = type(trained)(trained.scenario, dataclasses.replace(trained.config, entry_bits=bits)).eval()
-        for side in ("encoder", "decoder"):
-            getattr(scheme, side).network.load_state_dict(getattr(trained, side).network.state_dict())
-        calibrate(scheme, seed=1)
-        rows.append((bits, scheme.layout.bits, evaluate(scheme, checkpoint.scenario, ues=ues)))
-    reference = rows[-1][2]["nmse_db"]
-    for bits, total, found in rows:
-        label = "float32" if bits == FLOAT_BITS else str(bits)
-        nmse = f"{found['nmse_db']:.3f} ± {found['nmse_se_db']:.3f}"
-        print(
-            f"| {label} | {total} | {nmse} | {found['nmse_db'] - reference:+.3f} | {found['nmse_sf_db']:.3f}"
-            f" | {found['rho']:.4f} |"
-        )
+        cells = []
+        for allocation in ("equal", "greedy"):
+            total, found = _evaluated(trained, bits, allocation, ues)
+            cells += [f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}", _from(found, reference)]
+        print(f"| {bits} | {total} | {' | '.join(cells)} | {found['rho']:.4f} |", flush=True)
+    bits = SCALE_BITS + trained.entries * FLOAT_BITS
+    print(
+        f"| float32 | {bits} | {reference['nmse_db']:.2f} ± {reference['nmse_se_db']:.2f} | | | | {reference['rho']:.4f} |"
+    )
+
+
+def _evaluated(trained: ImageScheme, bits: int, allocation: str, ues: int) -> tuple[int, dict[str, Any]]:
+    """Feedback bits and figures."""
+    config = dataclasses.replace(trained.config, entry_bits=bits, allocation=allocation)
+    scheme = type(trained)(trained.scenario, config).eval()
+    for side in ("encoder", "decoder"):
+        getattr(scheme, side).network.load_state_dict(getattr(trained, side).network.state_dict())
+    calibrate(scheme, seed=1)
+    return scheme.layout.bits, evaluate(scheme, trained.scenario, ues=ues)
+
+
+def _from(found: dict[str, Any], reference: dict[str, Any]) -> str:
+    return f"{found['nmse_db'] - reference['nmse_db']:+.2f}"
 
 
 if __name__ == "__main__":

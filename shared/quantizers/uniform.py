@@ -1,39 +1,91 @@
-"""Uniform scalar quantiser of codewords: K bits an entry, each entry over a range of its own."""
+"""Uniform scalar quantiser of codewords: each entry over its own range, with K bits or with a share of all bits."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from shared.payload import Field
+
+CODEWORD = "codeword"
+"""Name of the payload's field, or of its fields' beginning."""
+
+MOST_BITS = 12
+"""Of an entry, where bits are allocated."""
+
 
 class UniformQuantizer(nn.Module):
-    """2^K levels in the middle of equal cells between `low` and `high`, for each of n entries.
+    """2^b levels in the middle of equal cells between `low` and `high`, for each of n entries.
 
-    The ranges are buffers, so that they travel with the weights of whoever holds the quantiser.
+    Ranges and numbers of bits are buffers, so that they travel with the weights of whoever holds the quantiser.
+
+    Attributes:
+        low, high: [n].
+        bits: [n] uint8, b of each entry: K for all, or after `allocate` K on average; entries of 0 bits are not sent.
     """
 
     low: Tensor
     high: Tensor
+    bits: Tensor
 
-    def __init__(self, entries: int, bits: int) -> None:
+    def __init__(self, entries: int, bits: int, *, allocated: bool = False) -> None:
         super().__init__()
-        self.levels = 2**bits
+        self.allocated = allocated
         self.register_buffer("low", -torch.ones(entries))
         self.register_buffer("high", torch.ones(entries))
+        self.register_buffer("bits", torch.full((entries,), bits, dtype=torch.uint8), persistent=allocated)
+
+    def fields(self) -> tuple[Field, ...]:
+        """Of the payload: one for all entries of the same number of bits."""
+        if not self.allocated:
+            return (Field(CODEWORD, len(self.bits), int(self.bits[0])),)
+        return tuple(Field(f"{CODEWORD}{b}", int((self.bits == b).sum()), b) for b in self._used())
+
+    def to_fields(self, levels: Tensor) -> dict[str, Tensor]:
+        """[N, n] levels to payload fields."""
+        if not self.allocated:
+            return {CODEWORD: levels}
+        return {f"{CODEWORD}{b}": levels[:, self.bits == b] for b in self._used()}
+
+    def from_fields(self, fields: dict[str, Tensor]) -> Tensor:
+        """Inverse of `to_fields`."""
+        if not self.allocated:
+            return fields[CODEWORD]
+        first = next(value for name, value in fields.items() if name.startswith(CODEWORD))
+        levels = first.new_zeros(len(first), len(self.bits))
+        for b in self._used():
+            levels[:, self.bits == b] = fields[f"{CODEWORD}{b}"]
+        return levels
 
     def to_levels(self, values: Tensor) -> Tensor:
-        """[N, n] values to [N, n] int64 in [0, 2^K); what is out of range goes to the next level."""
+        """[N, n] values to [N, n] int64 in [0, 2^b); what is out of range goes to the next level."""
         unit = (values - self.low) / (self.high - self.low)
-        return (unit * self.levels).floor().clamp(0, self.levels - 1).long()
+        return (unit * self._levels()).floor().clamp(min=0).minimum(self._levels() - 1).long()
 
     def from_levels(self, levels: Tensor) -> Tensor:
         """[N, n] int64 to the middles of their cells, [N, n] float32."""
-        return self.low + (levels + 0.5) * ((self.high - self.low) / self.levels)
+        return self.low + (levels + 0.5) * ((self.high - self.low) / self._levels())
 
     def forward(self, values: Tensor) -> Tensor:
         """Quantised values with a straight-through gradient; none for what is out of range."""
         within = torch.minimum(torch.maximum(values, self.low), self.high)
         return within + (self.from_levels(self.to_levels(values)) - within).detach()
+
+    @torch.no_grad()
+    def allocate(self, values: Tensor, weight: Tensor) -> None:
+        """Share all bits out, each to the entry whose weighted squared error it lowers most.
+
+        Args:
+            values: [N, n] codewords of training samples.
+            weight: [n], what a unit of squared error in an entry costs.
+        """
+        total, errors = int(self.bits.sum()), [values.var(0)]
+        for bits in range(1, MOST_BITS + 1):
+            self.bits.fill_(bits)
+            errors.append(self._fit(values, torch.linspace(1, 8, 15)))
+        gains = (torch.stack(errors).diff(dim=0).neg() * weight).cummin(0).values  # [bits, n]
+        chosen = gains.flatten().argsort(descending=True, stable=True)[:total]
+        self.bits.copy_(torch.zeros_like(gains).flatten().index_fill_(0, chosen, 1).view_as(gains).sum(0))
 
     @torch.no_grad()
     def calibrate(self, values: Tensor) -> None:
@@ -42,15 +94,24 @@ class UniformQuantizer(nn.Module):
         Args:
             values: [N, n] codewords of training samples.
         """
+        self._fit(values, torch.linspace(1, 8, 57))
+
+    def _fit(self, values: Tensor, widths: Tensor) -> Tensor:
+        """`calibrate`; the mean squared errors [n] that are left."""
         mean, deviation = values.mean(0), values.std(0).clamp(min=1e-8)
-        best: Tensor | None = None
-        for width in torch.linspace(1, 8, 57):
+        chosen, best = torch.zeros_like(mean), torch.full_like(mean, torch.inf)
+        for width in widths:
             self.low.copy_(mean - width * deviation)
             self.high.copy_(mean + width * deviation)
             error = (self.from_levels(self.to_levels(values)) - values).square().mean(0)
-            if best is None:
-                best, chosen = error, torch.full_like(error, float(width))
-            chosen = torch.where(error < best, float(width), chosen)
+            chosen = torch.where(error < best, width, chosen)
             best = torch.minimum(error, best)
         self.low.copy_(mean - chosen * deviation)
         self.high.copy_(mean + chosen * deviation)
+        return best
+
+    def _levels(self) -> Tensor:
+        return 2 ** self.bits.float()
+
+    def _used(self) -> list[int]:
+        return [b for b in self.bits.unique().tolist() if b > 0]

@@ -93,8 +93,8 @@ class DominantEntries(nn.Module):
     gNB, batches and machines agree.
 
     Attributes:
-        weight: [entries of the image, entries of the codeword] float64 of whole numbers in [-127, 127].
-        offset: [entries of the image] float64 of whole numbers.
+        weight: [entries of the image, entries of the codeword] int8.
+        offset: [entries of the image] int64.
     """
 
     weight: Tensor
@@ -103,12 +103,12 @@ class DominantEntries(nn.Module):
     def __init__(self, size: int, codeword: int, count: int) -> None:
         super().__init__()
         self.count = count
-        self.register_buffer("weight", torch.zeros(size, codeword, dtype=torch.float64))
-        self.register_buffer("offset", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(size, codeword, dtype=torch.int8))
+        self.register_buffer("offset", torch.zeros(size, dtype=torch.int64))
 
     def forward(self, levels: Tensor) -> Tensor:
         """[N, codeword] int64 to [N, count] int64, indices of entries in ascending order."""
-        scores = levels.double() @ self.weight.mT + self.offset
+        scores = levels.double() @ self.weight.double().mT + self.offset
         places = torch.arange(scores.shape[1], device=scores.device)
         order = scores.long() * scores.shape[1] - places  # no two are equal
         return order.topk(self.count, dim=1).indices.sort(dim=1).values

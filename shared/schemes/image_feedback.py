@@ -22,7 +22,7 @@ from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
 from shared.metrics import Domain
 from shared.payload import SCALE, Field, PayloadLayout
-from shared.quantizers.uniform import UniformQuantizer
+from shared.quantizers.uniform import CODEWORD, UniformQuantizer
 from shared.schemes.base import Decoder, Downlink, Encoder, Scheme, SchemeConfig, State
 from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned
 
@@ -39,6 +39,7 @@ class ImageConfig(SchemeConfig):
     Attributes:
         compression: codeword entries are 2 Q M / compression.
         entry_bits: K, bits of a codeword entry, 2 to 8; 32 sends float32 (reference).
+        allocation: `equal`, K bits for every entry, or `greedy`, K on average, more where they help more.
         quantised_training: the quantiser is in the training path too (straight-through).
         observation: `perfect`, the UE knows its channel, or `estimated` at the scenario's SNR.
         scale_low_db, scale_high_db: range of the image's scale, twice its largest magnitude [dB], in 255 steps.
@@ -46,6 +47,7 @@ class ImageConfig(SchemeConfig):
 
     compression: int = 4
     entry_bits: int = FLOAT_BITS
+    allocation: str = "equal"
     quantised_training: bool = False
     observation: str = "perfect"
     scale_low_db: float = -52.0
@@ -56,6 +58,10 @@ class ImageConfig(SchemeConfig):
             raise InvalidInput(f"compression: {self.compression} is not in [1, 1024]")
         if self.entry_bits != FLOAT_BITS and not 2 <= self.entry_bits <= 8:
             raise InvalidInput(f"entry_bits: {self.entry_bits} is not 2 to 8, or {FLOAT_BITS} for float32")
+        if self.allocation not in ("equal", "greedy"):
+            raise InvalidInput(f"allocation: '{self.allocation}' is not equal or greedy")
+        if self.allocation == "greedy" and self.entry_bits == FLOAT_BITS:
+            raise InvalidInput("allocation: 'greedy' has no bits to share out when the codeword is float32")
         if self.observation not in ("perfect", "estimated"):
             raise InvalidInput(f"observation: '{self.observation}' is not perfect or estimated")
         if not -200 <= self.scale_low_db < self.scale_high_db <= 200:
@@ -90,7 +96,7 @@ class ImageEncoder(Encoder):
         self.noisy = config.observation == "estimated"
         self.scale = Scale(config.scale_low_db, config.scale_high_db)
         self.network = network
-        self.quantizer = UniformQuantizer(entries, config.entry_bits) if config.entry_bits < FLOAT_BITS else None
+        self.quantizer = _quantizer(config, entries)
 
     def observe(self, downlink: Downlink) -> Tensor:
         """[N, T, 2 Q M]: real parts of the image [delay, angle], then imaginary parts."""
@@ -107,10 +113,8 @@ class ImageEncoder(Encoder):
         level = self.scale.to_level(image)
         codeword = self.network(to_network(image / self.scale.from_level(level))).float()
         if self.quantizer is None:
-            entries = codeword.contiguous().view(torch.int32).long() & 0xFFFFFFFF
-        else:
-            entries = self.quantizer.to_levels(codeword)
-        return {SCALE: level, "codeword": entries}
+            return {SCALE: level, CODEWORD: codeword.contiguous().view(torch.int32).long() & 0xFFFFFFFF}
+        return {SCALE: level, **self.quantizer.to_fields(self.quantizer.to_levels(codeword))}
 
 
 class ImageDecoder(Decoder):
@@ -120,7 +124,7 @@ class ImageDecoder(Decoder):
         super().__init__()
         self.scale = Scale(config.scale_low_db, config.scale_high_db)
         self.network = network
-        self.quantizer = UniformQuantizer(entries, config.entry_bits) if config.entry_bits < FLOAT_BITS else None
+        self.quantizer = _quantizer(config, entries)
 
     def side_information(self, uplink: UplinkView) -> Tensor:
         """Nothing: [N, T, 0]."""
@@ -131,10 +135,16 @@ class ImageDecoder(Decoder):
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         if self.quantizer is None:
-            codeword = fields["codeword"].to(torch.int32).view(torch.float32)
+            codeword = fields[CODEWORD].to(torch.int32).view(torch.float32)
         else:
-            codeword = self.quantizer.from_levels(fields["codeword"])
+            codeword = self.quantizer.from_levels(self.quantizer.from_fields(fields))
         return from_network(self.network(codeword).float()) * self.scale.from_level(fields[SCALE]), {}
+
+
+def _quantizer(config: ImageConfig, entries: int) -> UniformQuantizer | None:
+    if config.entry_bits == FLOAT_BITS:
+        return None
+    return UniformQuantizer(entries, config.entry_bits, allocated=config.allocation == "greedy")
 
 
 class ImageScheme(Scheme):
@@ -177,7 +187,9 @@ class ImageScheme(Scheme):
 
     @property
     def layout(self) -> PayloadLayout:
-        return PayloadLayout((Field(SCALE, 1, SCALE_BITS), Field("codeword", self.entries, self.config.entry_bits)))
+        quantizer = self.encoder.quantizer
+        codeword = (Field(CODEWORD, self.entries, FLOAT_BITS),) if quantizer is None else quantizer.fields()
+        return PayloadLayout((Field(SCALE, 1, SCALE_BITS), *codeword))
 
     def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
         image = self.encoder.images(observation.flatten(0, 1))
@@ -215,11 +227,13 @@ class ImageScheme(Scheme):
 
     @torch.no_grad()
     def calibrate(self, downlink: Downlink) -> None:
-        """Set the quantiser's ranges by the codewords of the given channels."""
+        """Set the quantiser's ranges, and share its bits out, by the codewords of the given channels."""
         if self.encoder.quantizer is None or self.decoder.quantizer is None:
             return
-        codewords = [self.encoder.network(part).float() for part in self._scaled(downlink).split(256)]
-        self.encoder.quantizer.calibrate(torch.cat(codewords))
+        codewords = torch.cat([self.encoder.network(part).float() for part in self._scaled(downlink).split(256)])
+        if self.config.allocation == "greedy":
+            self.encoder.quantizer.allocate(codewords, self.decoder.network.fc.weight.square().sum(0))
+        self.encoder.quantizer.calibrate(codewords)
         self.decoder.quantizer.load_state_dict(self.encoder.quantizer.state_dict())
 
     def _scaled(self, downlink: Downlink) -> Tensor:

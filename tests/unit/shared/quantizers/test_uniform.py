@@ -63,3 +63,34 @@ def test_calibration_survives_constant_entries() -> None:
     quantizer.calibrate(values)
     assert torch.isfinite(quantizer.from_levels(quantizer.to_levels(values))).all()
     torch.testing.assert_close(quantizer.from_levels(quantizer.to_levels(values)), values, atol=1e-5, rtol=0)
+
+
+def test_allocated_bits_are_all_of_them_and_go_to_the_costly_entries() -> None:
+    quantizer = UniformQuantizer(6, 3, allocated=True)
+    spread = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.0])
+    values = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0)) * spread
+    quantizer.allocate(values, torch.tensor([1.0, 1.0, 1.0, 1.0, 256.0, 1.0]))
+    quantizer.calibrate(values)
+    bits = quantizer.bits.tolist()
+    assert sum(bits) == sum(field.total_bits for field in quantizer.fields()) == 18
+    assert bits[0] > bits[1] > bits[2] > bits[3]
+    assert bits[4] == bits[0]  # half a unit, weighted 256 times, costs what 8 units cost
+    assert bits[5] == 0
+    levels = quantizer.to_levels(values)
+    assert (levels < 2 ** quantizer.bits.long()).all()
+    assert torch.equal(quantizer.from_fields(quantizer.to_fields(levels)), levels)
+    assert torch.equal(quantizer.from_levels(levels)[:, 5], values[:, 5])
+
+
+def test_allocation_lowers_the_weighted_error() -> None:
+    draw = torch.Generator().manual_seed(1)
+    values = torch.randn(2000, 8, generator=draw) * torch.logspace(-1, 1, 8)
+    weight, errors = torch.rand(8, generator=draw), {}
+    for allocated in (False, True):
+        quantizer = UniformQuantizer(8, 4, allocated=allocated)
+        if allocated:
+            quantizer.allocate(values, weight)
+        quantizer.calibrate(values)
+        error = (quantizer.from_levels(quantizer.to_levels(values)) - values).square().mean(0)
+        errors[allocated] = float((error * weight).sum())
+    assert errors[True] < 0.4 * errors[False]

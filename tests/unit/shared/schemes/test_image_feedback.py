@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
 from shared.errors import InvalidInput
+from shared.payload import Field
 from shared.schemes import CrNetConfig, Scheme, scheme_class
 from shared.schemes.complexity import complexity
 from shared.schemes.image_feedback import ImageScheme, Scale, from_network, to_network
@@ -121,6 +123,34 @@ def test_more_bits_are_nearer_to_the_float_codeword(make_scheme: MakeScheme, mak
     assert distance(4) < 0.5 * distance(2)
 
 
+def test_allocated_bits_are_as_many_and_in_the_layout(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
+    """And what is packed by it is decoded by it."""
+    samples, schemes = make_samples(20), {}
+    view = DownlinkView(Scenario.parse(SMALL), make_samples(400, seed=9))
+    for allocation in ("equal", "greedy"):
+        scheme = schemes[allocation] = image_scheme(make_scheme, entry_bits=3, allocation=allocation)
+        scheme.principal_start(view)
+        scheme.calibrate(view)
+        assert scheme.layout.bits == 8 + 32 * 3
+    scheme = schemes["greedy"]
+    assert len(scheme.layout.fields) > 3
+    assert scheme.layout.fields == image_fields(scheme)
+    estimate = decode_frames(scheme, scheme.scenario, samples, encode_frames(scheme, scheme.scenario, samples))
+    observation = scheme.encoder.observe(DownlinkView(scheme.scenario, samples))
+    straight = type(scheme)(scheme.scenario, dataclasses.replace(scheme.config, quantised_training=True)).eval()
+    straight.encoder.quantizer.bits.copy_(scheme.encoder.quantizer.bits)
+    straight.load_state_dict(scheme.state_dict())
+    with torch.no_grad():
+        wanted = straight.reconstruct(observation, torch.zeros(0), 1.0)
+    torch.testing.assert_close(estimate, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+
+
+def image_fields(scheme: ImageScheme) -> tuple[Field, ...]:
+    counts = torch.bincount(scheme.encoder.quantizer.bits.long()).tolist()
+    codeword = (Field(f"codeword{bits}", count, bits) for bits, count in enumerate(counts) if bits and count)
+    return (Field("scale", 1, 8), *codeword)
+
+
 def test_training_with_the_quantiser_has_its_error(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
     view = DownlinkView(Scenario.parse(SMALL), make_samples(30))
     estimates: list[Tensor] = []
@@ -187,6 +217,8 @@ def test_saturated_scales_are_counted(make_scheme: MakeScheme) -> None:
     [
         ({"compression": 0}, "compression: 0 is not in [1, 1024]"),
         ({"entry_bits": 9}, "entry_bits: 9 is not 2 to 8, or 32 for float32"),
+        ({"allocation": "fair"}, "allocation: 'fair' is not equal or greedy"),
+        ({"allocation": "greedy"}, "allocation: 'greedy' has no bits to share out when the codeword is float32"),
         ({"observation": "guessed"}, "observation: 'guessed' is not perfect or estimated"),
         ({"scale_low_db": 9.0}, "scale_low_db, scale_high_db: 9.0, 8.0; wanted -200 <= low < high <= 200"),
         ({"slope": 1.0}, "slope: 1.0 is not in [0, 1)"),
