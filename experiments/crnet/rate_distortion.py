@@ -1,5 +1,5 @@
-"""NMSE of a trained autoencoder against the bits of a codeword entry, every payload packed and unpacked: the same number
-of bits for each entry, and as many in all shared out where they help most.
+"""NMSE of a trained autoencoder against the bits of a codeword entry, every payload packed and unpacked: the same
+number of bits for each entry, and as many in all shared out where they help most.
 
 python -m experiments.crnet.rate_distortion [NAME[/VERSION]] [ues]
 """
@@ -44,9 +44,8 @@ def main(name: str, ues: int) -> None:
             cells += [f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}", _from(found, reference)]
         print(f"| {bits} | {total} | {' | '.join(cells)} | {found['rho']:.4f} |", flush=True)
     bits = SCALE_BITS + trained.entries * FLOAT_BITS
-    print(
-        f"| float32 | {bits} | {reference['nmse_db']:.2f} ± {reference['nmse_se_db']:.2f} | | | | {reference['rho']:.4f} |"
-    )
+    nmse = f"{reference['nmse_db']:.2f} ± {reference['nmse_se_db']:.2f}"
+    print(f"| float32 | {bits} | {nmse} | | | | {reference['rho']:.4f} |")
 
 
 def _evaluated(trained: ImageScheme, bits: int, allocation: str, ues: int) -> tuple[int, dict[str, Any]]:
