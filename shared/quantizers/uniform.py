@@ -31,6 +31,7 @@ class UniformQuantizer(nn.Module):
     def __init__(self, entries: int, bits: int, *, allocated: bool = False) -> None:
         super().__init__()
         self.allocated = allocated
+        self.total = entries * bits  # `bits` may be overwritten by those of other weights
         self.register_buffer("low", -torch.ones(entries))
         self.register_buffer("high", torch.ones(entries))
         self.register_buffer("bits", torch.full((entries,), bits, dtype=torch.uint8), persistent=allocated)
@@ -79,12 +80,12 @@ class UniformQuantizer(nn.Module):
             values: [N, n] codewords of training samples.
             weight: [n], what a unit of squared error in an entry costs.
         """
-        total, errors = int(self.bits.sum()), [values.var(0)]
+        errors = [values.var(0)]
         for bits in range(1, MOST_BITS + 1):
             self.bits.fill_(bits)
             errors.append(self._fit(values, torch.linspace(1, 8, 15)))
         gains = (torch.stack(errors).diff(dim=0).neg() * weight).cummin(0).values  # [bits, n]
-        chosen = gains.flatten().argsort(descending=True, stable=True)[:total]
+        chosen = gains.flatten().argsort(descending=True, stable=True)[: self.total]
         self.bits.copy_(torch.zeros_like(gains).flatten().index_fill_(0, chosen, 1).view_as(gains).sum(0))
 
     @torch.no_grad()

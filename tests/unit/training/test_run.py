@@ -241,13 +241,15 @@ def test_principal_start_is_refused_where_there_is_none(run: Train) -> None:
 
 
 def test_quantiser_of_other_bits_is_set_anew_when_weights_are_taken_over(run: Train) -> None:
-    """Two bits an entry want other ranges than eight; training with the quantiser begins with the right ones."""
-    image = Design("crnet", "cost2100-indoor-csinet:antennas=8,first_rows=8", CrNetConfig(entry_bits=8))
+    """Two bits an entry want other ranges than eight, and are fewer; training with the quantiser begins with them."""
+    allocated = CrNetConfig(entry_bits=8, allocation="greedy")
+    image = Design("crnet", "cost2100-indoor-csinet:antennas=8,first_rows=8", allocated)
     first = run("crnet", made=image, recipe=dataclasses.replace(RECIPE, start="principal", frames=16))
-    coarse = dataclasses.replace(image, config=CrNetConfig(entry_bits=2, quantised_training=True))
+    coarse = dataclasses.replace(image, config=dataclasses.replace(allocated, entry_bits=2, quantised_training=True))
     fine = run("coarse", made=coarse, start_from=first, recipe=dataclasses.replace(RECIPE, steps=1, rate=1e-9))
-    ranges = [checkpoint.scheme.encoder.quantizer.high for checkpoint in (first, fine)]
-    assert (ranges[1] < ranges[0]).float().mean() > 0.9
+    quantizers = [checkpoint.scheme.encoder.quantizer for checkpoint in (first, fine)]
+    assert [int(quantizer.bits.sum()) for quantizer in quantizers] == [32 * 8, 32 * 2]
+    assert [checkpoint.card["feedback_bits"] for checkpoint in (first, fine)] == [8 + 32 * 8, 8 + 32 * 2]
     assert fine.card["training"]["started_from"] == "crnet/1"
 
 
