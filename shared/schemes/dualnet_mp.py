@@ -20,11 +20,10 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
-from shared.metrics import Domain
 from shared.payload import SCALE, Field, PayloadLayout
 from shared.quantizers.sum_of_sigmoids import SumOfSigmoids
-from shared.schemes.base import Decoder, Downlink, Encoder, Scheme, SchemeConfig, State
-from shared.schemes.image_feedback import SCALE_BITS, Scale, mean_of_ratios, scaled_error, xavier
+from shared.schemes.base import Decoder, Downlink, SchemeConfig, State
+from shared.schemes.image_feedback import SCALE_BITS, ImageEstimator, ImageObserver, Scale, xavier
 from shared.schemes.image_layers import Padding, RowConv2d
 
 CHANNELS: dict[str, tuple[int, ...]] = {"paper": (16, 8, 4), "released": (16, 8, 4, 2)}
@@ -140,15 +139,13 @@ class Combiner(nn.Module):
         return image
 
 
-class DualNetEncoder(Encoder):
+class DualNetEncoder(ImageObserver):
     """The UE: scaled magnitudes and cosines of phases, each by its network and quantiser, and signs of sines."""
 
     def __init__(self, world: Wideband, config: DualNetConfig, entries: tuple[int, int], signs: int) -> None:
-        super().__init__()
-        rows = len(world.rows())
-        self.shape = (rows, world.antennas)
+        super().__init__(world, noisy=False)
         self.scale = Scale(config.scale_low_db, config.scale_high_db)
-        padding, hidden, size = CORES[config.core], CHANNELS[config.layers], rows * world.antennas
+        padding, hidden, size = CORES[config.core], CHANNELS[config.layers], math.prod(self.shape)
         self.magnitude = _convolutions((1, *hidden, 1), 7, padding, _leaky)
         self.magnitude_fc = nn.Linear(size, entries[0])
         self.magnitude_quantizer = SumOfSigmoids(entries[0], config.entry_bits)
@@ -156,16 +153,6 @@ class DualNetEncoder(Encoder):
         self.phase_fc = nn.Linear(size, entries[1])
         self.phase_quantizer = SumOfSigmoids(entries[1], config.entry_bits)
         self.dominant = DominantEntries(size, entries[0], signs)
-
-    def observe(self, downlink: Downlink) -> Tensor:
-        """[N, T, 2 Q M]: real parts of the image [delay, angle], then imaginary parts."""
-        image = downlink.image()
-        return torch.cat([image.real.flatten(2), image.imag.flatten(2)], dim=-1)
-
-    def images(self, observation: Tensor) -> Tensor:
-        """[N, 2 Q M] to [N, Q, M] complex64."""
-        real, imaginary = observation.unflatten(1, (2, *self.shape)).unbind(1)
-        return torch.complex(real, imaginary)
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         image = self.images(observation)
@@ -246,7 +233,7 @@ class DualNetDecoder(Decoder):
         return torch.complex(image[:, :, 0], image[:, :, 1]).mT / 2
 
 
-class DualNetMp(Scheme):
+class DualNetMp(ImageEstimator):
     """DualNet-MP. Each slot's report stands alone.
 
     Training has two stages (section III): `magnitude`, eq. (5), its branch alone; then `phase`, with the magnitude
@@ -255,8 +242,6 @@ class DualNetMp(Scheme):
 
     name: ClassVar[str] = "dualnet_mp"
     config_class: ClassVar[type[SchemeConfig]] = DualNetConfig
-    domain: ClassVar[Domain] = "angular-delay"
-    sizes: ClassVar[tuple[str, ...]] = ("antennas", "first_rows", "last_rows", "subcarriers")
 
     config: DualNetConfig
     encoder: DualNetEncoder
@@ -333,12 +318,6 @@ class DualNetMp(Scheme):
         levels = self.encoder.magnitude_quantizer.to_levels(codewords)
         self.encoder.dominant.fit(levels, magnitude.flatten(1))
         self._hand_over()
-
-    def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
-        return scaled_error(estimate, truth)
-
-    def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        return mean_of_ratios(estimate, truth)
 
     def _hand_over(self) -> None:
         """Quantisers and choice of entries are one for both ends."""

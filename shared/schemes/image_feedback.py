@@ -87,16 +87,13 @@ class Scale:
         return (10 ** ((self.low + level * self.step) / 20))[..., None]
 
 
-class ImageEncoder(Encoder):
-    """Scales the image, encodes it by `network` and quantises the codeword."""
+class ImageObserver(Encoder):
+    """A UE that observes images of `shape` (Q, M), `noisy` or perfect."""
 
-    def __init__(self, world: Wideband, config: ImageConfig, network: FullyConnectedEncoder, entries: int) -> None:
+    def __init__(self, world: Wideband, *, noisy: bool) -> None:
         super().__init__()
         self.shape = (len(world.rows()), world.antennas)
-        self.noisy = config.observation == "estimated"
-        self.scale = Scale(config.scale_low_db, config.scale_high_db)
-        self.network = network
-        self.quantizer = _quantizer(config, entries)
+        self.noisy = noisy
 
     def observe(self, downlink: Downlink) -> Tensor:
         """[N, T, 2 Q M]: real parts of the image [delay, angle], then imaginary parts."""
@@ -107,6 +104,16 @@ class ImageEncoder(Encoder):
         """[N, 2 Q M] to [N, Q, M] complex64."""
         real, imaginary = observation.unflatten(1, (2, *self.shape)).unbind(1)
         return torch.complex(real, imaginary)
+
+
+class ImageEncoder(ImageObserver):
+    """Scales the image, encodes it by `network` and quantises the codeword."""
+
+    def __init__(self, world: Wideband, config: ImageConfig, network: FullyConnectedEncoder, entries: int) -> None:
+        super().__init__(world, noisy=config.observation == "estimated")
+        self.scale = Scale(config.scale_low_db, config.scale_high_db)
+        self.network = network
+        self.quantizer = _quantizer(config, entries)
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         image = self.images(observation)
@@ -147,15 +154,30 @@ def _quantizer(config: ImageConfig, entries: int) -> UniformQuantizer | None:
     return UniformQuantizer(entries, config.entry_bits, allocated=config.allocation == "greedy")
 
 
-class ImageScheme(Scheme):
+class ImageEstimator(Scheme):
+    """Base of the schemes that estimate angular-delay images."""
+
+    domain: ClassVar[Domain] = "angular-delay"
+    sizes: ClassVar[tuple[str, ...]] = ("antennas", "first_rows", "last_rows", "subcarriers")
+
+    def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        """Mean squared error of the scaled images' numbers (CRNet paper, section IV.A)."""
+        largest = 2 * truth.abs().amax((-2, -1), keepdim=True)
+        return ((estimate - truth) / largest).abs().square().mean() / 2
+
+    def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of ratios."""
+        error, power = ((x.abs().square().sum((-2, -1))) for x in (estimate - truth, truth))
+        return (error / power).mean(), torch.ones_like(error[0, 0])
+
+
+class ImageScheme(ImageEstimator):
     """Base of the autoencoders of images. Each slot's report stands alone.
 
     Subclasses give `networks`, the encoder and the decoder network for a number of codeword entries.
     """
 
     config_class: ClassVar[type[SchemeConfig]] = ImageConfig
-    domain: ClassVar[Domain] = "angular-delay"
-    sizes: ClassVar[tuple[str, ...]] = ("antennas", "first_rows", "last_rows", "subcarriers")
 
     config: ImageConfig
     encoder: ImageEncoder
@@ -240,24 +262,6 @@ class ImageScheme(Scheme):
         """What the encoder's network gets, [N T, M, 2, Q]."""
         image = self.encoder.images(self.encoder.observe(downlink).flatten(0, 1))
         return to_network(image / self.encoder.scale.from_level(self.encoder.scale.to_level(image)))
-
-    def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
-        return scaled_error(estimate, truth)
-
-    def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        return mean_of_ratios(estimate, truth)
-
-
-def scaled_error(estimate: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared error of the scaled images' numbers (CRNet paper, section IV.A)."""
-    largest = 2 * truth.abs().amax((-2, -1), keepdim=True)
-    return ((estimate - truth) / largest).abs().square().mean() / 2
-
-
-def mean_of_ratios(estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Numerator and denominator of the NMSE of images, as `Scheme.progress` wants them."""
-    error, power = ((x.abs().square().sum((-2, -1))) for x in (estimate - truth, truth))
-    return (error / power).mean(), torch.ones_like(error[0, 0])
 
 
 def to_network(image: Tensor) -> Tensor:

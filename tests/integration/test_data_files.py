@@ -94,7 +94,7 @@ def test_a_fleet_with_another_file(gnb: Any, data: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("CSIEMU_DATA", str(data))
     code, details = refused(gnb, "dldnn", str(theirs))
     assert code == CODE.FAILED_PRECONDITION
-    assert details == f"scenario sha256: {theirs.sha256}; the files here have {mine.sha256}"  # type: ignore[attr-defined]
+    assert details == f"scenario sha256: {theirs.sha256}; the files here have {mine.sha256}"  # type: ignore[attr-defined]  # a DataFile
     with gnb.stub() as stub:
         lease = gnb.attach(stub, "dldnn", scenario=str(mine))
         code, _ = refused(gnb, "dldnn", str(theirs), token=lease.token)
