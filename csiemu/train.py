@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     """NAME[/VERSION] of a checkpoint of the same networks whose weights to begin with; with --steps 0 they are only
     quantised anew."""
 
+    frozen_from: str | None = None
+    """NAME[/VERSION] of a checkpoint from which the parts are taken that this stage does not train."""
+
     pilots_from: str | None = None
     """NAME[/VERSION] of a checkpoint whose downlink pilots a reference takes over."""
 
@@ -153,6 +156,7 @@ def run(settings: Settings) -> None:
             if settings.freeze_encoder_from
             else None,
             start_from=store.load_named(settings.start_from) if settings.start_from else None,
+            frozen_from=store.load_named(settings.frozen_from) if settings.frozen_from else None,
             pilots_from=store.load_named(settings.pilots_from) if settings.pilots_from else None,
             save_every=settings.save_every,
             evaluation_ues=settings.evaluation_ues,

@@ -31,6 +31,9 @@ class Arm:
         recipe: name of its recipe.
         epochs: as the paper trained it.
         paper_db: NMSE that the paper reports; None if it gives no number.
+        stage: of the scheme's training.
+        frozen_from: the arm from which it takes what this stage does not train.
+        seed: of the recipe.
     """
 
     name: str
@@ -39,6 +42,9 @@ class Arm:
     recipe: str
     epochs: int
     paper_db: float | None
+    stage: str = "all"
+    frozen_from: Arm | None = None
+    seed: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ class Budget:
         full = recipe(arm.recipe, self.changes)
         warmup = full.warmup if "warmup" in self.changes else round(full.warmup * self.share)
         epochs = max(1, round(arm.epochs * self.share))
-        return recipe(arm.recipe, {**self.changes, "warmup": warmup}, epochs)
+        changes = {**self.changes, "warmup": warmup, "stage": arm.stage, "seed": arm.seed}
+        return recipe(arm.recipe, changes, epochs)
 
     def __str__(self) -> str:
         """A name for its folder."""
@@ -87,8 +94,8 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm]) -> None:
     store = CheckpointStore(options.out / str(budget))
     done: list[tuple[Arm, Checkpoint]] = []
     for arm in arms:
-        if arm.name not in store.names() and options.only in arm.name:
-            _train(arm, budget, store, options.device)
+        if options.only in arm.name:
+            trained(arm, budget, store, options.device)
         if arm.name in store.names():
             done.append((arm, store.load(arm.name)))
     folder = store.root / title.split(":")[0].lower().replace(" ", "-")
@@ -99,14 +106,19 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm]) -> None:
     print(f"{text}\nwritten to {folder}")
 
 
-def _train(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> None:
+def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Checkpoint:
+    """The arm's checkpoint; it is trained, after the arm that it goes on from, if it is not there."""
+    if arm.name in store.names():
+        return store.load(arm.name)
+    frozen_from = trained(arm.frozen_from, budget, store, device) if arm.frozen_from is not None else None
+
     def show(progress: Progress) -> None:
         if progress.step % 500 == 0:
             print(f"{arm.name} step {progress.step} {progress.nmse_db:.2f} dB {progress.seconds:.0f} s", flush=True)
 
     chosen = budget.recipe(arm)
     steps_an_epoch = max(1, chosen.steps // 50)
-    train(
+    return train(
         arm.name,
         1,
         arm.design,
@@ -114,6 +126,7 @@ def _train(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Non
         store=store,
         state=store.root / "states" / arm.name,
         device=device,
+        frozen_from=frozen_from,
         evaluation_ues=budget.ues,
         report_every=min(500, steps_an_epoch),
         on_progress=show,

@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--freeze-encoder-from", metavar="NAME")
     parser.add_argument("--start-from", metavar="NAME")
+    parser.add_argument("--frozen-from", metavar="NAME")
     parser.add_argument("--pilots-from", metavar="NAME")
     parser.add_argument("--recipe", help="const, cosine, principal, tuning, dualnet or default (default: the design's)")
     parser.add_argument("--epochs", type=int)
@@ -55,6 +56,7 @@ def main() -> None:
         device=options.device,
         freeze_encoder_from=store.load_named(options.freeze_encoder_from) if options.freeze_encoder_from else None,
         start_from=store.load_named(options.start_from) if options.start_from else None,
+        frozen_from=store.load_named(options.frozen_from) if options.frozen_from else None,
         pilots_from=store.load_named(options.pilots_from) if options.pilots_from else None,
         on_progress=show,
     )

@@ -13,6 +13,10 @@ from training.trainer import Recipe
 EPOCH = 100_000
 """Frames of the training set of the CRNet paper (section IV.A)."""
 
+_DUALNET = Recipe(
+    batch=200, rate=3e-4, final_rate=1e-5, warmup=100, frames=EPOCH // 2, start="principal", precision="bf16"
+)
+
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     "const": Recipe(batch=200, rate=1e-3, final_rate=1e-3, warmup=0, frames=EPOCH),
@@ -20,12 +24,15 @@ RECIPES: dict[str, Recipe] = {
     "principal": Recipe(
         batch=200, rate=2e-3, final_rate=5e-5, warmup=50, frames=EPOCH // 2, start="principal", precision="bf16"
     ),
-    "dualnet": Recipe(batch=200, rate=1e-3, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
+    "dualnet": _DUALNET,
+    "magnitude": dataclasses.replace(_DUALNET, stage="magnitude"),
+    "phase": dataclasses.replace(_DUALNET, stage="phase", rate=1e-3),
     "tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
 }
 """Recipes by name: `const` and `cosine` are those of the CRNet paper (section IV.A, eq. 5: 30 of 2,500 epochs of
 warm-up); `principal` is `cosine` for a CPU's budget, from principal components and on half of the frames;
-`dualnet` is for each stage of DualNet-MP;
+`magnitude` and `phase` are the stages of DualNet-MP, `dualnet` is both at once (their magnitude branch, eight
+convolutions without normalisation, explodes at the paper's 1e-3);
 `tuning` goes on from a checkpoint's weights (`--start-from`) with a quantiser in the path."""
 
 

@@ -56,6 +56,7 @@ def train(
     device: str = "cpu",
     freeze_encoder_from: Checkpoint | None = None,
     start_from: Checkpoint | None = None,
+    frozen_from: Checkpoint | None = None,
     pilots_from: Checkpoint | None = None,
     save_every: int = 500,
     report_every: int = 50,
@@ -69,6 +70,7 @@ def train(
         freeze_encoder_from: train a decoder for the encoder of this checkpoint, which stays as it is.
         start_from: begin with all weights of this checkpoint instead of random ones; its quantiser may be another. With
             no steps they are only quantised anew, and the card's account of their training stays.
+        frozen_from: take over from this checkpoint the parts that the recipe's stage does not train.
         pilots_from: copy the downlink pilots of this checkpoint (for references).
 
     Raises:
@@ -81,6 +83,8 @@ def train(
     if start_from is not None:
         _copy("start_from", start_from, start_from.scheme, scheme)
         calibrate(scheme.eval(), recipe.seed)  # its quantiser may have other bits
+    if frozen_from is not None:
+        _copy_frozen(frozen_from, scheme, recipe.stage)
     if freeze_encoder_from is not None:
         _copy("freeze_encoder_from", freeze_encoder_from, freeze_encoder_from.scheme.encoder, scheme.encoder)
     training: dict[str, Any] = {"trained": False}
@@ -102,8 +106,11 @@ def train(
                 if trainer.stopping:
                     raise KeyboardInterrupt
         training = _budget(trainer)
-        for field, source in (("frozen_encoder_from", freeze_encoder_from), ("started_from", start_from)):
+        sources = {"frozen_encoder_from": freeze_encoder_from, "started_from": start_from, "frozen_from": frozen_from}
+        for field, source in sources.items():
             training[field] = f"{source.name}/{source.version}" if source is not None else None
+        before = start_from or frozen_from
+        training["before"] = before.card["training"] if before is not None else None
     elif start_from is not None:  # the same weights, another quantiser
         training = start_from.card["training"]
     weights = scheme.cpu().state_dict()
@@ -133,6 +140,23 @@ def _copy(field: str, source: Checkpoint, weights: nn.Module, into: nn.Module) -
     if reason:
         what = "encoder" if field == "freeze_encoder_from" else "scheme"
         raise InvalidInput(f"{field}: {what} of {source.name} does not fit: {reason}")
+
+
+def _copy_frozen(source: Checkpoint, into: Scheme, stage: str) -> None:
+    """Copy the modules (`encoder.magnitude`) that `stage` does not train. Raises InvalidInput."""
+    into.begin(stage)
+
+    def module(name: str) -> str:
+        return ".".join(name.split(".")[:2])
+
+    trained = {module(name) for name, parameter in into.named_parameters() if parameter.requires_grad}
+    frozen = {name: value for name, value in into.state_dict().items() if module(name) not in trained}
+    theirs = source.scheme.state_dict()
+    wrong = [name for name, value in frozen.items() if name not in theirs or theirs[name].shape != value.shape]
+    if wrong or not frozen:
+        reason = f"{', '.join(wrong)} of {source.name} not as here" if wrong else f"stage '{stage}' trains everything"
+        raise InvalidInput(f"frozen_from: {reason}")
+    into.load_state_dict({name: theirs[name] for name in frozen}, strict=False)
 
 
 def calibrate(scheme: Scheme, seed: int) -> None:

@@ -318,11 +318,12 @@ class Measured:
 
 
 def measured(scheme: Scheme, scenario: Scenario, seed: int, rows: Tensor) -> tuple[Measured, Tensor]:
-    """Downlink and side information of training frames."""
+    """Downlink of training frames, and what `reconstruct` takes beside it."""
     samples = _training_samples(seed, rows)
     view = DownlinkView(scenario, samples)
-    truth = view.channel() if scheme.domain == "spatial" else view.image()
-    return Measured(view, truth), scheme.decoder.side_information(UplinkView(scenario, samples))
+    downlink = Measured(view, view.channel() if scheme.domain == "spatial" else view.image())
+    side = scheme.decoder.side_information(UplinkView(scenario, samples))
+    return downlink, scheme.settled(scheme.encoder.observe(downlink), side)
 
 
 def _training_samples(seed: int, rows: Tensor) -> Samples:

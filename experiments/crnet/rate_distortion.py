@@ -15,7 +15,8 @@ import torch
 
 from shared.checkpoints import CheckpointStore
 from shared.errors import InvalidInput
-from shared.schemes.image_feedback import FLOAT_BITS, SCALE_BITS, ImageScheme
+from shared.quantizers import float32
+from shared.schemes.image_feedback import SCALE_BITS, ImageScheme
 from training.evaluation import evaluate
 from training.run import calibrate
 
@@ -36,14 +37,14 @@ def main(name: str, ues: int) -> None:
         "| bits an entry | feedback bits | equal bits: NMSE (dB) | from float | greedy: NMSE (dB) | from float | rho |"
     )
     print("|---|---|---|---|---|---|---|")
-    reference = _evaluated(trained, FLOAT_BITS, "equal", ues)[1]
+    reference = _evaluated(trained, float32.BITS, "equal", ues)[1]
     for bits in ENTRY_BITS:
         cells = []
         for allocation in ("equal", "greedy"):
             total, found = _evaluated(trained, bits, allocation, ues)
             cells += [f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}", _from(found, reference)]
         print(f"| {bits} | {total} | {' | '.join(cells)} | {found['rho']:.4f} |", flush=True)
-    bits = SCALE_BITS + trained.entries * FLOAT_BITS
+    bits = SCALE_BITS + trained.entries * float32.BITS
     nmse = f"{reference['nmse_db']:.2f} ± {reference['nmse_se_db']:.2f}"
     print(f"| float32 | {bits} | {nmse} | | | | {reference['rho']:.4f} |")
 

@@ -50,11 +50,7 @@ class DownlinkView:
     def estimated(self, images: Tensor) -> Tensor:
         """Noisy images with the perfect ones [N, T, Q, M] already at hand (training needs both)."""
         world = require_wideband(self.scenario, "an image")
-        # white noise stays white: of variance N0 on each subcarrier and antenna, M N0 / N_f is left on each entry
-        power = images.abs().square().sum((-2, -1), keepdim=True) / world.antennas**2  # per subcarrier and antenna
-        rows = self.samples.complex_normal(Purpose.DOWNLINK_NOISE, self._slots(), images[0, 0].numel())
-        scale = (power * self.scenario.noise_power * world.antennas / world.subcarriers).sqrt()
-        return images + rows.view_as(images) * scale
+        return world.estimated(self.samples, Purpose.DOWNLINK_NOISE, self._slots(), images)
 
     def channel(self, delay: int = 0) -> Tensor:
         """Downlink channels [N, T, M], complex64, of slots delay .. T-1+delay.

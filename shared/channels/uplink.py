@@ -28,9 +28,15 @@ class UplinkView:
         """Uplink channels [N, T, M], complex64."""
         return self.scenario.spatial(self.samples, Link.UPLINK, self._slots())
 
-    def image(self) -> Tensor:
-        """Angular-delay images of the uplink [N, T, Q, M] complex64, perfectly known (DualNet-MP paper, footnote 2)."""
-        return require_wideband(self.scenario, "an image").angular_delay(self.samples, Link.UPLINK, self._slots())
+    def image(self, *, noisy: bool = False) -> Tensor:
+        """Angular-delay images of the uplink [N, T, Q, M] complex64.
+
+        Args:
+            noisy: estimated at the scenario's SNR instead of perfectly known (DualNet-MP paper, footnote 2).
+        """
+        world = require_wideband(self.scenario, "an image")
+        images = world.angular_delay(self.samples, Link.UPLINK, self._slots())
+        return world.estimated(self.samples, Purpose.UPLINK_NOISE, self._slots(), images) if noisy else images
 
     def array_pilots(self, count: int) -> Tensor:
         """`array` reading: every antenna receives `count` unit pilots, y = h x + n with x = 1.

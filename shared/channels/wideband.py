@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from shared.channels.scenario import Link, Scenario
-from shared.channels.streams import Samples
+from shared.channels.streams import Purpose, Samples
 from shared.channels.transforms import kept_rows
 from shared.errors import InvalidInput
 
@@ -71,6 +71,17 @@ class Wideband(Scenario):
         Returns:
             [N, S, Q or N_f, M] complex64.
         """
+
+    def estimated(self, samples: Samples, purpose: Purpose, slots: Tensor, images: Tensor) -> Tensor:
+        """Images [N, S, Q, M] as one knows them who estimates them at `snr_db` per subcarrier and antenna.
+
+        Args:
+            purpose: of the noise, the uplink's or the downlink's.
+        """
+        # white noise stays white: of variance N0 on each subcarrier and antenna, M N0 / N_f is left on each entry
+        power = images.abs().square().sum((-2, -1), keepdim=True) / self.antennas**2  # per subcarrier and antenna
+        unit = samples.complex_normal(purpose, slots, images[0, 0].numel()).view_as(images)
+        return images + unit * (power * self.noise_power * self.antennas / self.subcarriers).sqrt()
 
 
 def require_wideband(scenario: Scenario, who: str) -> Wideband:

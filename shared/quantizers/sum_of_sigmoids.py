@@ -21,6 +21,7 @@ class SumOfSigmoids(nn.Module):
 
     def __init__(self, entries: int, bits: int) -> None:
         super().__init__()
+        self.bits = bits
         self.middle = 2 ** (bits - 1)
         self.weight = nn.Parameter(torch.ones(entries))
 

@@ -32,6 +32,7 @@ __all__ = [
     "CrNetConfig",
     "Decoder",
     "DualNetConfig",
+    "DualNetMp",
     "Encoder",
     "ImageConfig",
     "PilotConfig",

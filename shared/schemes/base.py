@@ -131,6 +131,12 @@ class Scheme(nn.Module):
         """
         raise InvalidInput(f"scheme: '{self.name}' has nothing to train")
 
+    def settled(self, observation: Tensor, side: Tensor) -> Tensor:
+        """What `reconstruct` takes for `side` in this stage, computed once for fixed frames: with what the parts that
+        are not trained make of them; by default `side` itself.
+        """
+        return side
+
     def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
         """What training minimises, from `reconstruct` and the true channels: the mean squared error per antenna."""
         return (estimate - truth).abs().square().mean()

@@ -22,12 +22,10 @@ from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
 from shared.metrics import Domain
 from shared.payload import SCALE, Field, PayloadLayout
+from shared.quantizers import float32
 from shared.quantizers.uniform import CODEWORD, UniformQuantizer
 from shared.schemes.base import Decoder, Downlink, Encoder, Scheme, SchemeConfig, State
 from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned
-
-FLOAT_BITS = 32
-"""Bits an entry of a codeword that is sent as float32: a reference, not a proposal."""
 
 SCALE_BITS = 8
 
@@ -46,7 +44,7 @@ class ImageConfig(SchemeConfig):
     """
 
     compression: int = 4
-    entry_bits: int = FLOAT_BITS
+    entry_bits: int = float32.BITS
     allocation: str = "equal"
     quantised_training: bool = False
     observation: str = "perfect"
@@ -56,17 +54,15 @@ class ImageConfig(SchemeConfig):
     def __post_init__(self) -> None:
         if not 1 <= self.compression <= 1024:
             raise InvalidInput(f"compression: {self.compression} is not in [1, 1024]")
-        if self.entry_bits != FLOAT_BITS and not 2 <= self.entry_bits <= 8:
-            raise InvalidInput(f"entry_bits: {self.entry_bits} is not 2 to 8, or {FLOAT_BITS} for float32")
+        if self.entry_bits != float32.BITS and not 2 <= self.entry_bits <= 8:
+            raise InvalidInput(f"entry_bits: {self.entry_bits} is not 2 to 8, or {float32.BITS} for float32")
         if self.allocation not in ("equal", "greedy"):
             raise InvalidInput(f"allocation: '{self.allocation}' is not equal or greedy")
-        if self.allocation == "greedy" and self.entry_bits == FLOAT_BITS:
+        if self.allocation == "greedy" and self.entry_bits == float32.BITS:
             raise InvalidInput("allocation: 'greedy' has no bits to share out when the codeword is float32")
         if self.observation not in ("perfect", "estimated"):
             raise InvalidInput(f"observation: '{self.observation}' is not perfect or estimated")
-        if not -200 <= self.scale_low_db < self.scale_high_db <= 200:
-            limits = f"{self.scale_low_db}, {self.scale_high_db}"
-            raise InvalidInput(f"scale_low_db, scale_high_db: {limits}; wanted -200 <= low < high <= 200")
+        Scale.check(self.scale_low_db, self.scale_high_db)
 
 
 class Scale:
@@ -75,6 +71,12 @@ class Scale:
     def __init__(self, low_db: float, high_db: float) -> None:
         self.low = low_db
         self.step = (high_db - low_db) / (2**SCALE_BITS - 1)
+
+    @staticmethod
+    def check(low_db: float, high_db: float) -> None:
+        """Raises InvalidInput for limits that are none."""
+        if not -200 <= low_db < high_db <= 200:
+            raise InvalidInput(f"scale_low_db, scale_high_db: {low_db}, {high_db}; wanted -200 <= low < high <= 200")
 
     def to_level(self, image: Tensor) -> Tensor:
         """[N, Q, M] complex images to [N, 1] int64, the least level that keeps the largest magnitude below 0.5."""
@@ -120,7 +122,7 @@ class ImageEncoder(ImageObserver):
         level = self.scale.to_level(image)
         codeword = self.network(to_network(image / self.scale.from_level(level))).float()
         if self.quantizer is None:
-            return {SCALE: level, CODEWORD: codeword.contiguous().view(torch.int32).long() & 0xFFFFFFFF}
+            return {SCALE: level, CODEWORD: float32.to_levels(codeword)}
         return {SCALE: level, **self.quantizer.to_fields(self.quantizer.to_levels(codeword))}
 
 
@@ -142,14 +144,14 @@ class ImageDecoder(Decoder):
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         if self.quantizer is None:
-            codeword = fields[CODEWORD].to(torch.int32).view(torch.float32)
+            codeword = float32.from_levels(fields[CODEWORD])
         else:
             codeword = self.quantizer.from_levels(self.quantizer.from_fields(fields))
         return from_network(self.network(codeword).float()) * self.scale.from_level(fields[SCALE]), {}
 
 
 def _quantizer(config: ImageConfig, entries: int) -> UniformQuantizer | None:
-    if config.entry_bits == FLOAT_BITS:
+    if config.entry_bits == float32.BITS:
         return None
     return UniformQuantizer(entries, config.entry_bits, allocated=config.allocation == "greedy")
 
@@ -210,7 +212,7 @@ class ImageScheme(ImageEstimator):
     @property
     def layout(self) -> PayloadLayout:
         quantizer = self.encoder.quantizer
-        codeword = (Field(CODEWORD, self.entries, FLOAT_BITS),) if quantizer is None else quantizer.fields()
+        codeword = (Field(CODEWORD, self.entries, float32.BITS),) if quantizer is None else quantizer.fields()
         return PayloadLayout((Field(SCALE, 1, SCALE_BITS), *codeword))
 
     def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:

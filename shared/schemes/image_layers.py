@@ -2,7 +2,7 @@
 
 A convolution of 2 to 16 channels leaves most of a processor's matrix units idle. Here it is a product of whole rows,
 C W numbers long, with a banded matrix (circulant for circular padding): more multiplications, by far fewer seconds,
-in bfloat16 and on GPUs above all. Parameters are those of the torch modules that these classes extend.
+in bfloat16 and on GPUs above all, as long as kernels have few rows.
 """
 
 from __future__ import annotations

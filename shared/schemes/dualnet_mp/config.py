@@ -1,0 +1,80 @@
+"""Sizes and choices of DualNet-MP and of its variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.errors import InvalidInput
+from shared.schemes.base import SchemeConfig
+from shared.schemes.image_feedback import Scale
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "phase": ("smape", "mse0", "mdpp", "mdpq"),
+    "quantizer": ("ssq", "blq"),
+    "magnitude_quantizer": ("ssq", "blq", "perfect"),
+    "core": ("c-cnn", "cnn", "dnn"),
+    "magnitude_core": ("c-cnn", "cnn", "dnn"),
+    "layers": ("paper", "released"),
+    "uplink": ("perfect", "estimated", "none"),
+}
+"""Values of the fields that are names."""
+
+
+@dataclass(frozen=True)
+class DualNetConfig(SchemeConfig):
+    """Sizes and choices.
+
+    Attributes:
+        magnitude_compression, phase_compression: a codeword's entries are Q M / compression; a binary quantiser has
+            as many times more of them as the other has bits.
+        magnitude_bits, phase_bits: K, bits of a codeword's entry.
+        sign_ratio: R_s, share of the entries whose sign is sent (`smape`).
+        phase: method (section IV.A): `smape` sends cosines and signs; `mse0` and `mdpp` send the angle, and minimise
+            eq. (11) or (12); `mdpq` quantises the angles of dominant entries one by one.
+        mdpq_bits: of the entries in 0-50, 50-70, 70-80, 80-90 and 90-100 % of the distribution of magnitudes (`mdpq`).
+        quantizer: of the phase codeword, `ssq` or `blq`.
+        magnitude_quantizer: the same, or `perfect`: the reference that is sent each magnitude in 32 bits.
+        core, magnitude_core: layers of the phase and of the magnitude branch: `c-cnn`, circular convolutions, `cnn`,
+            zero-padded ones, or `dnn`, fully connected.
+        layers: hidden channels of convolutions, of the `paper` or as `released`.
+        combiner_blocks: residual blocks of the combining network, circular but for a `cnn`. `mdpp` has none: its loss
+            sees phases alone.
+        uplink: magnitudes that the magnitude decoder gets: `perfect`, `estimated` at the scenario's SNR, or `none`.
+        scale_low_db, scale_high_db: range of the image's scale, twice its largest magnitude [dB], in 255 steps.
+    """
+
+    magnitude_compression: float = 4
+    phase_compression: float = 8
+    magnitude_bits: int = 8
+    phase_bits: int = 8
+    sign_ratio: float = 0.25
+    phase: str = "smape"
+    mdpq_bits: tuple[int, ...] = (0, 0, 0, 3, 7)
+    quantizer: str = "ssq"
+    magnitude_quantizer: str = "ssq"
+    core: str = "c-cnn"
+    magnitude_core: str = "c-cnn"
+    layers: str = "paper"
+    combiner_blocks: int = 1
+    uplink: str = "perfect"
+    scale_low_db: float = -52.0
+    scale_high_db: float = 8.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mdpq_bits", tuple(self.mdpq_bits))  # JSON knows lists only
+        for name in ("magnitude_compression", "phase_compression"):
+            if not 1 <= getattr(self, name) <= 1024:
+                raise InvalidInput(f"{name}: {getattr(self, name)} is not in [1, 1024]")
+        for name in ("magnitude_bits", "phase_bits"):
+            if not 2 <= getattr(self, name) <= 12:
+                raise InvalidInput(f"{name}: {getattr(self, name)} is not in [2, 12]")
+        if not 0 <= self.sign_ratio <= 1:
+            raise InvalidInput(f"sign_ratio: {self.sign_ratio} is not in [0, 1]")
+        if len(self.mdpq_bits) != 5 or not all(0 <= bits <= 12 for bits in self.mdpq_bits):
+            raise InvalidInput(f"mdpq_bits: {self.mdpq_bits} is not five numbers in [0, 12]")
+        if not 0 <= self.combiner_blocks <= 8:
+            raise InvalidInput(f"combiner_blocks: {self.combiner_blocks} is not in [0, 8]")
+        Scale.check(self.scale_low_db, self.scale_high_db)
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise InvalidInput(f"{name}: '{getattr(self, name)}' is not one of {', '.join(allowed)}")

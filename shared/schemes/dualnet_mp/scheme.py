@@ -1,0 +1,365 @@
+"""DualNet-MP, whole: two branches, what is sent of each, the combining network, and the stages of training
+(DualNet-MP paper, section III and Fig. 2).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from shared.channels.scenario import Scenario
+from shared.channels.uplink import UplinkView
+from shared.channels.wideband import Wideband, require_wideband
+from shared.errors import InvalidInput
+from shared.payload import SCALE, Field, PayloadLayout
+from shared.quantizers import float32
+from shared.quantizers.binary import BinaryLevels
+from shared.quantizers.sum_of_sigmoids import SumOfSigmoids
+from shared.schemes.base import Decoder, Downlink, SchemeConfig, State
+from shared.schemes.dualnet_mp.branches import (
+    CHANNELS,
+    BranchDecoder,
+    BranchEncoder,
+    Combiner,
+    Quantizer,
+    Shape,
+    begin_linear,
+    leaky,
+)
+from shared.schemes.dualnet_mp.config import DualNetConfig
+from shared.schemes.dualnet_mp.dominant import DominantEntries, LargestEntries
+from shared.schemes.dualnet_mp.phases import (
+    AngleDecoder,
+    AngleEncoder,
+    AngleQuantizer,
+    CosineDecoder,
+    CosineEncoder,
+    CosSin,
+)
+from shared.schemes.image_feedback import SCALE_BITS, ImageEstimator, ImageObserver, Scale, xavier
+
+MAGNITUDE = "magnitude"
+STAGES = ("all", MAGNITUDE, "phase")
+
+TANH_GAINS = (0.5, 0.35, 3.0)
+"""Of a linear start: what three and four tanh layers leave nearly as it was."""
+
+
+class MagnitudeEncoder(BranchEncoder):
+    """Magnitudes in [0, 1] to a codeword."""
+
+    def field(self) -> Field:
+        return Field(MAGNITUDE, self.fc.out_features, self.quantizer.bits)
+
+    def to_levels(self, magnitude: Tensor) -> Tensor:
+        """[N, 1, Q, M] to [N, entries] int64."""
+        return self.quantizer.to_levels(self.codeword(magnitude))
+
+
+class MagnitudeDecoder(BranchDecoder):
+    """A codeword and uplink magnitudes to magnitudes."""
+
+    def forward(self, levels: Tensor, side: Tensor) -> Tensor:
+        """[N, entries] int64 and [N, Q M], or [N, 0], to [N, 1, Q, M]."""
+        return self.magnitude(self.quantizer.from_levels(levels), side)
+
+    def magnitude(self, codeword: Tensor, side: Tensor) -> Tensor:
+        """`forward` from a dequantised codeword."""
+        return self.image(codeword, side.unflatten(1, self.shape) if side.shape[1] else None)
+
+
+class PerfectMagnitudes(nn.Module):
+    """At both ends, for reference: every magnitude is sent as float32."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def field(self) -> Field:
+        return Field(MAGNITUDE, math.prod(self.shape), float32.BITS)
+
+    def to_levels(self, magnitude: Tensor) -> Tensor:
+        """[N, 1, Q, M] to [N, Q M] int64."""
+        return float32.to_levels(magnitude.flatten(1))
+
+    def forward(self, levels: Tensor, side: Tensor) -> Tensor:
+        """Inverse of `to_levels`."""
+        return float32.from_levels(levels).unflatten(1, self.shape)
+
+
+class DualNetEncoder(ImageObserver):
+    """The UE."""
+
+    magnitude: MagnitudeEncoder | PerfectMagnitudes
+    phase: CosineEncoder | AngleEncoder | AngleQuantizer
+    dominant: DominantEntries | LargestEntries
+
+    def __init__(self, world: Wideband, config: DualNetConfig, parts: Parts) -> None:
+        super().__init__(world, noisy=False)
+        self.scale = Scale(config.scale_low_db, config.scale_high_db)
+        self.magnitude, self.phase = parts.magnitude_encoder(), parts.phase_encoder()
+        self.dominant, self.reach = parts.dominant(), parts.reach
+
+    def encode(self, observation: Tensor) -> dict[str, Tensor]:
+        image = self.images(observation)
+        scale = self.scale.to_level(image)
+        levels = self.magnitude.to_levels(magnitudes(image / self.scale.from_level(scale)))
+        phases = self.phase.encode(image, self.dominant(levels, self.reach))
+        return {SCALE: scale, MAGNITUDE: levels, **phases}
+
+
+class DualNetDecoder(Decoder):
+    """The gNB."""
+
+    magnitude: MagnitudeDecoder | PerfectMagnitudes
+    phase: CosineDecoder | AngleDecoder | AngleQuantizer
+    dominant: DominantEntries | LargestEntries
+
+    def __init__(self, config: DualNetConfig, parts: Parts) -> None:
+        super().__init__()
+        self.uplink = parts.uplink
+        self.scale = Scale(config.scale_low_db, config.scale_high_db)
+        self.magnitude, self.phase = parts.magnitude_decoder(), parts.phase_decoder()
+        self.dominant, self.reach = parts.dominant(), parts.reach
+        self.combiner = parts.combiner()
+
+    def side_information(self, uplink: UplinkView) -> Tensor:
+        """Uplink magnitudes over their largest, [N, T, Q M]; nothing where the decoder takes none."""
+        if self.uplink == "none":
+            return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
+        magnitude = uplink.image(noisy=self.uplink == "estimated").abs()
+        return (magnitude / magnitude.amax((-2, -1), keepdim=True).clamp(min=1e-30)).flatten(2)
+
+    def initial_state(self, count: int) -> State:
+        return {}
+
+    def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
+        levels = fields[MAGNITUDE]
+        phases = self.phase(*self.phase.received(fields, self.dominant(levels, self.reach)))
+        return self.combined(self.magnitude(levels, side), phases) * self.scale.from_level(fields[SCALE]), {}
+
+    def combined(self, magnitude: Tensor, phases: CosSin) -> Tensor:
+        """[N, 1, Q, M] each to the scaled image [N, Q, M] complex64 (eq. 10)."""
+        image = self.combiner(torch.cat([magnitude * part for part in phases], dim=1)).float()
+        return torch.complex(image[:, 0], image[:, 1]) / 2
+
+
+class Parts:
+    """The parts of both ends, as a configuration wants them for images of a size."""
+
+    def __init__(self, config: DualNetConfig, shape: Shape) -> None:
+        self.config, self.shape = config, shape
+        self.perfect = config.magnitude_quantizer == "perfect"
+        self.uplink = "none" if self.perfect else config.uplink
+        self.signs = round(config.sign_ratio * math.prod(shape))
+        self.reach = self.signs if config.phase == "smape" else 0
+        if config.phase == "mdpq":
+            self.reach = AngleQuantizer(shape, config.mdpq_bits).reach
+        if not self.perfect:
+            self.of_magnitude = (
+                self._entries("magnitude_compression", config.magnitude_quantizer, config.magnitude_bits),
+                config.magnitude_quantizer,
+                config.magnitude_bits,
+            )
+        self.of_phase = (
+            self._entries("phase_compression", config.quantizer, config.phase_bits),
+            config.quantizer,
+            config.phase_bits,
+        )
+
+    def magnitude_encoder(self) -> MagnitudeEncoder | PerfectMagnitudes:
+        if self.perfect:
+            return PerfectMagnitudes(self.shape)
+        entries, quantizer = self.of_magnitude[0], _quantizer(*self.of_magnitude)
+        return MagnitudeEncoder(self.shape, entries, quantizer, self.config.magnitude_core, self.config.layers, leaky)
+
+    def magnitude_decoder(self) -> MagnitudeDecoder | PerfectMagnitudes:
+        if self.perfect:
+            return PerfectMagnitudes(self.shape)
+        core, layers, beside = self.config.magnitude_core, self.config.layers, int(self.uplink != "none")
+        entries, quantizer = self.of_magnitude[0], _quantizer(*self.of_magnitude)
+        return MagnitudeDecoder(self.shape, entries, quantizer, core, layers, leaky, kernel=7, beside=beside)
+
+    def phase_encoder(self) -> CosineEncoder | AngleEncoder | AngleQuantizer:
+        config = self.config
+        if config.phase == "mdpq":
+            return AngleQuantizer(self.shape, config.mdpq_bits)
+        arguments = (self.shape, self.of_phase[0], _quantizer(*self.of_phase), config.core, config.layers, nn.Tanh)
+        if config.phase != "smape":
+            return AngleEncoder(*arguments)
+        encoder = CosineEncoder(*arguments)
+        encoder.signs = self.signs
+        return encoder
+
+    def phase_decoder(self) -> CosineDecoder | AngleDecoder | AngleQuantizer:
+        config = self.config
+        if config.phase == "mdpq":
+            return AngleQuantizer(self.shape, config.mdpq_bits)
+        kind = CosineDecoder if config.phase == "smape" else AngleDecoder
+        entries, quantizer = self.of_phase[0], _quantizer(*self.of_phase)
+        return kind(self.shape, entries, quantizer, config.core, config.layers, nn.Tanh, kernel=5)
+
+    def dominant(self) -> DominantEntries | LargestEntries:
+        return LargestEntries() if self.perfect else DominantEntries(math.prod(self.shape), self.of_magnitude[0])
+
+    def combiner(self) -> Combiner:
+        blocks = 0 if self.config.phase == "mdpp" else self.config.combiner_blocks
+        return Combiner(blocks, CHANNELS[self.config.layers], self.config.core != "cnn", self.shape)
+
+    def _entries(self, field: str, quantizer: str, bits: int) -> int:
+        size, compression = math.prod(self.shape), getattr(self.config, field)
+        if (size / compression) % 1:
+            raise InvalidInput(f"{field}: {compression} does not divide {size}, the entries of an image")
+        return round(size / compression) * (bits if quantizer == "blq" else 1)
+
+
+def _quantizer(entries: int, kind: str, bits: int) -> Quantizer:
+    return BinaryLevels() if kind == "blq" else SumOfSigmoids(entries, bits)
+
+
+class DualNetMp(ImageEstimator):
+    """DualNet-MP. Each slot's report stands alone.
+
+    Training has two stages (section III): `magnitude`, eq. (5), its branch alone; then `phase`, with the magnitude
+    branch as it is; `all` trains everything by the phases' loss.
+    """
+
+    name: ClassVar[str] = "dualnet_mp"
+    config_class: ClassVar[type[SchemeConfig]] = DualNetConfig
+
+    config: DualNetConfig
+    encoder: DualNetEncoder
+    decoder: DualNetDecoder
+
+    def __init__(self, scenario: Scenario, config: DualNetConfig) -> None:
+        super().__init__(scenario, config)
+        world = require_wideband(scenario, self.name)
+        parts = Parts(config, (1, len(world.rows()), world.antennas))
+        self.encoder = DualNetEncoder(world, config, parts)
+        self.decoder = DualNetDecoder(config, parts)
+        xavier(self)
+        self.stage = "all"
+
+    @property
+    def reads_uplink(self) -> bool:
+        return self.decoder.uplink != "none"
+
+    @property
+    def layout(self) -> PayloadLayout:
+        return PayloadLayout(
+            (Field(SCALE, 1, SCALE_BITS), self.encoder.magnitude.field(), *self.encoder.phase.fields())
+        )
+
+    def begin(self, stage: str) -> None:
+        if stage not in STAGES:
+            raise InvalidInput(f"stage: '{stage}' is not one of {', '.join(STAGES)}")
+        if stage == MAGNITUDE and isinstance(self.encoder.magnitude, PerfectMagnitudes):
+            raise InvalidInput("stage: 'magnitude' has nothing to train when magnitudes are sent perfectly")
+        self.stage = stage
+        self._hand_over()
+        for end in (self.encoder, self.decoder):
+            for name, module in end.named_children():
+                module.requires_grad_(stage == "all" or (name == MAGNITUDE) == (stage == MAGNITUDE))
+
+    def compile_networks(self) -> None:
+        for end in (self.encoder, self.decoder):
+            for branch in (end.magnitude, end.phase):
+                if isinstance(branch, BranchEncoder | BranchDecoder):
+                    branch.layers.compile()
+        self.decoder.combiner.compile()
+
+    def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
+        image = self.encoder.images(observation.flatten(0, 1))
+        scale = self.encoder.scale.from_level(self.encoder.scale.to_level(image))
+        if self.stage == "phase":
+            found, dominant = side.flatten(0, 1).split([image[0].numel(), self.encoder.reach], dim=1)
+            magnitude, entries = found.view_as(image)[:, None], dominant.long()
+        else:
+            magnitude, entries = self._magnitudes(magnitudes(image / scale), side.flatten(0, 1))
+        if self.stage == MAGNITUDE:  # with the true phases the error is that of the magnitudes
+            estimate = torch.polar(magnitude[:, 0] / 2, image.angle())
+        else:
+            phases = self.decoder.phase(*self.encoder.phase.quantised(image, entries))
+            estimate = self.decoder.combined(magnitude, phases)
+        return (estimate * scale).unflatten(0, observation.shape[:2])
+
+    @torch.no_grad()
+    def settled(self, observation: Tensor, side: Tensor) -> Tensor:
+        """In the stage `phase`: decoded magnitudes and the dominant entries, [N, T, Q M + count]."""
+        if self.stage != "phase":
+            return side
+        image = self.encoder.images(observation.flatten(0, 1))
+        scale = self.encoder.scale.from_level(self.encoder.scale.to_level(image))
+        parts = []
+        for part, beside in zip((image / scale).split(256), side.flatten(0, 1).split(256), strict=True):
+            levels = self.encoder.magnitude.to_levels(magnitudes(part))
+            found = self.decoder.magnitude(levels, beside).flatten(1)
+            parts.append(torch.cat([found, self.encoder.dominant(levels, self.encoder.reach).float()], dim=1))
+        return torch.cat(parts).unflatten(0, observation.shape[:2])
+
+    def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        """Squared Frobenius norm of the scaled images' error (eq. 5, 11, 13), or of the phases weighted by the true
+        magnitudes (eq. 12); its mean over the batch.
+        """
+        weight = 1 / truth.abs().amax((-2, -1), keepdim=True)
+        if self.config.phase == "mdpp" and self.stage != MAGNITUDE:
+            error = (estimate.angle() - truth.angle()) * truth.abs() * weight
+        else:
+            error = ((estimate - truth) * weight).abs()
+        return error.square().sum((-2, -1)).mean()
+
+    @torch.no_grad()
+    def principal_start(self, downlink: Downlink) -> None:
+        """Both branches begin as linear maps to principal components, the combining network as the identity."""
+        image = self._scaled(downlink)
+        magnitude = magnitudes(image)
+        if isinstance(self.encoder.magnitude, BranchEncoder) and isinstance(self.decoder.magnitude, BranchDecoder):
+            begin_linear(self.encoder.magnitude, self.decoder.magnitude, magnitude, torch.ones(magnitude[0].numel()))
+        if isinstance(self.encoder.phase, BranchEncoder) and isinstance(self.decoder.phase, BranchDecoder):
+            power = magnitude.flatten(1).square().mean(0)
+            begin_linear(
+                self.encoder.phase, self.decoder.phase, self.encoder.phase.seen(image), power, gains=TANH_GAINS
+            )
+        self.decoder.combiner.hand_on()
+        self._hand_over()
+
+    @torch.no_grad()
+    def calibrate(self, downlink: Downlink) -> None:
+        """Fit what chooses the dominant entries, and give the gNB its copy of what both ends hold."""
+        magnitude = magnitudes(self._scaled(downlink))
+        levels = torch.cat([self.encoder.magnitude.to_levels(part) for part in magnitude.split(256)])
+        self.encoder.dominant.fit(levels, magnitude.flatten(1))
+        self._hand_over()
+
+    def _magnitudes(self, magnitude: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoded magnitudes, differentiable, and dominant entries."""
+        encoder, decoder = self.encoder.magnitude, self.decoder.magnitude
+        if isinstance(encoder, MagnitudeEncoder) and isinstance(decoder, MagnitudeDecoder):
+            values = encoder.codeword(magnitude)
+            levels = encoder.quantizer.to_levels(values.detach())
+            found = decoder.magnitude(encoder.quantizer(values), side)
+        else:
+            levels, found = encoder.to_levels(magnitude), magnitude
+        return found, self.encoder.dominant(levels, self.encoder.reach)
+
+    def _scaled(self, downlink: Downlink) -> Tensor:
+        """Images [N, Q, M] over their scales, of magnitude up to 0.5."""
+        image = self.encoder.images(self.encoder.observe(downlink).flatten(0, 1))
+        return image / self.encoder.scale.from_level(self.encoder.scale.to_level(image))
+
+    def _hand_over(self) -> None:
+        """Quantisers and choice of entries are one for both ends."""
+        encoder, decoder = self.encoder, self.decoder
+        decoder.dominant.load_state_dict(encoder.dominant.state_dict())
+        pairs = ((encoder.magnitude, decoder.magnitude), (encoder.phase, decoder.phase))
+        for ours, theirs in pairs:
+            if isinstance(ours, BranchEncoder) and isinstance(theirs, BranchDecoder):
+                theirs.quantizer.load_state_dict(ours.quantizer.state_dict())
+
+
+def magnitudes(image: Tensor) -> Tensor:
+    """Images [N, Q, M] of magnitude up to 0.5 to twice their magnitude, [N, 1, Q, M]."""
+    return 2 * image.abs()[:, None]
