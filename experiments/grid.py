@@ -31,8 +31,7 @@ class Arm:
         recipe: name of its recipe.
         epochs: as the paper trained it.
         paper_db: NMSE that the paper reports; None if it gives no number.
-        stage: of the scheme's training.
-        frozen_from: the arm from which it takes what this stage does not train.
+        frozen_from: the arm from which it takes what the stage of its recipe does not train.
         seed: of the recipe.
     """
 
@@ -42,7 +41,6 @@ class Arm:
     recipe: str
     epochs: int
     paper_db: float | None
-    stage: str = "all"
     frozen_from: Arm | None = None
     seed: int = 1
 
@@ -66,8 +64,7 @@ class Budget:
         full = recipe(arm.recipe, self.changes)
         warmup = full.warmup if "warmup" in self.changes else round(full.warmup * self.share)
         epochs = max(1, round(arm.epochs * self.share))
-        changes = {**self.changes, "warmup": warmup, "stage": arm.stage, "seed": arm.seed}
-        return recipe(arm.recipe, changes, epochs)
+        return recipe(arm.recipe, {**self.changes, "warmup": warmup, "seed": arm.seed}, epochs)
 
     def __str__(self) -> str:
         """A name for its folder."""

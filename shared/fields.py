@@ -32,7 +32,7 @@ def read_fields(what: str, base: T, text: str) -> T:
 
 
 def _read(what: str, text: str, kind: Any) -> Any:
-    """A value from its text: int, float, bool, text, or `none` where that is allowed."""
+    """A value from its text: int, float, bool, text, numbers with hyphens between, or `none` where that is allowed."""
     if isinstance(kind, types.UnionType):
         if text == "none":
             return None
@@ -41,6 +41,8 @@ def _read(what: str, text: str, kind: Any) -> Any:
         if text not in _BOOLS:
             raise InvalidInput(f"{what}: '{text}' is not true or false")
         return _BOOLS[text]
+    if typing.get_origin(kind) is tuple:
+        return tuple(_read(what, part, typing.get_args(kind)[0]) for part in text.split("-"))
     if kind not in (int, float):
         return text
     try:

@@ -116,6 +116,7 @@ def train(
     weights = scheme.cpu().state_dict()
     scheme = build(design, recipe.seed)  # one that is not compiled
     scheme.load_state_dict(weights)
+    scheme.begin(recipe.stage)
     scheme.eval()
     if freeze_encoder_from is None:
         calibrate(scheme, recipe.seed)
@@ -153,9 +154,10 @@ def _copy_frozen(source: Checkpoint, into: Scheme, stage: str) -> None:
     frozen = {name: value for name, value in into.state_dict().items() if module(name) not in trained}
     theirs = source.scheme.state_dict()
     wrong = [name for name, value in frozen.items() if name not in theirs or theirs[name].shape != value.shape]
-    if wrong or not frozen:
-        reason = f"{', '.join(wrong)} of {source.name} not as here" if wrong else f"stage '{stage}' trains everything"
-        raise InvalidInput(f"frozen_from: {reason}")
+    if all(parameter.requires_grad for parameter in into.parameters()):
+        raise InvalidInput(f"frozen_from: stage '{stage}' trains everything")
+    if wrong:
+        raise InvalidInput(f"frozen_from: {', '.join(wrong)} of {source.name} not as here")
     into.load_state_dict({name: theirs[name] for name in frozen}, strict=False)
 
 

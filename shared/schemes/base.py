@@ -152,7 +152,8 @@ class Scheme(nn.Module):
         """Set what is measured rather than trained (ranges of quantisers), from channels of the training split."""
 
     def begin(self, stage: str) -> None:
-        """Prepare a stage of the training: `all`, or one of the scheme's own, which trains some of its parts.
+        """Prepare a stage of the training, or what follows it: `all`, or one of the scheme's own, which trains some of
+        its parts.
 
         Raises:
             InvalidInput: the scheme has no such stage.

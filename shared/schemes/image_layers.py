@@ -1,31 +1,26 @@
 """Layers of small images, [N, H, C, W]: rows along H, each with its C channels beside each other.
 
 A convolution of 2 to 16 channels leaves most of a processor's matrix units idle. Here it is a product of whole rows,
-C W numbers long, with a banded matrix (circulant for circular padding): more multiplications, by far fewer seconds,
-in bfloat16 and on GPUs above all, as long as kernels have few rows.
+C W numbers long, with a banded matrix: more multiplications, by far fewer seconds, in bfloat16 and on GPUs above all,
+where kernels are small and layers of few operations stand between them (`block_layers` is for kernels of 5 x 5 and
+more).
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Padding = Literal["zeros", "circular"]
-
 
 class RowConv2d(nn.Conv2d):
-    """nn.Conv2d of stride 1 that keeps the image's size: odd kernels, `zeros` or `circular` padding.
+    """nn.Conv2d of stride 1 that keeps the image's size: odd kernels, zero padding.
 
     A k x 1 kernel is faster as the 1 x k kernel of a turned image (`Turned`).
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: tuple[int, int], *, bias: bool = False, padding_mode: Padding = "zeros"
-    ) -> None:
-        super().__init__(inputs, outputs, kernel, padding="same", bias=bias, padding_mode=padding_mode)
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], *, bias: bool = False) -> None:
+        super().__init__(inputs, outputs, kernel, padding="same", bias=bias)
         self._ready: Tensor | None = None
         self.register_load_state_dict_post_hook(RowConv2d._forget)  # type: ignore[no-untyped-call]  # torch's lack
 
@@ -57,10 +52,7 @@ class RowConv2d(nn.Conv2d):
         if taps == 1:
             return image
         edge, height = taps // 2, image.shape[1]
-        if self.padding_mode == "circular":
-            around = torch.cat([image[:, -edge:], image, image[:, :edge]], dim=1)
-        else:
-            around = functional.pad(image, (0, 0, 0, 0, edge, edge))
+        around = functional.pad(image, (0, 0, 0, 0, edge, edge))
         return torch.stack([around[:, tap : tap + height] for tap in range(taps)], dim=3).flatten(2, 3)
 
     def _matrix(self, width: int, dtype: torch.dtype) -> Tensor:
@@ -68,7 +60,7 @@ class RowConv2d(nn.Conv2d):
         keeping, ready = not (self.training or torch.is_grad_enabled()), self._ready
         if keeping and ready is not None and ready.shape[1] == self.out_channels * width and ready.dtype == dtype:
             return ready.to(self.weight.device)
-        bands = _bands(width, self.kernel_size[1], self.padding_mode == "circular").to(self.weight)
+        bands = _bands(width, self.kernel_size[1]).to(self.weight)
         matrix = torch.tensordot(self.weight, bands, 1)  # C', C, taps, W in, W out
         matrix = matrix.permute(1, 2, 3, 0, 4).reshape(-1, self.out_channels * width).to(dtype)
         if keeping:
@@ -116,8 +108,8 @@ class Turned(nn.Sequential):
         return turned.transpose(1, 3).contiguous()
 
 
-def _bands(width: int, taps: int, circular: bool) -> Tensor:
+def _bands(width: int, taps: int) -> Tensor:
     """[tap, W in, W out]: 1 where the tap leads from one to the other."""
     place = torch.arange(width)
     tap = place[:, None] - place + taps // 2
-    return (torch.arange(taps)[:, None, None] == (tap % width if circular else tap)).float()
+    return (torch.arange(taps)[:, None, None] == tap).float()

@@ -22,6 +22,9 @@ CHANNELS: dict[str, tuple[int, ...]] = {"paper": (16, 8, 4), "released": (16, 8,
 WIDTH = 1140
 """Of the hidden layers of a `dnn`: two in each network give the 11.6M parameters of the paper (section IV.C)."""
 
+SPREAD = 0.25
+"""Standard deviation of the entries of a linear start's codeword: tanh is all but linear there."""
+
 Shape = tuple[int, int, int]
 Activation = Callable[[], nn.Module]
 Quantizer = SumOfSigmoids | BinaryLevels
@@ -149,7 +152,7 @@ def begin_linear(
     # of a binary quantiser each component gets several entries, their thresholds at quantiles of a normal distribution
     quantiles = torch.special.ndtri((torch.arange(copies) + 0.5) / copies)
     thresholds = quantiles if copies > 1 else torch.zeros(1)
-    scores = 0.5 * (components[:, :, None] - thresholds.to(components)).flatten(1)
+    scores = SPREAD * (components[:, :, None] - thresholds.to(components)).flatten(1)
     missing = entries - scores.shape[1]
     scores = torch.cat([scores, scores[:, :missing]], dim=1)
     features = torch.cat([encoder.layers(part).flatten(1) for part in image.split(256)])

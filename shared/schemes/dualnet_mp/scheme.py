@@ -328,10 +328,13 @@ class DualNetMp(ImageEstimator):
 
     @torch.no_grad()
     def calibrate(self, downlink: Downlink) -> None:
-        """Fit what chooses the dominant entries, and give the gNB its copy of what both ends hold."""
-        magnitude = magnitudes(self._scaled(downlink))
-        levels = torch.cat([self.encoder.magnitude.to_levels(part) for part in magnitude.split(256)])
-        self.encoder.dominant.fit(levels, magnitude.flatten(1))
+        """Fit what chooses the dominant entries, unless the phases were trained with it, and give the gNB its copy of
+        what both ends hold.
+        """
+        if self.stage != "phase":
+            magnitude = magnitudes(self._scaled(downlink))
+            levels = torch.cat([self.encoder.magnitude.to_levels(part) for part in magnitude.split(256)])
+            self.encoder.dominant.fit(levels, magnitude.flatten(1))
         self._hand_over()
 
     def _magnitudes(self, magnitude: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:

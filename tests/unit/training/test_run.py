@@ -11,7 +11,7 @@ import torch
 
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
 from shared.errors import Conflict, InvalidInput, NotFound
-from shared.schemes import CrNetConfig, PilotConfig
+from shared.schemes import CrNetConfig, DualNetConfig, PilotConfig
 from training.evaluation import evaluate
 from training.recipes import DESIGNS, Design, design, recipe
 from training.run import PROBE_UES, build, train
@@ -233,6 +233,29 @@ def test_training_starts_from_a_checkpoint(run: Train) -> None:
         run("other", made=other, start_from=first)
 
 
+def test_a_stage_takes_over_what_it_does_not_train(run: Train) -> None:
+    """The magnitude branch and the choice of dominant entries, not the phases; the card accounts for both stages."""
+    scenario = "cost2100-indoor-5g1-5g3:antennas=8,first_rows=4,last_rows=4"
+    made = Design("dualnet_mp", scenario, DualNetConfig())
+    first = run("magnitudes", made=made, recipe=dataclasses.replace(RECIPE, stage="magnitude"))
+    angles = dataclasses.replace(made, config=DualNetConfig(phase="mdpp", phase_bits=10))
+    stage = dataclasses.replace(RECIPE, stage="phase", seed=2)
+    second = run("angles", made=angles, recipe=stage, frozen_from=first)
+    ours, theirs = (checkpoint.scheme.state_dict() for checkpoint in (second, first))
+    kept = [name for name in theirs if name.split(".")[1] in ("magnitude", "dominant")]
+    assert len(kept) > 20
+    assert not [name for name in kept if not torch.equal(ours[name], theirs[name])]
+    assert not torch.equal(ours["encoder.phase.fc.weight"], theirs["encoder.phase.fc.weight"])
+    training = second.card["training"]
+    assert training["frozen_from"] == "magnitudes/1"
+    assert training["before"]["curve"] == first.card["training"]["curve"]
+    with pytest.raises(InvalidInput, match="frozen_from: stage 'all' trains everything"):
+        run("angles", 2, made=angles, frozen_from=first)
+    other = dataclasses.replace(made, config=DualNetConfig(magnitude_compression=8))
+    with pytest.raises(InvalidInput, match=r"frozen_from: encoder.magnitude.fc.weight, .* of magnitudes not as here"):
+        run("angles", 2, made=other, recipe=stage, frozen_from=first)
+
+
 def test_principal_start_is_refused_where_there_is_none(run: Train) -> None:
     with pytest.raises(InvalidInput, match="start: 'rnn' cannot start from principal components; start is random"):
         run(recipe=dataclasses.replace(RECIPE, start="principal"))
@@ -263,7 +286,7 @@ def test_epochs_are_steps_over_the_frames() -> None:
     with pytest.raises(InvalidInput, match="epochs: 2 and steps: 5 cannot both be given"):
         recipe("cosine", {"steps": 5}, 2)
     with pytest.raises(
-        NotFound, match="recipe: 'linear' is unknown; recipes are default, const, cosine, principal, dualnet, tuning"
+        NotFound, match="recipe: 'linear' is unknown; recipes are default, const, cosine, principal, dual"
     ):
         recipe("linear", {})
 
