@@ -38,6 +38,7 @@ IMAGE_TITLES = (
     "truncation floor (dB)",
     "rho",
 )
+COMPRESSIONS = ("compression", "magnitude_compression", "phase_compression")
 
 
 class Settings(BaseSettings):
@@ -84,15 +85,21 @@ def _image_row(label: str, card: dict[str, Any]) -> list[str]:
         label,
         card["scheme"],
         card["scenario"],
-        f"1/{config['compression']}",
-        str(config["entry_bits"]),
+        " + ".join(f"1/{config[name]:g}" for name in COMPRESSIONS if name in config),
+        str(config.get("entry_bits", config.get("phase_bits"))),
         str(card["feedback_bits"]),
-        f"{training['frames_seen']:,}" if training["trained"] else "-",
+        f"{_frames_seen(training):,}" if training["trained"] else "-",
         f"{figures['nmse_db']:.2f} ± {figures['nmse_se_db']:.2f}",
         f"{figures['nmse_sf_db']:.2f}",
         f"{figures['truncation_floor_db']:.1f}",
         f"{figures['rho']:.3f}",
     ]
+
+
+def _frames_seen(training: dict[str, Any]) -> int:
+    """In this training and in those before it, from whose weights it went on."""
+    before = training.get("before")
+    return training["frames_seen"] + (_frames_seen(before) if before else 0)
 
 
 def _channel_row(label: str, card: dict[str, Any]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from shared.schemes.base import Scheme
-from shared.schemes.image_feedback import ImageScheme
+from shared.schemes.image_feedback import ImageEstimator, ImageObserver
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,21 @@ class Complexity:
 
 def complexity(scheme: Scheme) -> dict[str, Complexity]:
     """Of `encoder` and `decoder`, as far as they are networks of such layers; empty for other schemes."""
-    if not isinstance(scheme, ImageScheme):
+    encoder, decoder = scheme.encoder, scheme.decoder
+    if not isinstance(scheme, ImageEstimator) or not isinstance(encoder, ImageObserver):
         return {}
-    rows, antennas = scheme.encoder.shape
-    image, codeword = torch.zeros(1, antennas, 2, rows), torch.zeros(1, scheme.entries)
-    return {"encoder": count(scheme.encoder.network, image), "decoder": count(scheme.decoder.network, codeword)}
+    entries = math.prod(encoder.shape)
+    fields = encoder.encode(torch.ones(1, 2 * entries))
+    side = torch.zeros(1, entries if scheme.reads_uplink else 0)
+    return {
+        "encoder": count(encoder, lambda: encoder.encode(torch.ones(1, 2 * entries))),
+        "decoder": count(decoder, lambda: decoder.step(fields, side, decoder.initial_state(1))),
+    }
 
 
 @torch.no_grad()
-def count(network: nn.Module, example: Tensor) -> Complexity:
-    """Of a network, by one pass of an example."""
+def count(network: nn.Module, run: Callable[[], object]) -> Complexity:
+    """Of the layers of a network that `run` passes an example through."""
     found: list[Complexity] = []
 
     def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -48,7 +55,7 @@ def count(network: nn.Module, example: Tensor) -> Complexity:
     layers = [module for module in network.modules() if not list(module.children())]
     hooks = [layer.register_forward_hook(note) for layer in layers]
     try:
-        network(example)
+        run()
     finally:
         for hook in hooks:
             hook.remove()

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
@@ -223,6 +226,10 @@ class ImageScheme(ImageEstimator):
             codeword = self.encoder.quantizer(codeword.float())
         estimate = from_network(self.decoder.network(codeword).float()) * scale
         return estimate.unflatten(0, observation.shape[:2])
+
+    def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
+        if self.encoder.quantizer is None:
+            float32.check(CODEWORD, fields[CODEWORD])
 
     @abstractmethod
     def pass_through(self, scale: float) -> None:

@@ -19,8 +19,8 @@ from shared.channels import multipath
 from shared.channels.multipath import Multipath, require_multipath
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.errors import InvalidInput
 from shared.payload import Field, PayloadLayout
+from shared.quantizers import float32
 from shared.schemes.base import Decoder, Downlink, Encoder, State, to_complex, to_real
 from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme, UplinkReading
 
@@ -40,7 +40,7 @@ class FloatEncoder(Encoder):
         return to_real(downlink.pilots(self.pilots()))
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
-        return {"samples": observation.float().contiguous().view(torch.int32).to(torch.int64) & 0xFFFFFFFF}
+        return {"samples": float32.to_levels(observation)}
 
 
 class LmmseDecoder(Decoder):
@@ -66,7 +66,7 @@ class LmmseDecoder(Decoder):
         return {"received": torch.zeros(count, length), "slots": torch.zeros(count, 1)}
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
-        newest = fields["samples"].to(torch.int32).view(torch.float32)
+        newest = float32.from_levels(fields["samples"])
         received = torch.cat([newest, state["received"][:, : -newest.shape[1]]], dim=1)
         slots = state["slots"] + 1
         return self._estimate(received, slots, side), {"received": received, "slots": slots}
@@ -115,8 +115,7 @@ class FloatFeedbackScheme(Reference):
         return PayloadLayout((Field("samples", 2 * self.config.downlink_pilots, 32),))
 
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
-        if not np.isfinite(fields["samples"].astype(np.uint32).view(np.float32)).all():
-            raise InvalidInput("payload samples: NaN or infinite; wanted finite float32 values")
+        float32.check("samples", fields["samples"])
 
 
 class GenieLmmse(FloatFeedbackScheme):

@@ -102,6 +102,8 @@ class Cost2100(PlaneWaves):
         counts, start = seen[order].tolist(), 0
         while start < len(order):
             most = int(1.3 * counts[start]) + 2
+            if (LOCAL + counts[-1]) * propagation.components * (len(order) - start) <= _DRAWN[device]:
+                most = counts[-1]  # so few that padding costs less than another call
             room = max(1, _DRAWN[device] // ((LOCAL + most) * propagation.components))
             frames = order[start : min(start + room, bisect.bisect_right(counts, most))]
             held = self.paths(samples.take(frames), link)

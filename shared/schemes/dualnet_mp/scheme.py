@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
@@ -252,6 +255,10 @@ class DualNetMp(ImageEstimator):
         return PayloadLayout(
             (Field(SCALE, 1, SCALE_BITS), self.encoder.magnitude.field(), *self.encoder.phase.fields())
         )
+
+    def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
+        if isinstance(self.encoder.magnitude, PerfectMagnitudes):
+            float32.check(MAGNITUDE, fields[MAGNITUDE])
 
     def begin(self, stage: str) -> None:
         if stage not in STAGES:

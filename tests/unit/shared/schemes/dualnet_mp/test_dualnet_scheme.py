@@ -15,7 +15,9 @@ from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
+from shared.quantizers import float32
 from shared.schemes import DualNetConfig, DualNetMp, Scheme
+from shared.schemes.complexity import complexity
 from shared.schemes.dualnet_mp.branches import BranchDecoder
 from training.trainer import Recipe, Trainer
 
@@ -196,6 +198,23 @@ def test_quantisers_of_both_ends_are_one(make_scheme: MakeScheme, make_samples: 
     ):
         for name, value in ours.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name])
+
+
+def test_perfect_magnitudes_must_be_numbers(make_scheme: MakeScheme) -> None:
+    nan = float32.to_levels(torch.full((1, 64), torch.nan)).numpy()
+    with pytest.raises(InvalidInput, match="payload magnitude: NaN"):
+        dualnet(make_scheme, magnitude_quantizer="perfect").check_fields({"magnitude": nan})
+    dualnet(make_scheme).check_fields({"magnitude": nan})
+
+
+def test_multiply_accumulates_are_those_of_the_layers(make_scheme: MakeScheme) -> None:
+    """Not those of the blocks in which they are computed."""
+    conv = {kernel: 1024 * kernel**2 for kernel in (5, 7)}
+    branch = 16 + 16 * 8 + 8 * 4 + 4
+    found = complexity(dualnet(make_scheme, INDOOR))
+    assert found["encoder"].macs == 2 * conv[7] * branch + 1024 * (256 + 128)
+    combined = conv[5] * (2 * 16 + 16 * 8 + 8 * 4 + 4 * 2)
+    assert found["decoder"].macs == conv[7] * (branch + 16) + conv[5] * branch + combined + 1024 * (256 + 128)
 
 
 def test_configuration_survives_json() -> None:
