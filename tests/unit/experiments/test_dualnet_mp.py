@@ -1,0 +1,81 @@
+"""Figures 3 and 4 and the protocol of DualNet-MP, at a size that takes seconds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import training.run
+from experiments.dualnet_mp import arms, figure_3, figure_4, protocol
+from experiments.grid import Budget
+from training.run import build
+
+
+@pytest.mark.parametrize("figure", [figure_3, figure_4])
+def test_arms_of_a_figure_have_names_and_stages_of_their_own(figure: object) -> None:
+    made = figure.ARMS  # type: ignore[attr-defined]  # each module has them
+    assert len({arm.name for arm in made}) == len(made)
+    for arm in made:
+        assert Budget(1.0, {}, 5).recipe(arm).stage == "phase"
+        assert Budget(1.0, {}, 5).recipe(arm.frozen_from).stage == "magnitude"
+        assert Budget(1.0, {}, 5).recipe(arm).steps == 1000 * 250
+
+
+def test_methods_send_as_many_phase_bits() -> None:
+    """1.25 and 0.625 bits a phase entry (section IV.A, footnote 4); MDPQ as the paper lists it has fewer."""
+    for compression, wanted in ((8, 1280), (16, 640)):
+        for method in ("smape", "mdpp", "mse0", "mdpq"):
+            arm = arms.phase((), "indoor", arms.magnitude((), "indoor"), **arms.equal_bits(method, compression))
+            bits = build(arm.design, 1).layout.bits - 8 - 256 * 8
+            assert bits == wanted if method != "mdpq" else bits < wanted
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = "cost2100-indoor-5g1-5g3:antennas=8,first_rows=8,last_rows=8"
+    monkeypatch.setitem(arms.SCENARIOS, "indoor", world)
+    monkeypatch.setattr(protocol, "FRAMES", 400)
+    monkeypatch.setattr(protocol, "UES", 64)
+    monkeypatch.setattr(training.run, "PRINCIPAL_FRAMES", 256)
+    monkeypatch.setattr(training.run, "CALIBRATION_FRAMES", 256)
+
+
+@pytest.mark.usefixtures("small")
+def test_protocol_compares_what_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(only: str) -> list[list[str]]:
+        monkeypatch.setattr(sys, "argv", ["protocol", "--epochs", "1", "--out", str(tmp_path), "--only", only])
+        protocol.main()
+        text = (tmp_path / "table.md").read_text()
+        assert text in capsys.readouterr().out
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+
+    rows = run("smape-8-0-25-seed-1")
+    assert [row[0] for row in rows if " to " in row[-1]] == [
+        "SMAPE, C-CNN, SSQ",
+        "CNN",
+        "DNN",
+        "SMAPE without combining network",
+        "with uplink",
+    ]
+    again = run("magnitude-indoor-none-seed-1")
+    assert [row for row in again if row[0] in ("SMAPE, C-CNN, SSQ", "CNN", "DNN")] == [
+        row for row in rows if row[0] in ("SMAPE, C-CNN, SSQ", "CNN", "DNN")
+    ]
+    assert "without" in [row[0] for row in again]
+
+
+def test_intervals_hold_the_difference_as_often_as_they_say() -> None:
+    """Pairs of UEs whose errors differ by 1 dB on average, more or less each."""
+    draw, held = np.random.default_rng(1), 0
+    for _ in range(60):
+        reference = draw.lognormal(size=200)
+        low, high = protocol.interval(reference * 10**0.1 * draw.uniform(0.8, 1.2, size=200), reference)
+        held += low <= 1.0 <= high
+    assert held >= 50
+    same = protocol.interval(reference, reference)
+    assert same == (0.0, 0.0)
