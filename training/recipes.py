@@ -69,7 +69,9 @@ DESIGNS: dict[str, Design] = {
     "crnet-outdoor": Design("crnet", _OUTDOOR, CrNetConfig(entry_bits=8, allocation="greedy"), "principal"),
     "csinet": Design("csinet", _INDOOR, ImageConfig(entry_bits=8, allocation="greedy"), "principal"),
     "dualnet_mp": Design("dualnet_mp", "cost2100-indoor-5g1-5g3", DualNetConfig(), "dualnet"),
-    "dualnet_mp-outdoor": Design("dualnet_mp", "tr38901-umi-nlos", DualNetConfig(), "dualnet"),
+    "dualnet_mp-outdoor": Design(
+        "dualnet_mp", "tr38901-umi-nlos", DualNetConfig(scale_low_db=-10, scale_high_db=50), "dualnet"
+    ),
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),

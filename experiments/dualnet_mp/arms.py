@@ -7,9 +7,15 @@ from typing import Any
 
 from experiments.grid import Arm
 from shared.schemes import DualNetConfig
-from training.recipes import Design
+from training.recipes import DESIGNS, Design
 
 SCENARIOS = {"indoor": "cost2100-indoor-5g1-5g3", "outdoor": "tr38901-umi-nlos"}
+
+SCALES = {
+    world: {name: getattr(DESIGNS[checkpoint].config, name) for name in ("scale_low_db", "scale_high_db")}
+    for world, checkpoint in (("indoor", "dualnet_mp"), ("outdoor", "dualnet_mp-outdoor"))
+}
+"""Limits of the images' scale, as the shipped checkpoints have them."""
 
 EPOCHS = 1000
 """Of each stage (section IV.A)."""
@@ -17,7 +23,7 @@ EPOCHS = 1000
 
 def magnitude(labels: tuple[str, ...], world: str, *, epochs: int = EPOCHS, seed: int = 1, **config: Any) -> Arm:
     """A magnitude branch; `config` as for DualNetConfig."""
-    design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**config))
+    design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**SCALES[world], **config))
     return Arm(_name("magnitude", world, config, seed), labels, design, "magnitude", epochs, None, seed=seed)
 
 
@@ -32,7 +38,7 @@ def phase(
     **config: Any,
 ) -> Arm:
     """A phase branch on a magnitude branch."""
-    design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**config))
+    design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**SCALES[world], **config))
     name = _name("phase", world, config, seed)
     return Arm(name, labels, design, "phase", epochs, paper_db, frozen_from=frozen_from, seed=seed)
 

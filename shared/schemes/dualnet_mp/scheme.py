@@ -191,11 +191,7 @@ class Parts:
         if config.phase == "mdpq":
             return AngleQuantizer(self.shape, config.mdpq_bits)
         arguments = (self.shape, self.of_phase[0], _quantizer(*self.of_phase), config.core, config.layers, nn.Tanh)
-        if config.phase != "smape":
-            return AngleEncoder(*arguments)
-        encoder = CosineEncoder(*arguments)
-        encoder.signs = self.signs
-        return encoder
+        return CosineEncoder(*arguments, signs=self.signs) if config.phase == "smape" else AngleEncoder(*arguments)
 
     def phase_decoder(self) -> CosineDecoder | AngleDecoder | AngleQuantizer:
         config = self.config

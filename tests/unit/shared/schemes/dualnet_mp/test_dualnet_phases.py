@@ -32,8 +32,7 @@ def in_order(image: torch.Tensor, count: int) -> torch.Tensor:
 
 def test_signs_are_sent_of_dominant_entries_alone() -> None:
     image = images()
-    encoder = CosineEncoder(SHAPE, 20, SumOfSigmoids(20, 8), "c-cnn", "paper", nn.Tanh)
-    encoder.signs = 12
+    encoder = CosineEncoder(SHAPE, 20, SumOfSigmoids(20, 8), "c-cnn", "paper", nn.Tanh, signs=12)
     decoder = CosineDecoder(SHAPE, 20, encoder.quantizer, "c-cnn", "paper", nn.Tanh, kernel=5)
     dominant = in_order(image, 12)
     fields = encoder.encode(image, dominant)
