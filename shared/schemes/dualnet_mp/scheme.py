@@ -327,7 +327,7 @@ class DualNetMp(ImageEstimator):
                 self.encoder.phase, self.decoder.phase, self.encoder.phase.seen(image), power, gains=TANH_GAINS
             )
         self.decoder.combiner.hand_on()
-        self._hand_over()
+        self.calibrate(downlink)
 
     @torch.no_grad()
     def calibrate(self, downlink: Downlink) -> None:

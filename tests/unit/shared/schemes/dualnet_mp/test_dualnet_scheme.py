@@ -187,6 +187,16 @@ def test_uplink_is_estimated_at_the_scenarios_snr(make_scheme: MakeScheme, make_
     assert coarse > 100 * fine
 
 
+def test_linear_start_knows_which_entries_are_dominant(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
+    """Joint training places signs by them from its first step."""
+    scheme, view = dualnet(make_scheme), DownlinkView(Scenario.parse(SMALL), make_samples(300))
+    scheme.principal_start(view)
+    image = view.image()[:, 0]
+    levels = scheme.encoder.encode(scheme.encoder.observe(view)[:, 0])["magnitude"]
+    chosen = image.abs().flatten(1).gather(1, scheme.decoder.dominant(levels, 16)).square().sum(1)
+    assert (chosen / image.abs().square().sum((-2, -1))).mean() > 0.8
+
+
 def test_quantisers_of_both_ends_are_one(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
     scheme = dualnet(make_scheme)
     scheme.encoder.phase.quantizer.weight.data.mul_(2)
