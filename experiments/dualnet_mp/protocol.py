@@ -26,7 +26,7 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import InvalidInput
 from shared.payload import SCALE
 from shared.schemes import DualNetMp
-from shared.schemes.dualnet_mp.scheme import MAGNITUDE
+from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE
 from training.evaluation import evaluate_samples
 from ue_client.encoding import encode_frames
 

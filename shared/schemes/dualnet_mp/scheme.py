@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
@@ -19,21 +18,12 @@ from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
 from shared.payload import SCALE, Field, PayloadLayout
 from shared.quantizers import float32
-from shared.quantizers.binary import BinaryLevels
-from shared.quantizers.sum_of_sigmoids import SumOfSigmoids
 from shared.schemes.base import Decoder, Downlink, SchemeConfig, State
-from shared.schemes.dualnet_mp.branches import (
-    CHANNELS,
-    BranchDecoder,
-    BranchEncoder,
-    Combiner,
-    Quantizer,
-    Shape,
-    begin_linear,
-    leaky,
-)
+from shared.schemes.dualnet_mp.branches import BranchDecoder, BranchEncoder, begin_linear
 from shared.schemes.dualnet_mp.config import DualNetConfig
 from shared.schemes.dualnet_mp.dominant import DominantEntries, LargestEntries
+from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, MagnitudeDecoder, MagnitudeEncoder, PerfectMagnitudes
+from shared.schemes.dualnet_mp.parts import Parts
 from shared.schemes.dualnet_mp.phases import (
     AngleDecoder,
     AngleEncoder,
@@ -44,53 +34,10 @@ from shared.schemes.dualnet_mp.phases import (
 )
 from shared.schemes.image_feedback import SCALE_BITS, ImageEstimator, ImageObserver, Scale, xavier
 
-MAGNITUDE = "magnitude"
 STAGES = ("all", MAGNITUDE, "phase")
 
 TANH_GAINS = (0.5, 0.35, 3.0)
 """Of a linear start: what three and four tanh layers leave nearly as it was."""
-
-
-class MagnitudeEncoder(BranchEncoder):
-    """Magnitudes in [0, 1] to a codeword."""
-
-    def field(self) -> Field:
-        return Field(MAGNITUDE, self.fc.out_features, self.quantizer.bits)
-
-    def to_levels(self, magnitude: Tensor) -> Tensor:
-        """[N, 1, Q, M] to [N, entries] int64."""
-        return self.quantizer.to_levels(self.codeword(magnitude))
-
-
-class MagnitudeDecoder(BranchDecoder):
-    """A codeword and uplink magnitudes to magnitudes."""
-
-    def forward(self, levels: Tensor, side: Tensor) -> Tensor:
-        """[N, entries] int64 and [N, Q M], or [N, 0], to [N, 1, Q, M]."""
-        return self.magnitude(self.quantizer.from_levels(levels), side)
-
-    def magnitude(self, codeword: Tensor, side: Tensor) -> Tensor:
-        """`forward` from a dequantised codeword."""
-        return self.image(codeword, side.unflatten(1, self.shape) if side.shape[1] else None)
-
-
-class PerfectMagnitudes(nn.Module):
-    """At both ends, for reference: every magnitude is sent as float32."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def field(self) -> Field:
-        return Field(MAGNITUDE, math.prod(self.shape), float32.BITS)
-
-    def to_levels(self, magnitude: Tensor) -> Tensor:
-        """[N, 1, Q, M] to [N, Q M] int64."""
-        return float32.to_levels(magnitude.flatten(1))
-
-    def forward(self, levels: Tensor, side: Tensor) -> Tensor:
-        """Inverse of `to_levels`."""
-        return float32.from_levels(levels).unflatten(1, self.shape)
 
 
 class DualNetEncoder(ImageObserver):
@@ -148,75 +95,6 @@ class DualNetDecoder(Decoder):
         """[N, 1, Q, M] each to the scaled image [N, Q, M] complex64 (eq. 10)."""
         image = self.combiner(torch.cat([magnitude * part for part in phases], dim=1)).float()
         return torch.complex(image[:, 0], image[:, 1]) / 2
-
-
-class Parts:
-    """The parts of both ends, as a configuration wants them for images of a size."""
-
-    def __init__(self, config: DualNetConfig, shape: Shape) -> None:
-        self.config, self.shape = config, shape
-        self.perfect = config.magnitude_quantizer == "perfect"
-        self.uplink = "none" if self.perfect else config.uplink
-        self.signs = round(config.sign_ratio * math.prod(shape))
-        self.reach = self.signs if config.phase == "smape" else 0
-        if config.phase == "mdpq":
-            self.reach = AngleQuantizer(shape, config.mdpq_bits).reach
-        if not self.perfect:
-            self.of_magnitude = (
-                self._entries("magnitude_compression", config.magnitude_quantizer, config.magnitude_bits),
-                config.magnitude_quantizer,
-                config.magnitude_bits,
-            )
-        self.of_phase = (
-            self._entries("phase_compression", config.quantizer, config.phase_bits),
-            config.quantizer,
-            config.phase_bits,
-        )
-
-    def magnitude_encoder(self) -> MagnitudeEncoder | PerfectMagnitudes:
-        if self.perfect:
-            return PerfectMagnitudes(self.shape)
-        entries, quantizer = self.of_magnitude[0], _quantizer(*self.of_magnitude)
-        return MagnitudeEncoder(self.shape, entries, quantizer, self.config.magnitude_core, self.config.layers, leaky)
-
-    def magnitude_decoder(self) -> MagnitudeDecoder | PerfectMagnitudes:
-        if self.perfect:
-            return PerfectMagnitudes(self.shape)
-        core, layers, beside = self.config.magnitude_core, self.config.layers, int(self.uplink != "none")
-        entries, quantizer = self.of_magnitude[0], _quantizer(*self.of_magnitude)
-        return MagnitudeDecoder(self.shape, entries, quantizer, core, layers, leaky, kernel=7, beside=beside)
-
-    def phase_encoder(self) -> CosineEncoder | AngleEncoder | AngleQuantizer:
-        config = self.config
-        if config.phase == "mdpq":
-            return AngleQuantizer(self.shape, config.mdpq_bits)
-        arguments = (self.shape, self.of_phase[0], _quantizer(*self.of_phase), config.core, config.layers, nn.Tanh)
-        return CosineEncoder(*arguments, signs=self.signs) if config.phase == "smape" else AngleEncoder(*arguments)
-
-    def phase_decoder(self) -> CosineDecoder | AngleDecoder | AngleQuantizer:
-        config = self.config
-        if config.phase == "mdpq":
-            return AngleQuantizer(self.shape, config.mdpq_bits)
-        kind = CosineDecoder if config.phase == "smape" else AngleDecoder
-        entries, quantizer = self.of_phase[0], _quantizer(*self.of_phase)
-        return kind(self.shape, entries, quantizer, config.core, config.layers, nn.Tanh, kernel=5)
-
-    def dominant(self) -> DominantEntries | LargestEntries:
-        return LargestEntries() if self.perfect else DominantEntries(math.prod(self.shape), self.of_magnitude[0])
-
-    def combiner(self) -> Combiner:
-        blocks = 0 if self.config.phase == "mdpp" else self.config.combiner_blocks
-        return Combiner(blocks, CHANNELS[self.config.layers], self.config.core != "cnn", self.shape)
-
-    def _entries(self, field: str, quantizer: str, bits: int) -> int:
-        size, compression = math.prod(self.shape), getattr(self.config, field)
-        if (size / compression) % 1:
-            raise InvalidInput(f"{field}: {compression} does not divide {size}, the entries of an image")
-        return round(size / compression) * (bits if quantizer == "blq" else 1)
-
-
-def _quantizer(entries: int, kind: str, bits: int) -> Quantizer:
-    return BinaryLevels() if kind == "blq" else SumOfSigmoids(entries, bits)
 
 
 class DualNetMp(ImageEstimator):
