@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     compression=16,entry_bits=6. A wrong name lists them all."""
 
     recipe: str | None = None
-    """const or cosine (the CRNet paper's), principal (ours, for images), tuning, dualnet or default; default the
-    design's. The options from here to seed replace its values."""
+    """const or cosine (the CRNet paper's), principal (ours, for images), magnitude, phase or dualnet (for dualnet_mp),
+    tuning or default; default the design's. The options from here to seed replace its values."""
 
     epochs: int | None = Field(None, ge=1)
     """Instead of steps: passes over the recipe's frames, or over as many as 100,000 fresh ones."""
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     """random weights, or principal components (images only)."""
 
     stage: str | None = None
-    """all, or a stage of the scheme's own: magnitude, then phase (dualnet_mp)."""
+    """all, or a stage of the scheme's own: magnitude, then phase (dualnet_mp); recipes of these names have them."""
 
     compiled: bool | None = None
     """torch.compile fuses the networks (images only): worth its minute or two in long trainings."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from shared.checkpoints import CheckpointStore
-from training.recipes import design, recipe
+from training.recipes import RECIPES, design, recipe
 from training.run import train
 from training.trainer import Progress, Recipe
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--start-from", metavar="NAME")
     parser.add_argument("--frozen-from", metavar="NAME")
     parser.add_argument("--pilots-from", metavar="NAME")
-    parser.add_argument("--recipe", help="const, cosine, principal, tuning, dualnet or default (default: the design's)")
+    parser.add_argument("--recipe", help=f"{', '.join(RECIPES)} (default: the design's)")
     parser.add_argument("--epochs", type=int)
     for field in dataclasses.fields(Recipe):
         kind = {"type": type(field.default)} if field.type != "bool" else {"action": argparse.BooleanOptionalAction}
