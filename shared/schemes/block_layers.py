@@ -65,7 +65,8 @@ class BlockConv2d(nn.Conv2d):
         edges = (weight.shape[2] // 2, weight.shape[3] // 2)
         bias = None if self.bias is None else self.bias.repeat_interleave(math.prod(self.block))
         if self.padding_mode == "circular":
-            return functional.conv2d(_Around.apply(image, edges), weight, bias)  # type: ignore[no-untyped-call]
+            around: Tensor = _Around.apply(image, edges)  # type: ignore[no-untyped-call]  # torch's lack
+            return functional.conv2d(around, weight, bias)
         return functional.conv2d(image, weight, bias, padding=edges)
 
     def train(self, mode: bool = True) -> BlockConv2d:
