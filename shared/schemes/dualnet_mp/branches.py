@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -47,21 +48,48 @@ def convolutions(
     return nn.Sequential(*layers, FromBlocks(block))
 
 
+@dataclass(frozen=True)
+class Branch:
+    """What both ends of a branch have in common.
+
+    Attributes:
+        shape: of its image, (1, Q, M).
+        entries: of its codeword.
+        quantizer: `ssq` or `blq`. bits: K of an `ssq` entry.
+        core: `c-cnn`, `cnn` or `dnn`. layers: hidden channels of convolutions, a key of `CHANNELS`.
+        activation: after each layer.
+    """
+
+    shape: Shape
+    entries: int
+    quantizer: str
+    bits: int
+    core: str
+    layers: str
+    activation: Activation
+
+    def make_quantizer(self) -> Quantizer:
+        return BinaryLevels() if self.quantizer == "blq" else SumOfSigmoids(self.entries, self.bits)
+
+    def make_convolutions(self, inputs: int, kernel: int) -> nn.Sequential:
+        """From `inputs` images to one."""
+        channels = (inputs, *CHANNELS[self.layers], 1)
+        return convolutions(channels, kernel, self.core == "c-cnn", self.activation, self.shape)
+
+
 class BranchEncoder(nn.Module):
     """Core layers, a fully connected layer, a quantiser."""
 
-    def __init__(
-        self, shape: Shape, entries: int, quantizer: Quantizer, core: str, layers: str, activation: Activation
-    ) -> None:
+    def __init__(self, branch: Branch) -> None:
         super().__init__()
-        size = math.prod(shape)
-        if core == "dnn":
-            hidden = (nn.Linear(size, WIDTH), activation(), nn.Linear(WIDTH, WIDTH), activation())
+        size = math.prod(branch.shape)
+        if branch.core == "dnn":
+            hidden = (nn.Linear(size, WIDTH), branch.activation(), nn.Linear(WIDTH, WIDTH), branch.activation())
             self.layers = nn.Sequential(nn.Flatten(), *hidden)
         else:
-            self.layers = convolutions((1, *CHANNELS[layers], 1), 7, core == "c-cnn", activation, shape)
-        self.fc = nn.Linear(WIDTH if core == "dnn" else size, entries)
-        self.quantizer = quantizer
+            self.layers = branch.make_convolutions(1, 7)
+        self.fc = nn.Linear(WIDTH if branch.core == "dnn" else size, branch.entries)
+        self.quantizer = branch.make_quantizer()
 
     def codeword(self, image: Tensor) -> Tensor:
         """[N, 1, Q, M] to [N, entries] before quantisation."""
@@ -71,27 +99,17 @@ class BranchEncoder(nn.Module):
 class BranchDecoder(nn.Module):
     """A fully connected layer, then core layers that see other images beside it."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        entries: int,
-        quantizer: Quantizer,
-        core: str,
-        layers: str,
-        activation: Activation,
-        *,
-        kernel: int,
-        beside: int = 0,
-    ) -> None:
+    def __init__(self, branch: Branch, *, kernel: int, beside: int = 0) -> None:
         super().__init__()
-        self.shape, size = shape, math.prod(shape)
-        self.quantizer = quantizer
-        self.fc = nn.Linear(entries, size)
-        if core == "dnn":
-            hidden = (nn.Linear((1 + beside) * size, WIDTH), activation(), nn.Linear(WIDTH, size), activation())
-            self.layers = nn.Sequential(nn.Flatten(), *hidden, nn.Unflatten(1, shape))
+        self.shape, size = branch.shape, math.prod(branch.shape)
+        self.quantizer = branch.make_quantizer()
+        self.fc = nn.Linear(branch.entries, size)
+        if branch.core == "dnn":
+            inner = (nn.Linear((1 + beside) * size, WIDTH), branch.activation())
+            outer = (nn.Linear(WIDTH, size), branch.activation(), nn.Unflatten(1, branch.shape))
+            self.layers = nn.Sequential(nn.Flatten(), *inner, *outer)
         else:
-            self.layers = convolutions((1 + beside, *CHANNELS[layers], 1), kernel, core == "c-cnn", activation, shape)
+            self.layers = branch.make_convolutions(1 + beside, kernel)
 
     def image(self, codeword: Tensor, beside: Tensor | None = None) -> Tensor:
         """Dequantised codeword [N, entries] and images [N, beside, Q, M] to [N, 1, Q, M]."""

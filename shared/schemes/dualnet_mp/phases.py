@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.payload import Field
-from shared.schemes.dualnet_mp.branches import Activation, BranchDecoder, BranchEncoder, Quantizer, Shape
+from shared.schemes.dualnet_mp.branches import Branch, BranchDecoder, BranchEncoder, Shape
 
 _STEEPEST = 1e-6
 """Least 1 - cos^2 whose root is taken: its slope is infinite at 0."""
@@ -45,18 +45,8 @@ class BranchPhaseEncoder(BranchEncoder):
 class CosineEncoder(BranchPhaseEncoder):
     """SMAPE: cosines by a branch, and signs of the sines of dominant entries."""
 
-    def __init__(
-        self,
-        shape: Shape,
-        entries: int,
-        quantizer: Quantizer,
-        core: str,
-        layers: str,
-        activation: Activation,
-        *,
-        signs: int,
-    ) -> None:
-        super().__init__(shape, entries, quantizer, core, layers, activation)
+    def __init__(self, branch: Branch, signs: int) -> None:
+        super().__init__(branch)
         self.signs = signs
 
     def fields(self) -> tuple[Field, ...]:

@@ -7,9 +7,7 @@ import math
 import torch
 from torch import nn
 
-from shared.quantizers.binary import BinaryLevels
-from shared.quantizers.sum_of_sigmoids import SumOfSigmoids
-from shared.schemes.dualnet_mp.branches import BranchDecoder, BranchEncoder, begin_linear
+from shared.schemes.dualnet_mp.branches import Branch, BranchDecoder, BranchEncoder, begin_linear
 from shared.schemes.dualnet_mp.phases import (
     AngleDecoder,
     AngleEncoder,
@@ -32,8 +30,8 @@ def in_order(image: torch.Tensor, count: int) -> torch.Tensor:
 
 def test_signs_are_sent_of_dominant_entries_alone() -> None:
     image = images()
-    encoder = CosineEncoder(SHAPE, 20, SumOfSigmoids(20, 8), "c-cnn", "paper", nn.Tanh, signs=12)
-    decoder = CosineDecoder(SHAPE, 20, encoder.quantizer, "c-cnn", "paper", nn.Tanh, kernel=5)
+    branch = Branch(SHAPE, 20, "ssq", 8, "c-cnn", "paper", nn.Tanh)
+    encoder, decoder = CosineEncoder(branch, signs=12), CosineDecoder(branch, kernel=5)
     dominant = in_order(image, 12)
     fields = encoder.encode(image, dominant)
     assert {field.name: (field.count, field.bits) for field in encoder.fields()} == {"phase": (20, 8), "sign": (12, 1)}
@@ -48,8 +46,8 @@ def test_signs_are_sent_of_dominant_entries_alone() -> None:
 
 def test_angles_become_cosine_and_sine() -> None:
     image = images()
-    encoder = AngleEncoder(SHAPE, 20, SumOfSigmoids(20, 10), "cnn", "released", nn.Tanh)
-    decoder = AngleDecoder(SHAPE, 20, encoder.quantizer, "cnn", "released", nn.Tanh, kernel=5)
+    branch = Branch(SHAPE, 20, "ssq", 10, "cnn", "released", nn.Tanh)
+    encoder, decoder = AngleEncoder(branch), AngleDecoder(branch, kernel=5)
     fields = encoder.encode(image, in_order(image, 0))
     assert [(field.name, field.count, field.bits) for field in encoder.fields()] == [("phase", 20, 10)]
     cosine, sine = decoder(*decoder.received(fields, in_order(image, 0)))
@@ -89,12 +87,12 @@ def low_rank(count: int, rank: int) -> torch.Tensor:
 def test_linear_start_recovers_images_of_few_components() -> None:
     """With SSQ but for rounding; with eight binary entries for each component roughly."""
     image = low_rank(400, 6)
-    for quantizer, entries, error in ((SumOfSigmoids(8, 8), 8, 0.05), (BinaryLevels(), 64, 0.25)):
+    for quantizer, entries, error in (("ssq", 8, 0.05), ("blq", 64, 0.25)):
         for core in ("c-cnn", "cnn", "dnn"):
             torch.manual_seed(0)
-            encoder = BranchEncoder(SHAPE, entries, quantizer, core, "paper", nn.ReLU)
-            decoder = BranchDecoder(SHAPE, entries, quantizer, core, "paper", nn.ReLU, kernel=7)
+            branch = Branch(SHAPE, entries, quantizer, 8, core, "paper", nn.ReLU)
+            encoder, decoder = BranchEncoder(branch), BranchDecoder(branch, kernel=7)
             begin_linear(encoder, decoder, image, torch.ones(80))
-            found = decoder.image(quantizer.from_levels(quantizer.to_levels(encoder.codeword(image))))
+            found = decoder.image(decoder.quantizer.from_levels(encoder.quantizer.to_levels(encoder.codeword(image))))
             spread = (image - image.mean(0)).norm()
             assert (found - image).norm() < error * spread, (core, entries)
