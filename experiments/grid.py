@@ -7,7 +7,7 @@ on where it was. Needs no more than training does, and matplotlib for the plot.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from training.recipes import Design, recipe
 from training.run import train
 from training.trainer import Progress, Recipe
+
+
+WARMUP = 50
+"""Steps of warm-up that a small share of a recipe keeps: what Adam's moments need."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,10 @@ class Budget:
     ues: int
 
     def recipe(self, arm: Arm) -> Recipe:
-        """The arm's recipe at this budget: at least one epoch."""
+        """The arm's recipe at this budget: at least one epoch, and `WARMUP` steps of the recipe's warm-up."""
         full = recipe(arm.recipe, self.changes)
-        warmup = full.warmup if "warmup" in self.changes else round(full.warmup * self.share)
+        shared = max(round(full.warmup * self.share), min(full.warmup, WARMUP))
+        warmup = full.warmup if "warmup" in self.changes else shared
         epochs = max(1, round(arm.epochs * self.share))
         return recipe(arm.recipe, {**self.changes, "warmup": warmup, "seed": arm.seed}, epochs)
 
@@ -71,7 +76,11 @@ class Budget:
         return "-".join([f"share-{self.share:g}", *(f"{name}-{value}" for name, value in sorted(self.changes.items()))])
 
 
-def main(title: str, columns: Sequence[str], arms: Sequence[Arm]) -> None:
+Figures = Mapping[str, Callable[[Checkpoint], str]]
+"""Further columns of a table: title, and what stands there for a checkpoint."""
+
+
+def main(title: str, columns: Sequence[str], arms: Sequence[Arm], figures: Figures | None = None) -> None:
     """The command of a table: parse the budget, run the arms, write `table.md` and `curves.png`."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--share", type=float, default=1.0, help="of the paper's epochs (default 1)")
@@ -97,7 +106,7 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm]) -> None:
             done.append((arm, store.load(arm.name)))
     folder = store.root / title.split(":")[0].lower().replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
-    text = table(title, columns, budget, done)
+    text = table(title, columns, budget, done, figures or {})
     (folder / "table.md").write_text(text)
     plot(title, done, folder / "curves.png")
     print(f"{text}\nwritten to {folder}")
@@ -130,9 +139,12 @@ def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Ch
     )
 
 
-def table(title: str, columns: Sequence[str], budget: Budget, done: Sequence[tuple[Arm, Checkpoint]]) -> str:
+def table(
+    title: str, columns: Sequence[str], budget: Budget, done: Sequence[tuple[Arm, Checkpoint]], figures: Figures
+) -> str:
     """Markdown: our NMSE from packed payloads beside the paper's, the budget, and how fast the curve still falls."""
-    head = [*columns, "NMSE (dB)", "paper (dB)", "epochs", "paper's", "samples seen", "slope at the end (dB an epoch)"]
+    spent = ("epochs", "paper's", "samples seen", "slope at the end (dB an epoch)")
+    head = [*columns, "NMSE (dB)", *figures, "paper (dB)", *spent]
     lines = [
         f"# {title}",
         "",
@@ -148,6 +160,7 @@ def table(title: str, columns: Sequence[str], budget: Budget, done: Sequence[tup
         cells = [
             *arm.labels,
             f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}",
+            *(figure(checkpoint) for figure in figures.values()),
             "-" if arm.paper_db is None else f"{arm.paper_db:.2f}",
             f"{epochs:g}",
             f"{arm.epochs}",

@@ -30,14 +30,14 @@ def magnitude(labels: tuple[str, ...], world: str, *, epochs: int = EPOCHS, seed
 def phase(
     labels: tuple[str, ...],
     world: str,
-    frozen_from: Arm,
+    frozen_from: Arm | None,
     paper_db: float | None = None,
     *,
     epochs: int = EPOCHS,
     seed: int = 1,
     **config: Any,
 ) -> Arm:
-    """A phase branch on a magnitude branch."""
+    """A phase branch on a magnitude branch, or on perfect magnitudes."""
     design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**SCALES[world], **config))
     name = _name("phase", world, config, seed)
     return Arm(name, labels, design, "phase", epochs, paper_db, frozen_from=frozen_from, seed=seed)

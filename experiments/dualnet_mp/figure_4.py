@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.dualnet_mp.arms import SCENARIOS, equal_bits, magnitude, phase
+from experiments.dualnet_mp.measures import FIGURES
 from experiments.grid import Arm, main
 
 
@@ -25,4 +26,4 @@ ARMS = [
 ]
 
 if __name__ == "__main__":
-    main("Figure 4: core layers and quantisers", ("scenario", "core", "quantizer"), ARMS)
+    main("Figure 4: core layers and quantisers", ("scenario", "core", "quantizer"), ARMS, FIGURES)

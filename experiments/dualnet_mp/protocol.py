@@ -18,16 +18,15 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.dualnet_mp.arms import equal_bits, magnitude, phase
+from experiments.dualnet_mp.measures import evaluation_samples, outcomes
 from experiments.grid import Arm, Budget, trained
 from gnb_server.decoding import side_information
 from shared.channels.downlink import DownlinkView
-from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import InvalidInput
 from shared.payload import SCALE
 from shared.schemes import DualNetMp
 from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE
-from training.evaluation import evaluate_samples
 from ue_client.encoding import encode_frames
 
 Ratios = NDArray[np.float64]
@@ -132,8 +131,7 @@ def decibels(ratios: Ratios) -> float:
 
 def image_ratios(checkpoint: Checkpoint) -> Ratios:
     """Of each UE of the test split."""
-    parts = [evaluate_samples(checkpoint.scheme, checkpoint.scenario, part).ratio[:, 0] for part in _test_split()]
-    return np.concatenate(parts)
+    return outcomes(checkpoint, UES).ratio
 
 
 def magnitude_ratios(checkpoint: Checkpoint) -> Ratios:
@@ -142,7 +140,7 @@ def magnitude_ratios(checkpoint: Checkpoint) -> Ratios:
     if not isinstance(scheme, DualNetMp):
         raise InvalidInput(f"checkpoint: {checkpoint.name} is a {scheme.name}; wanted dualnet_mp")
     parts = []
-    for samples in _test_split():
+    for samples in evaluation_samples(UES):
         fields = encode_frames(scheme, scenario, samples)
         level, scale = (torch.from_numpy(fields[name][:, 0]) for name in (MAGNITUDE, SCALE))
         with torch.inference_mode():
@@ -151,11 +149,6 @@ def magnitude_ratios(checkpoint: Checkpoint) -> Ratios:
         error = found[:, 0] / 2 * scheme.decoder.scale.from_level(scale) - truth
         parts.append((error.square().sum((-2, -1)) / truth.square().sum((-2, -1))).double().numpy())
     return np.concatenate(parts)
-
-
-def _test_split() -> list[Samples]:
-    ues = torch.arange(UES).split(500)
-    return [Samples(0, Split.TEST, ue, torch.zeros_like(ue)) for ue in ues]
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 import training.run
-from experiments.dualnet_mp import arms, figure_3, figure_4, protocol
-from experiments.grid import Budget
+from experiments.dualnet_mp import arms, figure_3, figure_4, measures, protocol
+from experiments.grid import Arm, Budget, main
+from shared.metrics import Outcomes
 from training.run import build
 
 
-@pytest.mark.parametrize("figure", [figure_3, figure_4])
-def test_arms_of_a_figure_have_names_and_stages_of_their_own(figure: object) -> None:
-    made = figure.ARMS  # type: ignore[attr-defined]  # each module has them
-    assert len({arm.name for arm in made}) == len(made)
+@pytest.mark.parametrize(("made", "known"), [(figure_3.METHODS, 16), (figure_4.ARMS, 12)])
+def test_arms_of_a_figure_have_names_and_stages_of_their_own(made: list[Arm], known: int) -> None:
+    assert len({arm.name for arm in made}) == known
     for arm in made:
+        assert arm.frozen_from is not None
         assert Budget(1.0, {}, 5).recipe(arm).stage == "phase"
         assert Budget(1.0, {}, 5).recipe(arm.frozen_from).stage == "magnitude"
         assert Budget(1.0, {}, 5).recipe(arm).steps == 1000 * 250
@@ -31,6 +32,12 @@ def test_methods_send_as_many_phase_bits() -> None:
             arm = arms.phase((), "indoor", arms.magnitude((), "indoor"), **arms.equal_bits(method, compression))
             bits = build(arm.design, 1).layout.bits - 8 - 256 * 8
             assert bits == wanted if method != "mdpq" else bits < wanted
+
+
+def test_released_configuration_sends_as_many_phase_bits_as_the_released_code() -> None:
+    """3.0 bits a phase entry at 1/8 and 2.0 at 1/16, beside perfect magnitudes."""
+    found = [build(arm.design, 1).layout.bits - 8 - 1024 * 32 for arm in figure_3.RELEASED]
+    assert found == [3072, 3072, 2048, 2048]
 
 
 @pytest.fixture
@@ -67,6 +74,29 @@ def test_protocol_compares_what_is_trained(
         row for row in rows if row[0] in ("SMAPE, C-CNN, SSQ", "CNN", "DNN")
     ]
     assert "without" in [row[0] for row in again]
+
+
+@pytest.mark.usefixtures("small")
+def test_table_has_the_published_average_beside_eq_16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    arm = arms.phase(
+        ("as released",), "indoor", None, -19.8, epochs=400, magnitude_quantizer="perfect", layers="released"
+    )
+    options = ["--share", "0.0025", "--frames", "400", "--ues", "64", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["figure", *options])
+    main("Figure 9: tiny", ("method",), [arm], measures.FIGURES)
+    lines = (tmp_path / "share-0.0025-frames-400" / "figure-9" / "table.md").read_text().splitlines()
+    head, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in (lines[4], lines[-1]))
+    cells = dict(zip(head, row, strict=True))
+    assert cells["feedback bits"] == f"{8 + 128 * 32 + 128 + 32:,}"
+    assert cells["paper (dB)"] == "-19.80"
+    assert float(cells["NMSE (dB)"].split()[0]) < float(cells["eq. 16 (dB)"]) < 0  # which counts what was cut off
+    assert float(cells["released code's average (dB)"]) < 0
+
+
+def test_released_average_of_known_norms() -> None:
+    """||H|| = 3, ||e|| = 1 and r = 1: 20 log10(2 / 4); without a remainder, 20 log10(1 / 3)."""
+    found = Outcomes.of(np.array([[1.0, 1.0], [9.0, 9.0], [10.0, 9.0], [1.0, 1.0], [1.0, 1.0]]))
+    assert measures.authors_decibels(found) == pytest.approx([-6.0206, -9.5424], abs=1e-4)
 
 
 def test_intervals_hold_the_difference_as_often_as_they_say() -> None:

@@ -48,6 +48,8 @@ def test_a_budget_is_a_share_of_the_papers() -> None:
     assert (full.steps, full.warmup, full.rate, full.final_rate, full.batch) == (1_250_000, 15_000, 2e-3, 5e-5, 200)
     part = Budget(0.01, {"frames": 20_000, "start": "principal"}, 5000).recipe(arm)
     assert (part.steps, part.warmup, part.frames, part.start) == (2500, 150, 20_000, "principal")
+    assert Budget(0.001, {}, 5000).recipe(arm).warmup == 50  # a share of 15 would not do
+    assert Budget(0.001, {}, 5000).recipe(table_1.ARMS[1]).warmup == 0  # CRNet-const has none
     with pytest.raises(InvalidInput, match="frames: 10 is less than a batch of 200"):
         Budget(0.01, {"frames": 10}, 5000).recipe(arm)
 
