@@ -19,7 +19,6 @@ from training.recipes import Design, recipe
 from training.run import train
 from training.trainer import Progress, Recipe
 
-
 WARMUP = 50
 """Steps of warm-up that a small share of a recipe keeps: what Adam's moments need."""
 
