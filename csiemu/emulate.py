@@ -30,10 +30,14 @@ from gnb_server.store import Store
 from shared.channels.scenario import Scenario
 from shared.checkpoints import CheckpointStore
 from shared.errors import InvalidInput, NotReady
+from shared.metrics import Domain
 from shared.settings import Rate, options
 from training.recipes import DESIGNS
 
 POLL_S = 1.0
+
+RATES: dict[Domain, float] = {"spatial": 20.0, "angular-delay": 2.0}
+"""Reports per second and UE where none are asked for: images take some 50 times as much computing."""
 
 
 class Settings(BaseSettings):
@@ -53,8 +57,8 @@ class Settings(BaseSettings):
     slots: int | None = Field(None, ge=1)
     """Reports per UE."""
 
-    rate: Rate = 20.0
-    """Reports per second and UE, or max."""
+    rate: Rate | None = None
+    """Reports per second and UE, or max; default 20, of images 2."""
 
     seed: int = Field(0, ge=0, lt=2**64)
     """Seed of the world: same seed and slots, same figures."""
@@ -89,9 +93,10 @@ class Settings(BaseSettings):
 
 @dataclass
 class _Ues:
-    """A UE process of one scheme."""
+    """A UE process of one scheme, sending `rate` reports per second and UE."""
 
     scheme: str
+    rate: Rate
     process: subprocess.Popen[bytes]
     summary: Path
     record: Path
@@ -102,7 +107,7 @@ def run(settings: Settings) -> int:
     settings = _with_config(settings)
     torch.set_num_threads(1)
     store = CheckpointStore(settings.checkpoints)
-    names = _schemes(settings, store)
+    rates = _rates(settings, store)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     out.mkdir(parents=True, exist_ok=True)
     screen = console()
@@ -121,8 +126,8 @@ def run(settings: Settings) -> int:
         rest = f"http://{gnb.rest}"
         screen.print(f"gNB at {gnb.grpc} (gRPC), {rest}/v1/nmse and {rest}/docs (REST); files in {out}")
         fleets: list[_Ues] = []
-        for index, name in enumerate(names):
-            fleets.append(_start_ues(settings, out, name, index * settings.ues, gnb.grpc))
+        for index, (name, rate) in enumerate(rates.items()):
+            fleets.append(_start_ues(settings, out, name, rate, index * settings.ues, gnb.grpc))
             stack.callback(end, fleets[-1].process)
         _watch(fleets, gnb.process, rest, screen, stop)
         final = _get(f"{rest}/v1/nmse")
@@ -150,7 +155,8 @@ def _with_config(settings: Settings) -> Settings:
     return Settings(**{**names, **given})
 
 
-def _schemes(settings: Settings, store: CheckpointStore) -> list[str]:
+def _rates(settings: Settings, store: CheckpointStore) -> dict[str, Rate]:
+    """Reports per second and UE of each scheme that is to run. Raises InvalidInput, NotFound."""
     if settings.schemes is None:
         names = [n for n, d in DESIGNS.items() if n == d.scheme and n in store.names()]
         names = [n for n in names if store.card(n, store.versions(n)[0]).get("training", {}).get("trained")]
@@ -159,13 +165,15 @@ def _schemes(settings: Settings, store: CheckpointStore) -> list[str]:
     if not names or len(set(names)) < len(names):
         raise InvalidInput(f"schemes: '{settings.schemes}'; wanted different names out of {', '.join(store.names())}")
     scenario = Scenario.parse(settings.scenario) if settings.scenario else None
+    rates = {}
     for name in names:
         scheme = store.load(name).scheme
         scheme.check_scenario(scenario or scheme.scenario, settings.delay)
-    return names
+        rates[name] = settings.rate if settings.rate is not None else RATES[scheme.domain]
+    return rates
 
 
-def _start_ues(settings: Settings, out: Path, name: str, base: int, gnb: str) -> _Ues:
+def _start_ues(settings: Settings, out: Path, name: str, rate: Rate, base: int, gnb: str) -> _Ues:
     summary, record = out / f"ue-{name}.json", out / f"ue-{name}.npz"
     duration = settings.duration if settings.slots or settings.duration else 30.0
     process = spawn(
@@ -177,7 +185,7 @@ def _start_ues(settings: Settings, out: Path, name: str, base: int, gnb: str) ->
         ues=settings.ues,
         ue_base=base,
         seed=settings.seed,
-        rate=settings.rate,
+        rate=rate,
         slots=settings.slots,
         duration=duration,
         scenario=settings.scenario,
@@ -186,7 +194,7 @@ def _start_ues(settings: Settings, out: Path, name: str, base: int, gnb: str) ->
         record=record,
         record_every=settings.check_every,
     )
-    return _Ues(name, process, summary, record)
+    return _Ues(name, rate, process, summary, record)
 
 
 class _Stop:
@@ -283,6 +291,7 @@ def _results(
         )
         wrong, compared = wrong + bad, compared + checked
         schemes[fleet.scheme] = {
+            "rate": fleet.rate,
             "reports_sent": sent["sent"],
             "reports_decoded": counted.get(fleet.scheme, 0),
             "reports_resent": sent["resent"],

@@ -12,7 +12,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
 from shared.schemes import Scheme
 
-ENCODE_BATCH = 64
+ENCODE_BATCH = 32
 """Reports encoded in one call, always: short batches are padded. Matrix kernels round differently for different batch
 sizes, and a sign near zero would flip; with one size an observation encoded again gives the same bits."""
 

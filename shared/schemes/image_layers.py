@@ -1,9 +1,10 @@
 """Layers of small images, [N, H, C, W]: rows along H, each with its C channels beside each other.
 
-A convolution of 2 to 16 channels leaves most of a processor's matrix units idle. Here it is a product of whole rows,
-C W numbers long, with a banded matrix: more multiplications, by far fewer seconds, in bfloat16 and on GPUs above all,
-where kernels are small and layers of few operations stand between them (`block_layers` is for kernels of 5 x 5 and
-more).
+A convolution of 2 to 16 channels leaves most of a processor's matrix units idle. In training it is here a product of
+whole rows, C W numbers long, with a banded matrix: more multiplications, by far fewer seconds, in bfloat16 and on GPUs
+above all, where kernels are small and layers of few operations stand between them (`block_layers` is for kernels of
+5 x 5 and more). Without gradients torch's own layers are faster, on images whose channels are last in memory: these
+layers then leave the same shape in that order of memory.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ class RowConv2d(nn.Conv2d):
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], *, bias: bool = False) -> None:
         super().__init__(inputs, outputs, kernel, padding="same", bias=bias)
-        self._ready: Tensor | None = None
-        self.register_load_state_dict_post_hook(RowConv2d._forget)  # type: ignore[no-untyped-call]  # torch's lack
+        self.turned = False
 
     def forward(self, *images: Tensor) -> Tensor:
         """Images [N, H, C_i, W], taken as if their channels were concatenated, to [N, H, C', W]."""
+        if _evaluating(self):
+            together = torch.cat([image.transpose(1, 2) for image in images], dim=1)
+            weight = (self.weight.mT if self.turned else self.weight).contiguous(memory_format=torch.channels_last)
+            return functional.conv2d(together, weight, self.bias, padding="same").transpose(1, 2)
         count, height, _, width = images[0].shape
         matrix = self._matrix(width, images[0].dtype)
         starts, product = 0, None
@@ -38,14 +42,6 @@ class RowConv2d(nn.Conv2d):
         result = product.view(count, height, self.out_channels, width)
         return result if self.bias is None else result + self.bias.to(result.dtype)[:, None]
 
-    def train(self, mode: bool = True) -> RowConv2d:
-        """As nn.Module.train; the matrix of earlier weights is forgotten."""
-        self._forget()
-        return super().train(mode)
-
-    def _forget(self, *_: object) -> None:
-        self._ready = None
-
     def _neighbours(self, image: Tensor) -> Tensor:
         """[N, H, C, W] to [N, H, C taps, W]: each row of a channel with those around it."""
         taps = self.kernel_size[0]
@@ -56,16 +52,10 @@ class RowConv2d(nn.Conv2d):
         return torch.stack([around[:, tap : tap + height] for tap in range(taps)], dim=3).flatten(2, 3)
 
     def _matrix(self, width: int, dtype: torch.dtype) -> Tensor:
-        """[C taps W, C' W]; in evaluation it is built once."""
-        keeping, ready = not (self.training or torch.is_grad_enabled()), self._ready
-        if keeping and ready is not None and ready.shape[1] == self.out_channels * width and ready.dtype == dtype:
-            return ready.to(self.weight.device)
+        """[C taps W, C' W]."""
         bands = _bands(width, self.kernel_size[1]).to(self.weight)
         matrix = torch.tensordot(self.weight, bands, 1)  # C', C, taps, W in, W out
-        matrix = matrix.permute(1, 2, 3, 0, 4).reshape(-1, self.out_channels * width).to(dtype)
-        if keeping:
-            self._ready = matrix
-        return matrix
+        return matrix.permute(1, 2, 3, 0, 4).reshape(-1, self.out_channels * width).to(dtype)
 
 
 class RowBatchNorm(nn.BatchNorm2d):
@@ -76,6 +66,9 @@ class RowBatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None  # nor the next two: as nn.BatchNorm2d is by default
         assert self.running_var is not None
         assert self.momentum is not None
+        if _evaluating(self):
+            by_channel = (self.running_mean, self.running_var, self.weight, self.bias)
+            return functional.batch_norm(image.transpose(1, 2), *by_channel, eps=self.eps).transpose(1, 2)
         values = image.flatten(0, 1).flatten(1).float()  # [N H, C W]: sums and products run along whole rows
         mean, variance = self.running_mean, self.running_var
         if self.training:
@@ -100,12 +93,23 @@ class RowBatchNorm(nn.BatchNorm2d):
 class Turned(nn.Sequential):
     """Layers on images whose rows are the columns: a 1 x k convolution in it is k x 1."""
 
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        for layer in layers:
+            if isinstance(layer, RowConv2d):
+                layer.turned = True
+
     def forward(self, image: Tensor) -> Tensor:
-        """[N, H, C, W] to the same, by way of [N, W, C, H]."""
-        turned = image.transpose(1, 3).contiguous()
+        """[N, H, C, W] to the same, in training by way of [N, W, C, H]."""
+        turning = not _evaluating(self)  # else the kernels are turned
+        result = image.transpose(1, 3).contiguous() if turning else image
         for layer in self:
-            turned = layer(turned)
-        return turned.transpose(1, 3).contiguous()
+            result = layer(result)
+        return result.transpose(1, 3).contiguous() if turning else result
+
+
+def _evaluating(module: nn.Module) -> bool:
+    return not (module.training or torch.is_grad_enabled())
 
 
 def _bands(width: int, taps: int) -> Tensor:
