@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.table import Table
 
 from benchmarks import channels, serving, training
-from csiemu.output import console
+from csiemu.output import console, write_json
 from shared.settings import options
 
 
@@ -62,8 +61,7 @@ def run(settings: Settings) -> None:
     results, table = benchmarks[settings.benchmark](settings)
     console().print(table)
     if settings.json_file:
-        settings.json_file.parent.mkdir(parents=True, exist_ok=True)
-        settings.json_file.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(settings.json_file, results)
 
 
 def _serving(settings: Settings) -> tuple[dict[str, Any], Table]:

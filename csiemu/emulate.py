@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from csiemu.output import console
-from csiemu.processes import Gnb, end, spawn, tail
+from csiemu.output import console, write_json
+from csiemu.processes import STORE, Gnb, end, spawn, tail
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
 from shared.channels.scenario import Scenario
@@ -109,6 +109,8 @@ def run(settings: Settings) -> int:
     store = CheckpointStore(settings.checkpoints)
     rates = _rates(settings, store)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    if (out / STORE).exists():
+        raise InvalidInput(f"out: {out} holds an earlier run; wanted a new folder")
     out.mkdir(parents=True, exist_ok=True)
     screen = console()
     stop = _Stop()
@@ -116,6 +118,7 @@ def run(settings: Settings) -> int:
         gnb = stack.enter_context(
             Gnb(
                 out,
+                run="default",
                 rest_port=_free(settings.rest_port),
                 checkpoints=settings.checkpoints,
                 record=out / "recorded",
@@ -134,8 +137,7 @@ def run(settings: Settings) -> int:
     results = _results(settings, store, out, gnb.store, fleets, final, stopped=stop.asked)
     _show(results, screen)
     if settings.json_file:
-        settings.json_file.parent.mkdir(parents=True, exist_ok=True)
-        settings.json_file.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(settings.json_file, results)
     return 0 if results["lost"] == results["misdecoded"] == 0 and not results["failed"] else 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.table import Table
 
-from csiemu.output import console
+from csiemu.output import console, write_json
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Split
 from shared.checkpoints import CheckpointStore
@@ -43,7 +42,7 @@ class Settings(BaseSettings):
     """Population: train, validation, test or emulate."""
 
     ues: int = Field(5000, ge=1, le=10_000_000)
-    """UEs; the card's figures are of 5000."""
+    """UEs; the card says of how many its figures are."""
 
     frames: int = Field(1, ge=1, le=1_000_000)
     """Frames of each UE."""
@@ -92,7 +91,7 @@ def run(settings: Settings) -> None:
     if result["truncation_floor_db"] is not None:
         screen.print(f"truncation floor of the spatial-frequency NMSE: {result['truncation_floor_db']:.3f} dB")
     if settings.json_file:
-        settings.json_file.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(settings.json_file, result)
 
 
 def _with_error(row: dict[str, Any], value: str, error: str) -> str:

@@ -18,6 +18,9 @@ from shared.errors import NotReady
 START_S = 120.0
 """How long a gNB may take to answer."""
 
+STORE = "gnb.sqlite"
+"""A gNB's store, in its folder."""
+
 
 def spawn(module: str, log: Path, **options: Any) -> subprocess.Popen[bytes]:
     """`python -m module --option value ...` (True `--option`, False `--no-option`, None nothing), output in `log`."""
@@ -68,7 +71,7 @@ class Gnb:
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.store = f"sqlite:///{folder / 'gnb.sqlite'}"
+        self.store = f"sqlite:///{folder / STORE}"
         ready, log = folder / "gnb.json", folder / "gnb.log"
         ready.unlink(missing_ok=True)
         ports = {"grpc_port": 0, "rest_port": 0}

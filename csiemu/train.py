@@ -1,4 +1,4 @@
-"""`csiemu train`: the command-line face of `training.run`."""
+"""`csiemu train`: a training with a progress bar."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from csiemu.output import console
-from shared.checkpoints import CheckpointStore
-from shared.fields import read_fields
 from shared.settings import options
-from training import recipes, trainer
-from training.run import train
+from training import trainer
+from training.order import Order
 
 
 class Settings(BaseSettings):
@@ -119,14 +117,11 @@ class Settings(BaseSettings):
 def run(settings: Settings) -> None:
     """Train with a progress bar, write the checkpoint, say what it reaches."""
     torch.set_num_threads(1)
-    store = CheckpointStore(settings.checkpoints)
-    name = settings.save_as or settings.name
-    design = recipes.design(settings.name)
-    config = read_fields("set", design.config, settings.sizes)
-    design = dataclasses.replace(design, config=config, scenario=settings.scenario or design.scenario)
     fields = (field.name for field in dataclasses.fields(trainer.Recipe))
-    given = {field: value for field in fields if (value := getattr(settings, field)) is not None}
-    recipe = recipes.recipe(settings.recipe or design.recipe, given, settings.epochs)
+    changes = {field: value for field in fields if (value := getattr(settings, field)) is not None}
+    asked = {field.name for field in dataclasses.fields(Order)} - {"changes"}
+    order = Order(**{name: getattr(settings, name) for name in asked}, changes=changes)
+    name, steps = settings.save_as or settings.name, order.chosen.steps
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -137,31 +132,14 @@ def run(settings: Settings) -> None:
     )
     screen = console()
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
-        task = bar.add_task(name, total=recipe.steps, loss=float("nan"), nmse=float("nan"))
+        task = bar.add_task(name, total=steps, loss=float("nan"), nmse=float("nan"))
 
         def show(progress: trainer.Progress) -> None:
             bar.update(task, completed=progress.step, loss=progress.loss, nmse=progress.nmse_db)
             if bar.disable and progress.step % 500 == 0:
-                screen.print(f"{name} step {progress.step}/{recipe.steps} {progress.nmse_db:.3f} dB")
+                screen.print(f"{name} step {progress.step}/{steps} {progress.nmse_db:.3f} dB")
 
-        checkpoint = train(
-            name,
-            settings.version,
-            design,
-            recipe,
-            store=store,
-            state=settings.state or Path(f"runs/training/{name}-{settings.version}"),
-            device=settings.device,
-            freeze_encoder_from=store.load_named(settings.freeze_encoder_from)
-            if settings.freeze_encoder_from
-            else None,
-            start_from=store.load_named(settings.start_from) if settings.start_from else None,
-            frozen_from=store.load_named(settings.frozen_from) if settings.frozen_from else None,
-            pilots_from=store.load_named(settings.pilots_from) if settings.pilots_from else None,
-            save_every=settings.save_every,
-            evaluation_ues=settings.evaluation_ues,
-            on_progress=show,
-        )
+        checkpoint = order.carry_out(show)
     figures = checkpoint.card["evaluation"]
     last = figures["by_slot"][-1]
     screen.print(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from csiemu.output import write_json
 from shared.checkpoints import CheckpointStore
 from ue_client.fleet import Counts, UeFleet
 from ue_client.settings import Settings
@@ -35,13 +36,14 @@ async def _run(fleet: UeFleet) -> None:
     finally:
         save_record(fleet)
         if settings.summary:
-            settings.summary.write_text(json.dumps(summary(fleet.counts)))
+            write_json(settings.summary, summary(fleet.counts))
     logging.info("%s", json.dumps(summary(counts)))
 
 
 def save_record(fleet: UeFleet) -> None:
     """Write the payloads that were acked, if `--record` asks for them."""
     if fleet.settings.record and fleet.recorded["ue"]:
+        fleet.settings.record.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             fleet.settings.record,
             **{name: np.concatenate(parts) for name, parts in fleet.recorded.items()},

@@ -7,6 +7,7 @@ on where it was. Needs no more than training does, and matplotlib for the plot.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 import torch
 
 from shared.checkpoints import Checkpoint, CheckpointStore
+from shared.errors import Conflict
 from training.recipes import Design, recipe
-from training.run import train
+from training.run import measure, train
 from training.trainer import Progress, Recipe
 
 WARMUP = 50
@@ -112,9 +114,20 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm], figures: Figur
 
 
 def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Checkpoint:
-    """The arm's checkpoint; it is trained, after the arm that it goes on from, if it is not there."""
+    """The arm's checkpoint; it is trained, after the arm that it goes on from, if it is not there.
+
+    Raises:
+        Conflict: it is there, but was trained by another recipe.
+    """
     if arm.name in store.names():
-        return store.load(arm.name)
+        found, wanted = store.load(arm.name), dataclasses.asdict(budget.recipe(arm))
+        made = found.card["training"]["recipe"]
+        if made != wanted:
+            names = ", ".join(f"{name}: {made.get(name)}" for name in wanted if made.get(name) != wanted[name])
+            raise Conflict(f"arm: {arm.name} in {store.root} was trained with {names}; name another folder (--out)")
+        if found.card["evaluation"]["settings"]["ues"] != budget.ues:
+            found = measure(found, store, budget.ues)
+        return found
     frozen_from = trained(arm.frozen_from, budget, store, device) if arm.frozen_from is not None else None
 
     def show(progress: Progress) -> None:

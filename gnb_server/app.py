@@ -24,6 +24,7 @@ from gnb_server.rpc import GrpcServer
 from gnb_server.settings import Settings
 from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
+from shared.errors import Conflict
 
 
 @contextlib.contextmanager
@@ -71,7 +72,10 @@ async def serve(settings: Settings, *, signals: bool = True) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with service(settings) as handlers, socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.rest_port))
+        try:
+            listener.bind((settings.host, settings.rest_port))
+        except OSError as error:
+            raise Conflict(f"rest_port: {settings.host}:{settings.rest_port} cannot be had: {error.strerror}") from None
         config = uvicorn.Config(
             create_app(handlers, settings.window_s), log_level="warning", timeout_graceful_shutdown=1
         )

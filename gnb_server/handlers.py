@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnb_server.evaluator import Evaluator
-from gnb_server.monitor import LONGEST_WINDOW_S, Monitor, ue_row
+from gnb_server.monitor import LONGEST_WINDOW_S, Monitor, describe, report_rows, ue_row
 from gnb_server.pipeline import Ack, Chunk, Pipeline
 from gnb_server.repository import Repository
 from gnb_server.sessions import Fleet, Lease
@@ -68,7 +68,6 @@ class Handlers:
                 problems.append(f"{lease.scheme} UEs {lease.first_ue}..{lease.first_ue + lease.ue_count - 1}: {error}")
                 continue
             fleet.status = "finished" if finished else "gone"
-            fleet.broken = True  # its open frames are decoded again when it comes back
         return problems
 
     # --- UEs ---
@@ -86,21 +85,22 @@ class Handlers:
             raise InvalidInput(f"ue_count: {request.ue_count} is not in [1, {MAX_FLEET}]")
         if not 0 <= request.delay <= MAX_DELAY:
             raise InvalidInput(f"delay_slots: {request.delay} is not in [0, {MAX_DELAY}]")
-        if request.ue_base is not None and request.ue_base + request.ue_count > 2**32:
-            raise InvalidInput(f"ue_base: {request.ue_base} + {request.ue_count} ids go beyond 2^32")
         checkpoint = self._repository.serving(request.scheme)
         _check_encoder(checkpoint, request.encoder_id)
         checkpoint.scheme.check_scenario(scenario, request.delay)
         with self._lock:
             if request.token:
                 return self._return_to_lease(request, scenario)
+            first_ue = self._store.next_free_ue() if request.ue_base is None else request.ue_base
+            if first_ue + request.ue_count > 2**32:
+                raise InvalidInput(f"ue_base: {first_ue} + {request.ue_count} ids go beyond 2^32")
             lease = Lease(
                 token=secrets.token_hex(8),
                 scheme=request.scheme,
                 scenario=scenario,
                 seed=request.seed,
                 encoder_id=request.encoder_id,
-                first_ue=self._store.next_free_ue() if request.ue_base is None else request.ue_base,
+                first_ue=first_ue,
                 ue_count=request.ue_count,
                 delay=request.delay,
             )
@@ -114,6 +114,8 @@ class Handlers:
         """Begin a fleet's stream, ending its earlier ones. Returns the fleet and the number. Raises NotFound."""
         with self._lock:
             fleet = self._fleet(token)
+            if fleet.status == "finished":
+                raise Conflict("fleet-token: this fleet has detached")
             if fleet.broken:
                 raise NotReady("fleet: its state is being restored; attach again with its token")
             fleet.stream += 1
@@ -124,6 +126,8 @@ class Handlers:
         """Queue a chunk of a stream. The future raises as `CsiFeedback.Feedback` says. Raises Conflict when fenced."""
         if fleet.broken:
             raise NotReady("fleet: its state is being restored; attach again with its token")
+        if fleet.status == "finished":
+            raise Conflict("fleet-token: this fleet has detached")
         if stream != fleet.stream:
             raise Conflict("fleet-token: a newer stream of this fleet has taken over")
         return self._pipeline.submit(fleet, chunk)
@@ -162,18 +166,22 @@ class Handlers:
         ):
             if asked != leased:
                 raise Conflict(f"{name}: {asked}; the lease of this token has {leased}")
+        if fleet.status == "finished":
+            raise Conflict(f"token: '{request.token}' has detached; attach without a token")
         if fleet.broken:
             fleet = self._from_store(lease)
             self._pipeline.call(lambda: self._pipeline.rebuild(fleet)).result()
+            fleet.broken = False
         fleet.stream += 1  # nothing that an earlier stream still has in flight is taken from now on
         # what it had in flight before is in the queue ahead of this, so that next_sequence is final afterwards
         self._pipeline.call(lambda: None).result()
         return fleet
 
     def _from_store(self, lease: Lease) -> Fleet:
-        """A fleet as the store has it; the states of its open frames are not decoded again yet."""
-        scheme = self._repository.serving(lease.scheme).scheme
+        """A fleet as the store has it, broken: the states of its open frames are not decoded again yet."""
+        scheme = self._repository.for_encoder(lease.scheme, lease.encoder_id).scheme
         fleet = Fleet(lease, scheme.layout, scheme.domain)
+        fleet.broken = True
         self._store.restore(fleet)
         self._fleets[fleet.token] = fleet
         self._monitor.watch(fleet)
@@ -201,11 +209,11 @@ class Handlers:
         return {"window_s": window_s, "schemes": [row], "overall": None}
 
     def ues(self, scheme: str | None = None, status: str | None = None) -> list[dict[str, Any]]:
-        """Every UE: id, scheme, status, next sequence, decoder version, reports."""
+        """Every UE: id, what its NMSE is named with, status, next sequence, decoder version, reports."""
         return [
             {
                 "ue": fleet.first_ue + index,
-                "scheme": fleet.lease.scheme,
+                **about,
                 "status": fleet.status,
                 "next_sequence": int(fleet.next_sequence[index]),
                 "decoder_version": int(fleet.version[index]),
@@ -213,6 +221,7 @@ class Handlers:
             }
             for fleet in list(self._fleets.values())
             if scheme in (None, fleet.lease.scheme) and status in (None, fleet.status)
+            for about in (describe(fleet),)
             for index in range(fleet.ue_count)
         ]
 
@@ -221,23 +230,11 @@ class Handlers:
         fleet = self._fleet_of(ue)
         return ue_row(fleet, ue, self._store.reports(ue), window_s)
 
-    def reports(self, ue: int, limit: int) -> list[dict[str, Any]]:
-        """The newest kept reports of a UE, ascending. Raises NotFound."""
+    def reports(self, ue: int, limit: int) -> dict[str, Any]:
+        """The newest kept reports of a UE, ascending, and what their NMSE is named with. Raises NotFound."""
         fleet = self._fleet_of(ue)
-        return [
-            {
-                "sequence": row["sequence"],
-                "slot": row["sequence"] % fleet.scenario.slots + 1,
-                "frame": row["sequence"] // fleet.scenario.slots,
-                "nmse": row["error"] / row["power"],
-                "sgcs": row["sgcs"],
-                "decoder_version": row["decoder_version"],
-                "feedback_bits": fleet.layout.bits,
-                "latency_ms": row["latency_ms"],
-                "received_at": row["received_at"],
-            }
-            for row in self._store.reports(ue, limit=limit)
-        ]
+        kept = self._store.reports(ue, limit=limit)
+        return {"ue": ue, **describe(fleet), "reports": report_rows(fleet, kept)}
 
     def _fleet_of(self, ue: int) -> Fleet:
         for fleet in list(self._fleets.values()):

@@ -1,4 +1,4 @@
-"""Prometheus metrics, made from the monitor's figures when they are asked for. Labels: scheme and scenario only."""
+"""Prometheus metrics, made from the monitor's figures when they are asked for. Labels say which fleets are averaged."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gnb_server.handlers import Handlers
+from gnb_server.monitor import LONGEST_WINDOW_S
+
+LABELS = ["scheme", "encoder_id", "scenario", "seed", "delay_slots"]
 
 
 class RunCollector(Collector):
@@ -18,16 +21,16 @@ class RunCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One family per figure."""
-        labels = ["scheme", "scenario"]
         rows = self._handlers.nmse()["schemes"]
+        values = [[str(row[label]) for label in LABELS] for row in rows]
         for key, text in (
             ("reports", "Reports decoded and stored"),
             ("feedback_bits_total", "Feedback bits of these reports"),
             ("wire_bytes_total", "Bytes of these reports on the wire"),
         ):
-            counter = CounterMetricFamily(f"csiemu_{key.removesuffix('_total')}", text, labels=labels)
-            for row in rows:
-                counter.add_metric([row["scheme"], row["scenario"]], row[key])
+            counter = CounterMetricFamily(f"csiemu_{key.removesuffix('_total')}", text, labels=LABELS)
+            for row, which in zip(rows, values, strict=True):
+                counter.add_metric(which, row[key])
             yield counter
         for key, text in (
             ("ues", "UEs known"),
@@ -36,16 +39,15 @@ class RunCollector(Collector):
             ("ratio_of_sums_db", "NMSE since the start of the run, ratio of sums [dB]"),
             ("sgcs", "Squared generalised cosine similarity since the start of the run"),
         ):
-            gauge = GaugeMetricFamily(f"csiemu_{key}", text, labels=labels)
-            for row in rows:
+            gauge = GaugeMetricFamily(f"csiemu_{key}", text, labels=LABELS)
+            for row, which in zip(rows, values, strict=True):
                 if row[key] is not None:
-                    gauge.add_metric([row["scheme"], row["scenario"]], row[key])
+                    gauge.add_metric(which, row[key])
             yield gauge
-        latency = GaugeMetricFamily(
-            "csiemu_latency_ms", "From a chunk's arrival to its commit [ms]", labels=[*labels, "statistic"]
-        )
-        for row in rows:
+        text = f"From a chunk's arrival to when it was decoded [ms], over the last {LONGEST_WINDOW_S:g} s"
+        latency = GaugeMetricFamily("csiemu_latency_ms", text, labels=[*LABELS, "statistic"])
+        for row, which in zip(rows, values, strict=True):
             for statistic, value in row["latency_ms"].items():
                 if value is not None:
-                    latency.add_metric([row["scheme"], row["scenario"], statistic], value)
+                    latency.add_metric([*which, statistic], value)
         yield latency

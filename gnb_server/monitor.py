@@ -31,7 +31,7 @@ class _Bucket:
 
 @dataclass
 class Group:
-    """Fleets whose reports are averaged together: same scheme, scenario, seed and delay."""
+    """Fleets whose reports are averaged together: same scheme, encoder, scenario, seed and delay."""
 
     fleets: list[Fleet] = field(default_factory=list)
     buckets: deque[_Bucket] = field(default_factory=deque)
@@ -42,7 +42,7 @@ class Monitor:
     """All fleets of the run. The serving thread adds, any thread asks."""
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[str, str, int, int], Group] = {}
+        self._groups: dict[_Key, Group] = {}
         self._lock = threading.Lock()
 
     def watch(self, fleet: Fleet) -> None:
@@ -81,7 +81,9 @@ class Monitor:
         """One row per group, and their sum, over the last `window_s` seconds or (None) the whole run."""
         with self._lock:
             groups = [group for key, group in self._groups.items() if scheme in (None, key[0])]
-            latencies = [_latencies(group, window_s) for group in groups]
+            parts = [_latencies(group, window_s) for group in groups]
+        latencies = [np.concatenate([np.zeros(0), *part]) for part in parts]  # millions, in a long window
+        with self._lock:
             rows = [self._row(group, window_s, latency) for group, latency in zip(groups, latencies, strict=True)]
         summed = ("ues", "ues_attached", "reports", "reports_per_s", "feedback_bits_total", "wire_bytes_total")
         overall = {name: sum(row[name] for row in rows) for name in summed}
@@ -120,6 +122,7 @@ def describe(fleet: Fleet) -> dict[str, Any]:
     """What every NMSE of a fleet must be shown with."""
     return {
         "scheme": fleet.lease.scheme,
+        "encoder_id": fleet.lease.encoder_id,
         "scenario": str(fleet.scenario),
         "seed": fleet.seed,
         "delay_slots": fleet.delay,
@@ -135,8 +138,12 @@ def ue_row(fleet: Fleet, ue: int, kept: list[dict[str, Any]], window_s: float | 
     if window_s is not None:
         kept = [row for row in kept if row["received_at"] >= time.time() - window_s]
         sums = np.zeros_like(sums)
-        outcomes = Outcomes.of(np.array([[row[name] for row in kept] for name in MEASURED], float))
-        np.add.at(sums, np.array([row["sequence"] % slots for row in kept], int), outcomes.moments())
+        sequence, outcomes = np.array([row["sequence"] for row in kept], int), _outcomes(kept)
+        np.add.at(sums, sequence % slots, outcomes.moments())
+        frames, reports = np.unique(sequence // slots, return_counts=True)
+        whole = np.isin(sequence // slots, frames[reports == slots])
+        of_frames = Outcomes.of(outcomes.measured[:, whole].reshape(len(MEASURED), -1, slots)).frame_moments()
+        sums[-1] = of_frames.sum(axis=0)
     figures = summarise(sums[:-1], sums[-1])
     wire = float(fleet.wire_bytes[index]) / max(1, int(fleet.next_sequence[index]))
     return {
@@ -154,17 +161,45 @@ def ue_row(fleet: Fleet, ue: int, kept: list[dict[str, Any]], window_s: float | 
     }
 
 
+def report_rows(fleet: Fleet, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Single reports of a fleet's UE from rows of the store."""
+    slots, outcomes = fleet.scenario.slots, _outcomes(kept)
+    decibels = 10 * np.log10(np.maximum(outcomes.ratio_sf, 1e-30))
+    return [
+        {
+            "sequence": row["sequence"],
+            "slot": row["sequence"] % slots + 1,
+            "frame": row["sequence"] // slots,
+            "nmse": float(outcomes.ratio[index]),
+            "nmse_db": float(outcomes.db[index]),
+            "nmse_sf_db": float(decibels[index]),
+            "sgcs": row["sgcs"],
+            "rho": row["rho"],
+            "decoder_version": row["decoder_version"],
+            "feedback_bits": fleet.layout.bits,
+            "latency_ms": row["latency_ms"],
+            "received_at": row["received_at"],
+        }
+        for index, row in enumerate(kept)
+    ]
+
+
+def _outcomes(kept: list[dict[str, Any]]) -> Outcomes:
+    """[reports], of rows of the store."""
+    return Outcomes.of(np.array([[row[name] for row in kept] for name in MEASURED], float))
+
+
 def _recent(group: Group, window_s: float | None) -> list[_Bucket]:
     return [b for b in group.buckets if window_s is None or b.started >= time.monotonic() - window_s]
 
 
-def _latencies(group: Group, window_s: float | None) -> NDArray[np.float64]:
-    """Of single reports [ms], over the window or, without one, over LONGEST_WINDOW_S."""
-    return np.concatenate([np.zeros(0), *(part for b in _recent(group, window_s) for part in b.latencies)])
+def _latencies(group: Group, window_s: float | None) -> list[NDArray[np.float64]]:
+    """Of single reports [ms], in parts, over the window or, without one, over LONGEST_WINDOW_S."""
+    return [part for bucket in _recent(group, window_s) for part in bucket.latencies]
 
 
 def latency_figures(latencies: NDArray[np.float64]) -> dict[str, float | None]:
-    """Mean, median and 99th percentile [ms], from a chunk's arrival to its commit."""
+    """Mean, median and 99th percentile [ms], from a chunk's arrival to when it was decoded."""
     if not len(latencies):
         return {"mean": None, "p50": None, "p99": None}
     return {
@@ -174,5 +209,8 @@ def latency_figures(latencies: NDArray[np.float64]) -> dict[str, float | None]:
     }
 
 
-def _key(fleet: Fleet) -> tuple[str, str, int, int]:
-    return fleet.lease.scheme, str(fleet.scenario), fleet.seed, fleet.delay
+_Key = tuple[str, str, str, int, int]
+
+
+def _key(fleet: Fleet) -> _Key:
+    return fleet.lease.scheme, fleet.lease.encoder_id, str(fleet.scenario), fleet.seed, fleet.delay

@@ -32,7 +32,7 @@ from gnb_server.store import Store, Stored
 from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, NotReady, SequenceGap
-from shared.metrics import MEASURED, Outcomes
+from shared.metrics import MEASURED, Outcomes, Sums
 from shared.schemes import State
 
 MAX_CHUNK_REPORTS = 65_536
@@ -64,19 +64,22 @@ class Ack:
 
 @dataclass
 class _Job:
-    """A chunk in work. `rows` [U] are UE rows of the fleet; `fresh` [slots, U] marks reports not stored before,
-    `versions` [U] are those that decode the chunk.
+    """A chunk in work; it came at `received` [s since 1970] and `arrived` [s, monotonic]. `rows` [U] are UE rows of
+    the fleet; `fresh` [slots, U] marks reports not stored before, `versions` [U] are those that decode the chunk;
+    `decoder` is that of frames which begin in it.
     """
 
     fleet: Fleet
     chunk: Chunk
     future: Future[Ack]
-    received: float
+    received: float = field(default_factory=time.time)
+    arrived: float = field(default_factory=time.monotonic)
     bits: NDArray[np.uint8] = field(init=False)
     fields: dict[str, NDArray[np.int64]] = field(init=False)
     rows: NDArray[np.int64] = field(init=False)
     fresh: NDArray[np.bool_] = field(init=False)
     versions: NDArray[np.int64] = field(init=False)
+    decoder: Checkpoint | None = None
     estimates: Tensor | None = None
 
     @property
@@ -88,6 +91,18 @@ class _Job:
         """Slots of the frame, 0-based."""
         first = self.chunk.first_slot % self.fleet.scenario.slots
         return list(range(first, first + self.chunk.slot_count))
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Of a decoded chunk: what is stored and answered, and for after the commit what it `added` to the fleet's sums
+    [T + 1, COLUMNS] and the recorder's rows.
+    """
+
+    stored: Stored
+    ack: Ack
+    added: Sums
+    records: list[dict[str, NDArray[Any]]]
 
 
 class Pipeline:
@@ -130,7 +145,7 @@ class Pipeline:
     def submit(self, fleet: Fleet, chunk: Chunk) -> Future[Ack]:
         """Queue a chunk. The future holds its Ack once stored, or a CsiError."""
         future: Future[Ack] = _started()
-        self._put(_Job(fleet, chunk, future, time.time()), future)
+        self._put(_Job(fleet, chunk, future), future)
         return future
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
@@ -177,7 +192,7 @@ class Pipeline:
                 accepted += prepared
             results = [self._outcome(job) for job in accepted]
             if self._evaluate:
-                self._store.commit(stored for stored, _ in results)
+                self._store.commit(result.stored for result in results)
         except Exception as error:
             logging.exception("serving: a batch failed; its fleets are to be restored from the store")
             for job in jobs:
@@ -185,8 +200,12 @@ class Pipeline:
                     job.fleet.broken = True
                     job.future.set_exception(NotReady(f"gNB: {error}"))
             return
-        for job, (_, ack) in zip(accepted, results, strict=True):
-            job.future.set_result(ack)
+        for job, result in zip(accepted, results, strict=True):
+            try:
+                self._note(job, result)
+            except OSError:  # of the recorder; the reports are stored
+                logging.exception("serving: reports could not be recorded")
+            job.future.set_result(result.ack)
 
     def _prepare(self, job: _Job) -> bool:
         """Unpack and check a chunk; a refused one gets its error."""
@@ -210,6 +229,12 @@ class Pipeline:
             job.versions = fleet.version[job.rows]
             sequence = chunk.first_slot + np.arange(chunk.slot_count)
             job.fresh = sequence[:, None] >= expected[None]
+            new, within = job.fresh.any(axis=0), expected % fleet.scenario.slots > 0
+            if (new & ~within).any():
+                job.decoder = self._decoder_for(fleet)
+            if not fleet.open.side.keys() >= set(job.versions[new & within].tolist()):
+                fleet.broken = True  # it was detached meanwhile
+                raise NotReady("fleet: its state is being restored; attach again with its token")
         except CsiError as error:
             job.future.set_exception(error)
             return False
@@ -224,16 +249,16 @@ class Pipeline:
                     continue
                 columns = np.flatnonzero(job.fresh[k])
                 if job.slots[k] == 0 and len(columns):
-                    self._start_frames(job.fleet, job.rows[columns], job.frame)
+                    assert job.decoder is not None  # frames begin here
+                    self._start_frames(job.fleet, job.rows[columns], job.frame, job.decoder)
                 versions = job.versions[columns] = job.fleet.version[job.rows[columns]]
                 for version in np.unique(versions).tolist():
                     parts.setdefault((job.fleet.lease.scheme, version), []).append((job, columns[versions == version]))
             for (name, version), members in parts.items():
                 self._decode_together(self._repository.version(name, version), k, members)
 
-    def _start_frames(self, fleet: Fleet, rows: NDArray[np.int64], frame: int) -> None:
-        """Begin a frame on the version that serves now; without evaluation (benchmark) all frames are frame 0."""
-        checkpoint = self._decoder_for(fleet)
+    def _start_frames(self, fleet: Fleet, rows: NDArray[np.int64], frame: int, checkpoint: Checkpoint) -> None:
+        """Begin a frame on a version; without evaluation (benchmark) all frames are frame 0."""
         side = fleet.open.side.get(checkpoint.version)
         if self._evaluate or side is None or not (fleet.version[rows] == checkpoint.version).all():
             number = frame if self._evaluate else 0
@@ -287,18 +312,18 @@ class Pipeline:
             fleet.next_sequence[rows] += 1
             start = end
 
-    def _outcome(self, job: _Job) -> tuple[Stored, Ack]:
+    def _outcome(self, job: _Job) -> _Result:
         """Compare a decoded chunk with the truth and add it to the fleet's sums."""
         fleet, chunk = job.fleet, job.chunk
         slots_per_frame = fleet.scenario.slots
         nmse = np.full((chunk.slot_count, chunk.ue_count), np.nan)
         added = np.zeros_like(fleet.sums[0])
-        touched, table = [], []
+        touched, table, records = [], [], []
         moved = job.rows[job.fresh.any(axis=0)]
         fleet.wire_bytes[job.rows] += chunk.wire_bytes / chunk.ue_count
         if self._faults.loses():
             job.fresh[:] = False
-        now = time.time()
+        decoded = time.monotonic()
         for k, slot in enumerate(job.slots):
             columns = np.flatnonzero(job.fresh[k])
             if not len(columns) or not self._evaluate:
@@ -320,25 +345,33 @@ class Pipeline:
                 added[-1] += of_frames.sum(axis=0)
                 touched.append(slots_per_frame)
             sequence = np.full(len(rows), chunk.first_slot + k)
-            latency, received = np.full(len(rows), 1e3 * (now - job.received)), np.full(len(rows), job.received)
+            latency, received = np.full(len(rows), 1e3 * (decoded - job.arrived)), np.full(len(rows), job.received)
             versions = job.versions[columns]
             columns_ = (rows, sequence, versions, latency, received, *outcomes.measured)
             table.append(np.stack([column.astype(np.float64) for column in columns_], axis=1))
             if self._recorder is not None and self._recorder.wants(job.frame):
-                self._recorder.add(
-                    fleet,
-                    ue=rows + fleet.first_ue,
-                    sequence=sequence,
-                    decoder_version=versions,
-                    payload=job.bits[k, columns],
-                    estimate=estimates.numpy(),
-                    truth=truth.channel.numpy(),
+                records.append(
+                    {
+                        "ue": rows + fleet.first_ue,
+                        "sequence": sequence,
+                        "decoder_version": versions,
+                        "payload": job.bits[k, columns],
+                        "estimate": estimates.numpy(),
+                        "truth": truth.channel.numpy(),
+                    }
                 )
         reports = np.concatenate(table) if table else np.zeros((0, 5 + len(MEASURED)))
         if not job.fresh.all():
             self._fill_repeats(job, nmse)
-        self._monitor.add(fleet, added, chunk.wire_bytes, reports[:, 3], reports[:, 2])
-        return Stored(fleet, moved, touched, reports), Ack(chunk, job.versions, nmse)
+        return _Result(Stored(fleet, moved, touched, reports), Ack(chunk, job.versions, nmse), added, records)
+
+    def _note(self, job: _Job, result: _Result) -> None:
+        """Show and record what has been committed."""
+        reports = result.stored.reports
+        self._monitor.add(job.fleet, result.added, job.chunk.wire_bytes, reports[:, 3], reports[:, 2])
+        if self._recorder is not None:
+            for record in result.records:
+                self._recorder.add(job.fleet, **record)
 
     def _fill_repeats(self, job: _Job, nmse: NDArray[np.float64]) -> None:
         """Put into the ack of a repeated chunk what the store has of its reports."""

@@ -68,10 +68,18 @@ class Repository:
     def serving(self, name: str) -> Checkpoint:
         """The version that decodes new frames, loading the first one if none is loaded. Raises as `load`."""
         with self._lock:
-            if name not in self._models:
-                self.load(name)
-            model = self._models[name]
-            return model.loaded[model.serving]
+            if (model := self._models.get(name)) is not None:
+                return model.loaded[model.serving]
+        return self.load(name)  # without the lock, which the serving thread takes for every chunk
+
+    def for_encoder(self, name: str, encoder_id: str) -> Checkpoint:
+        """A version that decodes for an encoder: the one in service if it does. Raises Conflict, and as `load`."""
+        if (serving := self.serving(name)).encoder_id == encoder_id:
+            return serving
+        for version in self.store.versions(name):
+            if self.store.card(name, version)["encoder_id"] == encoder_id:
+                return self.version(name, version)
+        raise Conflict(f"encoder_id: {encoder_id}; no version of {name} decodes for it")
 
     def version(self, name: str, version: int) -> Checkpoint:
         """A certain version, loading it if it is not (after a restart). Raises as `load`."""

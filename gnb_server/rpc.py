@@ -15,7 +15,7 @@ from gnb_server.handlers import Attachment, Handlers
 from gnb_server.pipeline import Ack, Chunk
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
-from shared.errors import CsiError, InvalidInput, SequenceGap
+from shared.errors import Conflict, CsiError, InvalidInput, SequenceGap
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CsiFeedback"].full_name
 GRPC_PREFIX_BYTES = 5
@@ -144,13 +144,16 @@ class GrpcServer:
     """The server with health and reflection."""
 
     def __init__(self, handlers: Handlers, host: str, port: int) -> None:
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # two gNBs would share a port's UEs
         pb_grpc.add_CsiFeedbackServicer_to_server(CsiFeedbackService(handlers), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.port = self._server.add_insecure_port(f"{host}:{port}")
+        try:
+            self.port = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise Conflict(f"grpc_port: {host}:{port} cannot be had: {error}") from None
 
     async def start(self) -> None:
         """Listen, and say so."""

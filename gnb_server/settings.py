@@ -51,7 +51,7 @@ class Settings(BaseSettings):
 
     fault: Literal["none", "lose", "misdecode", "slow"] = "none"
     """Fault injection, to see that the checks can fail: `lose` acks some reports without storing them, `misdecode`
-    flips a payload bit of some before decoding, `slow` holds every batch for 50 ms."""
+    inverts the payload bits of some before decoding, `slow` holds every batch for 50 ms."""
 
     evaluate: bool = True
     """Compare estimates with the truth; off only in benchmarks."""

@@ -1,7 +1,7 @@
 """Results that outlive the process: leases, where each UE stands, sums of all reports, and the newest single reports.
 
 Everything that an ack promises is written in one transaction. A report counts once because `ues.next_sequence` moves
-with it. Any SQLAlchemy URL of SQLite (WAL) or PostgreSQL.
+with it. Any SQLAlchemy URL of SQLite (WAL) or PostgreSQL (psycopg, the extra `postgres`).
 """
 
 from __future__ import annotations
@@ -99,19 +99,22 @@ class Stored:
 
 
 class Store:
-    """The result store of one run."""
+    """The result store of one run.
+
+    Raises:
+        InvalidInput: no database can be reached at the URL, or another version of this program wrote it.
+    """
 
     def __init__(self, url: str, run: str, reports_kept: int) -> None:
-        parsed = sa.make_url(url)
-        self._sqlite = parsed.get_backend_name() == "sqlite"
-        if self._sqlite and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        self._engine = sa.create_engine(parsed)
-        if self._sqlite:
-            sa.event.listen(self._engine, "connect", _use_wal)
         self.run = run
         self.reports_kept = reports_kept
-        _metadata.create_all(self._engine)
+        try:
+            self._engine = _engine(url)
+            self._sqlite = self._engine.dialect.name == "sqlite"
+            _metadata.create_all(self._engine)
+        except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
+            wanted = "wanted sqlite:///FILE, or postgresql://USER@HOST/NAME with the extra `postgres`"
+            raise InvalidInput(f"store: '{url}' cannot be used; {wanted}: {error}") from None
         self._check_tables()
         insert = sqlite.insert if self._sqlite else postgresql.insert
         self._upserts = {}
@@ -296,6 +299,20 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _engine(url: str) -> sa.Engine:
+    parsed = sa.make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise sa.exc.ArgumentError(f"no database of '{parsed.drivername}' is known")
+    if parsed.drivername == "sqlite" and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(parsed)
+    if parsed.drivername == "sqlite":
+        sa.event.listen(engine, "connect", _use_wal)
+    return engine
 
 
 def _use_wal(connection: Any, _record: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,12 +28,13 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
-    """hyperrnn/1, hyperrnn/2 (another decoder of the same encoder), hyperrnn/3 (another encoder), rnn/1, dldnn/1 and
-    genie_lmmse/1, for 16 antennas, crnet/1 and dualnet_mp/1 for small images of two slots, all hardly trained."""
+    """Hardly trained. For 16 antennas hyperrnn/1, hyperrnn/2 (another decoder of the same encoder), hyperrnn/3 (another
+    encoder, of 12 bits), rnn/1, dldnn/1 and genie_lmmse/1; for small images of two slots crnet/1 and dualnet_mp/1.
+    """
     folder = tmp_path_factory.mktemp("checkpoints")
     store = CheckpointStore(folder)
 
-    def make(name: str, version: int, seed: int = 1, frozen: Checkpoint | None = None, **config: bool) -> Checkpoint:
+    def make(name: str, version: int, seed: int = 1, frozen: Checkpoint | None = None, **config: Any) -> Checkpoint:
         made, worlds = design(name), {"crnet": IMAGES, "dualnet_mp": PAIRS}
         return train(
             name,
@@ -47,7 +49,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
 
     first = make("hyperrnn", 1)
     make("hyperrnn", 2, seed=2, frozen=first, beam_power=True)
-    make("hyperrnn", 3, seed=3)
+    make("hyperrnn", 3, seed=3, feedback_bits=12)
     for name in ("rnn", "dldnn", "genie_lmmse", "crnet", "dualnet_mp"):
         make(name, 1)
     return store

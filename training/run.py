@@ -87,10 +87,16 @@ def train(
         _copy_frozen(frozen_from, scheme, recipe.stage)
     if freeze_encoder_from is not None:
         _copy("freeze_encoder_from", freeze_encoder_from, freeze_encoder_from.scheme.encoder, scheme.encoder)
+    sources = {"frozen_encoder_from": freeze_encoder_from, "started_from": start_from, "frozen_from": frozen_from}
     training: dict[str, Any] = {"trained": False}
     if scheme.trainable and recipe.steps > 0:
         trainer = Trainer(
-            scheme, scheme.scenario, recipe, device=device, freeze_encoder=freeze_encoder_from is not None
+            scheme,
+            scheme.scenario,
+            recipe,
+            device=device,
+            freeze_encoder=freeze_encoder_from is not None,
+            sources={field: _named(source) for field, source in sources.items()},
         )
         if (state / STATE).exists():
             trainer.load(state)
@@ -106,9 +112,7 @@ def train(
                 if trainer.stopping:
                     raise KeyboardInterrupt
         training = _budget(trainer)
-        sources = {"frozen_encoder_from": freeze_encoder_from, "started_from": start_from, "frozen_from": frozen_from}
-        for field, source in sources.items():
-            training[field] = f"{source.name}/{source.version}" if source is not None else None
+        training |= trainer.sources
         before = start_from or frozen_from
         training["before"] = before.card["training"] if before is not None else None
     elif start_from is not None:  # the same weights, another quantiser
@@ -124,6 +128,10 @@ def train(
     account = {"training": training, "parameters": parameter_counts(scheme), "complexity": cost}
     checkpoint = store.save(name, version, scheme, account)
     return measure(checkpoint, store, evaluation_ues)
+
+
+def _named(source: Checkpoint | None) -> str | None:
+    return None if source is None else f"{source.name}/{source.version}"
 
 
 def _copy(field: str, source: Checkpoint, weights: nn.Module, into: nn.Module) -> None:

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,9 @@ class Progress:
 
 
 class Trainer:
-    """A scheme in training. `freeze_encoder` trains the decoder alone, for UEs in the field."""
+    """A scheme in training. `freeze_encoder` trains the decoder alone, for UEs in the field. `sources` names what the
+    training goes out from; a state that has others is refused.
+    """
 
     def __init__(
         self,
@@ -130,6 +133,7 @@ class Trainer:
         *,
         device: str = "cpu",
         freeze_encoder: bool = False,
+        sources: dict[str, str | None] | None = None,
     ) -> None:
         scheme.check_scenario(scenario)
         self.device = torch.device(device)
@@ -137,6 +141,7 @@ class Trainer:
         self.scenario = scenario
         self.recipe = recipe
         self.freeze_encoder = freeze_encoder
+        self.sources = sources or {}
         scheme.begin(recipe.stage)
         if freeze_encoder:
             scheme.encoder.requires_grad_(False)
@@ -144,11 +149,19 @@ class Trainer:
         self.optimizer = torch.optim.Adam(trained, lr=recipe.rate, fused=True)
         if recipe.compiled:
             scheme.compile_networks()
-        self.fixed = FixedFrames(scheme, scenario, recipe, self.device) if recipe.frames else None
         self.step = 0
         self.stopping = False  # set from elsewhere: `run` returns after the step in hand
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
+
+    @cached_property
+    def fixed(self) -> FixedFrames:
+        """The recipe's fixed frames, made for the first step: what they hold may depend on weights that `load` brings.
+
+        Raises:
+            InvalidInput: the uplink's part in the scheme is learned.
+        """
+        return FixedFrames(self.scheme, self.scenario, self.recipe, self.device)
 
     def run(
         self,
@@ -186,7 +199,7 @@ class Trainer:
         recipe, scheme = self.recipe, self.scheme
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate_at(self.step)
-        if self.fixed is None:
+        if not recipe.frames:
             rows = torch.arange(recipe.batch, device=self.device) + self.step * recipe.batch
             downlink, side = measured(scheme, self.scenario, recipe.seed, rows)
         else:
@@ -263,6 +276,7 @@ class Trainer:
             "scenario": str(self.scenario),
             "recipe": dataclasses.asdict(self.recipe),
             "frozen_encoder": encoder_id(self.scheme) if self.freeze_encoder else None,
+            "sources": self.sources,
         }
         return json.loads(json.dumps(settings))
 

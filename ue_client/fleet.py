@@ -28,8 +28,8 @@ from ue_client.settings import Settings
 RETRY_FIRST_S, RETRY_MOST_S = 0.2, 2.0
 """Waits between attempts to reach the gNB, doubling from the first to the most."""
 
-_COMES_BACK = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}
-"""Statuses after which the gNB may be reached again."""
+_COMES_BACK = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+"""Statuses after which the gNB may be reached again; a broken stream may have UNKNOWN, too."""
 
 
 @dataclass
@@ -134,10 +134,12 @@ class UeFleet:
                 if not said:
                     logging.warning("waiting for the gNB at %s: %s", self.settings.gnb, error.details())
                     said = True
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), wait)
                 if self._stopping.is_set() and not self._pending:
-                    raise NotFound(f"gnb: {self.settings.gnb} was never reached") from None
+                    raise NotFound(f"gnb: {self.settings.gnb} cannot be reached") from None
+                if self._stopping.is_set():
+                    await asyncio.sleep(wait)  # it still has reports to bring in
+                else:
+                    await self._sleep(wait)
                 wait = min(2 * wait, RETRY_MOST_S)
 
     async def _attach(self, stub: pb_grpc.CsiFeedbackStub) -> None:
@@ -170,7 +172,7 @@ class UeFleet:
 
     async def _recover(self, error: grpc.aio.AioRpcError) -> None:
         """After a broken stream: back to the lease and send all that is not acked again, or give up with the reason."""
-        if error.code() not in _COMES_BACK:
+        if error.code() not in _COMES_BACK | {grpc.StatusCode.UNKNOWN}:
             raise as_csi_error(error) from None
         logging.warning("the gNB went away (%s); coming back", error.details())
         await asyncio.sleep(RETRY_FIRST_S)

@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.table import Table
 
-from csiemu.output import console
+from csiemu.output import console, write_json
 from shared.channels.files import reading
 from shared.channels.files.layouts import Channels, Shape
 from shared.channels.scenario import Scenario
@@ -77,7 +77,7 @@ def run(settings: Settings) -> None:
     draw(channels, shape, settings.file.name, picture)
     console().print(f"drawn: {picture}")
     if settings.json_file:
-        settings.json_file.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(settings.json_file, found)
 
 
 def _sidecar(path: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
     @app.get("/v1/ues/{ue}/reports", response_model=models.ReportsAnswer)
     def reports(ue: UeInPath, limit: Annotated[int, Query(ge=1, le=100_000)] = 100) -> dict[str, Any]:
         """The newest kept reports of one UE, oldest first."""
-        return {"ue": ue, "reports": handlers.reports(ue, limit)}
+        return handlers.reports(ue, limit)
 
     @app.get("/v1/stream", response_class=EventSourceResponse)
     async def stream(

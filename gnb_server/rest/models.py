@@ -33,24 +33,30 @@ class SlotAverages(Averages):
 
 
 class Latency(BaseModel):
-    """From a chunk's arrival at the gNB to its commit [ms]."""
+    """From a chunk's arrival at the gNB to when it was decoded [ms]; without a window, over the last 600 s."""
 
     mean: float | None
     p50: float | None
     p99: float | None
 
 
-class Figures(Averages):
-    """Figures over all slots and by slot, with all that an NMSE must be named with."""
-
-    model_config = ConfigDict(extra="allow")
+class World(BaseModel):
+    """What every NMSE of a UE is to be named with."""
 
     scheme: str = Field(description="checkpoint name")
+    encoder_id: str = Field(description="of the encoder that the UEs run, 16 hexadecimal digits")
     scenario: str
     seed: int
     delay_slots: int = Field(description="slots between a report and the channel that it is compared with")
-    average: str = Field(description="which average nmse_db is")
     domain: str
+
+
+class Figures(World, Averages):
+    """Figures over all slots and by slot."""
+
+    model_config = ConfigDict(extra="allow")
+
+    average: str = Field(description="which average nmse_db is")
     frames: int = Field(description="complete frames")
     by_slot: list[SlotAverages]
     feedback_bits: int = Field(description="bits of one report: what the layout packs")
@@ -65,7 +71,7 @@ class SchemeFigures(Figures):
 
     ues: int
     ues_attached: int
-    reports_per_s: float
+    reports_per_s: float = Field(description="over the window; without one, over the last 600 s")
     decoder_versions: dict[str, int] = Field(description="reports decoded since the gNB started, by decoder version")
 
 
@@ -98,11 +104,10 @@ class NmseAnswer(BaseModel):
     overall: Overall | None = Field(description="null where one UE was asked for")
 
 
-class UeListed(BaseModel):
+class UeListed(World):
     """A UE in /v1/ues."""
 
     ue: int
-    scheme: str
     status: str
     next_sequence: int
     decoder_version: int
@@ -123,14 +128,17 @@ class Report(BaseModel):
     slot: int
     frame: int
     nmse: float = Field(description="||e||^2/||h||^2, linear")
+    nmse_db: float = Field(description="the same [dB]")
+    nmse_sf_db: float = Field(description="nmse_db in the full spatial-frequency domain [dB]")
     sgcs: float
+    rho: float
     decoder_version: int
     feedback_bits: int
     latency_ms: float
     received_at: float = Field(description="seconds since 1970")
 
 
-class ReportsAnswer(BaseModel):
+class ReportsAnswer(World):
     """Answer of /v1/ues/{id}/reports."""
 
     ue: int

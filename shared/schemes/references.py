@@ -7,6 +7,7 @@ all slots of the frame so far. `uplink_only` gets no feedback: it moves the upli
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -93,9 +94,10 @@ class LmmseDecoder(Decoder):
 
 
 class Reference(PilotScheme):
-    """Base of the references: they know the physics of the multipath world, and no other."""
+    """Base of the references: they know the multipath world that they were built for, and no other."""
 
     trainable: ClassVar[bool] = False
+    sizes: ClassVar[tuple[str, ...]] = tuple(field.name for field in dataclasses.fields(Multipath))
 
     def check_scenario(self, scenario: Scenario, delay: int = 0) -> None:
         super().check_scenario(require_multipath(scenario, self.name), delay)

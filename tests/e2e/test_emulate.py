@@ -83,3 +83,12 @@ def test_bad_options(small_store: CheckpointStore, tmp_path: Path, options: list
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_earlier_run_is_not_mixed_with_this_one(small_store: CheckpointStore, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "csiemu", "emulate", "--checkpoints", str(small_store.root), "--schemes", "rnn"]
+    line += ["--ues", "2", "--slots", "8", "--rate", "max", "--rest-port", "0", "--out", str(tmp_path / "out")]
+    assert subprocess.run(line, capture_output=True, check=False).returncode == 0
+    again = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert f"out: {tmp_path / 'out'} holds an earlier run" in again.stderr

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from gnb_server.app import serve
+from gnb_server.settings import Settings
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.checkpoints import CheckpointStore
+from shared.errors import Conflict
 
 CODE = grpc.StatusCode
 
@@ -176,12 +181,39 @@ def test_nan_payload(gnb: Any) -> None:
         assert len(ue.send({"payload": struct.pack(">8f", *[0.5] * 8)})) == 1
 
 
-def test_one_bad_fleet_does_not_hurt_another_in_the_same_batch(gnb: Any) -> None:
+def test_one_bad_fleet_does_not_hurt_another(gnb: Any) -> None:
     with gnb.stub() as stub:
         good, bad = Ue(gnb, stub), Ue(gnb, stub)
         for slot in range(8):
             refused(lambda: bad.send({"first_slot": 5}))
             assert len(good.send({"first_slot": slot})) == 1
+
+
+def test_a_fleet_that_has_detached_is_over(gnb: Any) -> None:
+    with gnb.stub() as stub:
+        ue = Ue(gnb, stub)
+        ue.send({"slot_count": 3})
+        stub.Detach(pb.DetachRequest(token=ue.lease.token))
+        for call in (lambda: ue.send({"first_slot": 3}), lambda: gnb.attach(stub, token=ue.lease.token)):
+            code, details = refused(call)
+            assert (code, "has detached" in details) == (CODE.FAILED_PRECONDITION, True)
+        assert gnb.call("/v1/ues")[1]["ues"][0]["status"] == "finished"
+
+
+def test_a_port_that_is_taken(gnb: Any, start_gnb: Callable[..., Any], tmp_path: Path) -> None:
+    """Two gNBs would share its UEs without a word."""
+    for field, address in (("grpc_port", gnb.grpc), ("rest_port", gnb.rest)):
+        port = int(address.rsplit(":", 1)[1])
+        chosen = {"grpc_port": 0, "rest_port": 0, field: port, "store": f"sqlite:///{tmp_path / 'other.sqlite'}"}
+        with pytest.raises(Conflict, match=f"{field}: .*:{port} cannot be had"):
+            asyncio.run(serve(Settings(**{"checkpoints": gnb.checkpoints, **chosen}), signals=False))
+
+
+def test_ids_end_where_their_field_does(gnb: Any) -> None:
+    with gnb.stub() as stub:
+        gnb.attach(stub, ue_base=2**32 - 2)
+        code, details = refused(lambda: gnb.attach(stub))
+        assert (code, "beyond 2^32" in details) == (CODE.INVALID_ARGUMENT, True)
 
 
 def test_a_stream_cancelled_while_its_chunk_is_decoded(start_gnb: Callable[..., Any]) -> None:

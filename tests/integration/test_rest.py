@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
 
 from shared.checkpoints import CheckpointStore
 
@@ -75,7 +76,28 @@ def test_results(gnb: Any) -> None:
     assert gnb.call("/v1/nmse?ue=3&scheme=rnn")[0] == 404
     recent = gnb.call("/v1/nmse?ue=3&window=600")[1]["schemes"][0]
     assert (recent["reports"], recent["latency_ms"]["p50"] > 0) == (12, True)
-    assert recent["nmse_db"] == pytest.approx(one["nmse_db"])
+    for figure in ("nmse_db", "sgcs", "frames"):
+        assert recent[figure] == pytest.approx(one[figure])
+
+
+def test_reports_say_what_their_nmse_is_of(gnb: Any) -> None:
+    fleet = gnb.run_ues(scheme="crnet", ues=2, slots=4, seed=5)
+    answer = gnb.call("/v1/ues/1/reports")[1]
+    about = {
+        "scheme": "crnet",
+        "encoder_id": fleet.checkpoint.encoder_id,
+        "scenario": str(fleet.scenario),
+        "seed": 5,
+        "delay_slots": 0,
+        "domain": "angular-delay, truncated to the kept delay rows",
+    }
+    for named in (answer, gnb.call("/v1/ues")[1]["ues"][1], gnb.call("/v1/nmse")[1]["schemes"][0]):
+        assert {name: named[name] for name in about} == about
+    total = gnb.call("/v1/ues/1")[1]
+    for figure in ("nmse", "nmse_sf"):
+        mean = sum(10 ** (row[f"{figure}_db"] / 10) for row in answer["reports"]) / 4
+        assert 10 ** (total[f"{figure}_db"] / 10) == pytest.approx(mean)
+    assert sum(row["rho"] for row in answer["reports"]) / 4 == pytest.approx(total["rho"])
 
 
 def test_ring_keeps_the_newest(start_gnb: Callable[..., Any]) -> None:
@@ -96,10 +118,16 @@ def test_stream(gnb: Any) -> None:
 
 
 def test_metrics(gnb: Any) -> None:
-    gnb.run_ues(scheme="rnn", ues=2, slots=8)
-    text = gnb.call("/metrics")[1]
-    assert 'csiemu_reports_total{scenario="multipath-p2:antennas=16",scheme="rnn"} 16.0' in text
-    assert "csiemu_nmse_db{" in text
+    for seed in (0, 1):
+        gnb.run_ues(scheme="rnn", ues=2, slots=8 * (seed + 1), seed=seed)
+    families = {family.name: family for family in text_string_to_metric_families(gnb.call("/metrics")[1])}
+    reports = {sample.labels["seed"]: sample for sample in families["csiemu_reports"].samples}
+    assert {seed: sample.value for seed, sample in reports.items()} == {"0": 16, "1": 32}
+    assert (reports["0"].labels["scheme"], reports["0"].labels["scenario"]) == ("rnn", "multipath-p2:antennas=16")
+    for family in families.values():
+        labels = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]
+        assert len(set(labels)) == len(labels)  # no series twice
+    assert len(families["csiemu_nmse_db"].samples) == 2
 
 
 def test_docs(gnb: Any) -> None:

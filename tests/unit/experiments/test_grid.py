@@ -11,7 +11,8 @@ import pytest
 from experiments import grid
 from experiments.crnet import figure_5, table_1, table_2, table_3, table_4
 from experiments.grid import Arm, Budget, slope_at_the_end
-from shared.errors import InvalidInput
+from shared.checkpoints import CheckpointStore
+from shared.errors import Conflict, InvalidInput
 from shared.schemes import CrNetConfig
 from training.recipes import Design
 
@@ -39,6 +40,17 @@ def test_arms_that_are_there_are_not_trained_again(monkeypatch: pytest.MonkeyPat
     assert "| two |" not in first
     monkeypatch.setattr(grid, "train", lambda *_, **__: pytest.fail("trained again"))
     assert run(monkeypatch, tmp_path, "--only", "one") == first
+
+
+def test_an_arm_of_another_recipe_is_not_taken_for_this_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run(monkeypatch, tmp_path, "--only", "one")
+    longer = dataclasses.replace(ARMS[0], epochs=3000)
+    monkeypatch.setattr(sys, "argv", ["grid", *BUDGET, "--out", str(tmp_path)])
+    with pytest.raises(Conflict, match=r"arm: one in .* was trained with steps: 2; name another folder"):
+        grid.main("Table 9: tiny", ("arm",), [longer])
+    text = run(monkeypatch, tmp_path, "--only", "one", "--ues", "24")  # the last --ues counts
+    assert "24 UEs" in text
+    assert CheckpointStore(tmp_path / "share-0.001-frames-400").card("one", 1)["evaluation"]["reports"] == 24
 
 
 def test_a_budget_is_a_share_of_the_papers() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gnb_server.sessions import Fleet, Lease
-from gnb_server.store import Store, Stored
+from gnb_server.store import Store, Stored, _metadata
 from shared.channels.scenario import Scenario
 from shared.errors import Conflict, InvalidInput
 from shared.payload import Field, PayloadLayout
@@ -19,9 +21,22 @@ LAYOUT = PayloadLayout((Field("signs", 5, 1),))
 LEASE = Lease("t", "rnn", Scenario.parse("multipath-p2:slots=4"), 2**64 - 1, "00" * 8, 10, 3, 1)
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """PostgreSQL where CSIEMU_TEST_POSTGRES has the URL of a database for tests alone, which they empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.sqlite'}"
+    if not (server := os.environ.get("CSIEMU_TEST_POSTGRES")):
+        pytest.skip("CSIEMU_TEST_POSTGRES is not set")
+    return server
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(f"sqlite:///{tmp_path / 'store.sqlite'}", "run", 4)
+def store(url: str) -> Iterator[Store]:
+    opened = Store(url, "run", 4)
+    yield opened
+    _metadata.drop_all(opened._engine)
+    opened.close()
 
 
 def reports(sequences: range) -> np.ndarray:
@@ -70,11 +85,11 @@ def test_ring(store: Store) -> None:
     assert store.reports(12) == []
 
 
-def test_runs_are_kept_apart(store: Store, tmp_path: Path) -> None:
+def test_runs_are_kept_apart(store: Store, url: str) -> None:
     store.lease(LEASE)
     store.keep_serving("rnn", 2)
     store.keep_serving("rnn", 3)
-    other = Store(f"sqlite:///{tmp_path / 'store.sqlite'}", "other", 4)
+    other = Store(url, "other", 4)
     assert (store.serving(), other.serving()) == ({"rnn": 3}, {})
     assert (other.next_free_ue(), other.leases()) == (0, [])
 
@@ -86,3 +101,9 @@ def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
         connection.execute("ALTER TABLE totals DROP COLUMN rho")
     with pytest.raises(InvalidInput, match=r"store: table totals of .*old\.sqlite lacks rho"):
         Store(url, "r", 4)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://h/d", "sqlite:////proc/no/such", "postgresql://127.0.0.1:1/none"])
+def test_a_database_that_cannot_be_used(url: str) -> None:
+    with pytest.raises(InvalidInput, match=f"store: '{url}' cannot be used; wanted sqlite:///FILE"):
+        Store(url, "run", 4)

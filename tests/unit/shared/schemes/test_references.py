@@ -261,3 +261,13 @@ def test_encoder_sends_what_it_received(make_scheme: MakeScheme, make_samples: M
     view = DownlinkView(scheme.scenario, samples)
     observation = scheme.encoder.observe(view)
     assert torch.equal(to_complex(observation), view.pilots(scheme.encoder.pilots()))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_reference_is_of_the_world_that_it_was_built_for(make_scheme: MakeScheme, name: str) -> None:
+    """Its bound would not be one in another."""
+    scheme = make_scheme(name, "multipath-p2:antennas=4,slots=2", **CONFIGS[name])
+    scheme.check_scenario(Scenario.parse("multipath-p2:antennas=4,slots=2"))
+    for change in ("snr_db=0", "rho=0.5", "paths=3"):
+        with pytest.raises(InvalidInput, match=rf"scenario {change.split('=')[0]}: .*; this {name} was built for"):
+            scheme.check_scenario(Scenario.parse(f"multipath-p2:antennas=4,slots=2,{change}"))
