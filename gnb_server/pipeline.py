@@ -37,7 +37,10 @@ from shared.schemes import State
 
 MAX_CHUNK_REPORTS = 65_536
 MAX_BATCH_REPORTS = 4096
-"""Reports taken from the queue at once; bounds the time until a REST load or a new chunk gets its turn."""
+"""Reports decoded at once, more or less; bounds the time until another model gets its turn."""
+
+_Call = tuple[Callable[[], Any], Future[Any]]
+"""Something to run between batches, and where its result goes."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,9 @@ class Pipeline:
         self._recorder = recorder
         self._faults = faults or Faults("none")
         self._evaluate = evaluate
-        self._queue: queue.SimpleQueue[_Job | tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Job | _Call] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="serving", daemon=True)
-        self._closed = False
+        self._closed = self._ended = False
 
     def start(self) -> None:
         """Start the thread."""
@@ -136,8 +139,12 @@ class Pipeline:
 
     def close(self) -> None:
         """Finish what is queued and stop."""
+
+        def end() -> None:
+            self._ended = True
+
         self._closed = True
-        self._queue.put(None)
+        self._queue.put((end, _started()))
         self._thread.join()
         if self._recorder is not None:
             self._recorder.close()
@@ -161,26 +168,32 @@ class Pipeline:
             self._queue.put(item)
 
     def _serve(self) -> None:
+        """Models in turn, a batch each: one that is decoded quickly does not wait for the chunks of all others."""
         torch.set_num_threads(1)
-        while (item := self._queue.get()) is not None:
-            jobs: list[_Job] = []
-            reports = 0
-            while isinstance(item, _Job):
-                jobs.append(item)
-                reports += item.chunk.ue_count * item.chunk.slot_count
-                if reports >= MAX_BATCH_REPORTS or self._queue.empty():
-                    break
-                item = self._queue.get()
-            if jobs:
-                self._batch(jobs)
-            if item is None:
-                return
-            if not isinstance(item, _Job):
-                function, future = item
+        waiting: dict[str, list[_Job]] = {}
+        while not self._ended:
+            call = self._collect(waiting)
+            while waiting:
+                self._batch(_turn(waiting))
+                if call is None:
+                    break  # see first what has come meanwhile
+            if call is not None:
+                function, future = call
                 try:
                     future.set_result(function())
                 except Exception as error:  # to the caller, whatever it is
                     future.set_exception(error)
+
+    def _collect(self, waiting: dict[str, list[_Job]]) -> _Call | None:
+        """Add the chunks that have come, if none wait at least one, by model. Stops at a call: it is to run when all
+        that came before it are decoded.
+        """
+        while not waiting or not self._queue.empty():
+            item = self._queue.get()
+            if not isinstance(item, _Job):
+                return item
+            waiting.setdefault(item.fleet.lease.scheme, []).append(item)
+        return None
 
     def _batch(self, jobs: list[_Job]) -> None:
         self._faults.delay()
@@ -440,6 +453,18 @@ def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:
         raise InvalidInput(f"first_slot: {chunk.first_slot} is beyond the last frame, 2^32 - 1")
     if chunk.ue_count * chunk.slot_count > MAX_CHUNK_REPORTS:
         raise InvalidInput(f"ue_count * slot_count: more than {MAX_CHUNK_REPORTS} reports in one chunk")
+
+
+def _turn(waiting: dict[str, list[_Job]]) -> list[_Job]:
+    """Chunks of the model whose turn it is; those beyond MAX_BATCH_REPORTS wait for its next one."""
+    name = next(iter(waiting))
+    jobs, reports = waiting.pop(name), 0
+    for count, job in enumerate(jobs, start=1):
+        reports += job.chunk.ue_count * job.chunk.slot_count
+        if reports >= MAX_BATCH_REPORTS and jobs[count:]:
+            waiting[name] = jobs[count:]
+            return jobs[:count]
+    return jobs
 
 
 def _rounds(jobs: list[_Job]) -> list[list[_Job]]:

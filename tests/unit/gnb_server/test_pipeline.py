@@ -13,7 +13,7 @@ import pytest
 
 from gnb_server.app import service
 from gnb_server.handlers import Attachment, Handlers
-from gnb_server.pipeline import Ack, Chunk
+from gnb_server.pipeline import Ack, Chunk, Pipeline
 from gnb_server.settings import Settings
 from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
@@ -79,8 +79,9 @@ def test_ues_of_an_encoder_that_is_not_served_any_more_fail_alone(
     handlers: Handlers, small_store: CheckpointStore
 ) -> None:
     """Attached, but not sending yet, when a decoder for another encoder was loaded."""
-    good, bad = Ues(handlers, small_store, "rnn"), Ues(handlers, small_store)
+    bad = Ues(handlers, small_store)
     handlers.load("hyperrnn", 3)
+    good = Ues(handlers, small_store, version=3)
     for ues in (good, bad):
         ues.open()
     with one_batch(handlers):
@@ -89,6 +90,30 @@ def test_ues_of_an_encoder_that_is_not_served_any_more_fail_alone(
         refused.result(30)
     assert decoded.result(30).nmse.shape == (1, UES)
     assert not good.fleet.broken
+
+
+def test_models_take_turns(handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is of one model, of all its fleets; a call waits for what came before it."""
+    fleets = [Ues(handlers, small_store, name) for name in ("crnet", "rnn", "crnet", "dldnn")]
+    for ues in fleets:
+        ues.open()
+    done: list[Any] = []
+    decode = Pipeline._batch
+
+    def noted(self: Pipeline, jobs: list[Any]) -> None:
+        done.append([job.fleet.first_ue for job in jobs])
+        decode(self, jobs)
+
+    monkeypatch.setattr(Pipeline, "_batch", noted)
+    monkeypatch.setattr("gnb_server.pipeline.MAX_BATCH_REPORTS", 3 * UES)
+    with one_batch(handlers):
+        acks = [ues.submit(slot) for slot in (0, 1) for ues in fleets]
+        called = handlers._pipeline.call(lambda: done.append("called"))
+        acks += [fleets[1].submit(2)]
+    called.result(30)
+    assert all(ack.result(30).nmse.shape == (1, UES) for ack in acks)
+    first, second, third, fourth = (ues.fleet.first_ue for ues in fleets)
+    assert done == [[first, third, first], [second, second], [fourth, fourth], [third], "called", [second]]
 
 
 def test_figures_of_two_encoders_are_not_mixed_and_survive_a_restart(
