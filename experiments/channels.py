@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.channels import PRESETS
+from csiemu.dataset.inspect import resemblance
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.transforms import truncation_loss
@@ -29,9 +30,7 @@ def main(frames: int) -> None:
     for preset in PRESETS:
         world = require_wideband(Scenario.parse(preset), "this table")
         slot = torch.arange(1)
-        downlink, uplink = (
-            world.angular_delay(samples, link, slot).flatten(1) for link in (Link.DOWNLINK, Link.UPLINK)
-        )
+        downlink, uplink = (world.angular_delay(samples, link, slot).numpy() for link in (Link.DOWNLINK, Link.UPLINK))
         losses = [
             truncation_loss(
                 world.angular_delay(samples.take(part), Link.DOWNLINK, slot, full=True),
@@ -42,17 +41,11 @@ def main(frames: int) -> None:
         ]
         floor = 10 * torch.cat(losses).double().mean().log10()
         figures = (
-            resemblance(downlink.abs(), uplink.abs()),
-            resemblance(downlink.abs(), uplink.roll(1, 0).abs()),
+            resemblance(np.abs(downlink), np.abs(uplink)),
+            resemblance(np.abs(downlink), np.roll(np.abs(uplink), 1, axis=0)),
             resemblance(downlink, uplink),
         )
         print(f"| `{preset}` | {floor:.1f} | {' | '.join(f'{value:.2f}' for value in figures)} |", flush=True)
-
-
-def resemblance(first: Tensor, second: Tensor) -> float:
-    """Mean of |<a, b>| / (|a| |b|) over rows."""
-    match = (first.conj() * second).sum(1).abs()
-    return float((match / (first.norm(dim=1) * second.norm(dim=1))).mean())
 
 
 if __name__ == "__main__":

@@ -107,14 +107,14 @@ def statistics(channels: Channels) -> dict[str, Any]:
         "mean_delay_row": float((rows * np.arange(rows.shape[1])).sum(axis=1).mean()),
         "entries_for_90_percent": float(np.median(_entries_for(share, 0.9))),
         "strongest_entry_share": float(share.max(axis=(1, 2)).mean()),
-        "correlation_of_neighbours": _resemblance(image[:-1], image[1:]) if len(image) > 1 else None,
+        "correlation_of_neighbours": resemblance(image[:-1], image[1:]) if len(image) > 1 else None,
     }
     if channels.uplink is not None:
         uplink = channels.uplink[:, 0]
-        found["uplink_correlation"] = _resemblance(image, uplink)
-        found["uplink_magnitude_correlation"] = _resemblance(np.abs(image), np.abs(uplink))
+        found["uplink_correlation"] = resemblance(image, uplink)
+        found["uplink_magnitude_correlation"] = resemblance(np.abs(image), np.abs(uplink))
         others = np.roll(uplink, 1, axis=0)
-        found["uplink_magnitude_correlation_of_others"] = _resemblance(np.abs(image), np.abs(others))
+        found["uplink_magnitude_correlation_of_others"] = resemblance(np.abs(image), np.abs(others))
     return found
 
 
@@ -151,7 +151,7 @@ def _entries_for(share: NDArray[np.floating[Any]], part: float) -> NDArray[np.in
     return (falling.cumsum(axis=1) < part).sum(axis=1) + 1
 
 
-def _resemblance(first: NDArray[Any], second: NDArray[Any]) -> float:
+def resemblance(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Mean of |<a, b>| / (|a| |b|) over samples."""
     a, b = (values.reshape(len(values), -1) for values in (first, second))
     match = np.abs((a.conj() * b).sum(axis=1))

@@ -1,8 +1,13 @@
-"""Averages of the error that the DualNet-MP paper and its authors' code report, over the test split."""
+"""Averages of the error that the DualNet-MP paper and its authors' code report, over the test split.
+
+python -m experiments.dualnet_mp.measures [NAME[/VERSION] ...]    a checkpoint's, of as many UEs as its card's
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +15,7 @@ from numpy.typing import NDArray
 
 from experiments.grid import Figures
 from shared.channels.streams import Samples, Split
-from shared.checkpoints import Checkpoint
+from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.metrics import Outcomes
 from training.evaluation import evaluate_samples
 
@@ -47,3 +52,16 @@ FIGURES: Figures = {
     "released code's average (dB)": lambda checkpoint: f"{_authors_average(checkpoint):.2f}",
 }
 """Columns of the figures' tables, beside the mean of ratios in the truncated domain."""
+
+
+def main(names: list[str]) -> None:
+    """Print the table."""
+    print(f"| checkpoint | {' | '.join(FIGURES)} |\n{'|---' * (1 + len(FIGURES))}|")
+    torch.set_num_threads(1)
+    for name in names:
+        checkpoint = CheckpointStore(Path("checkpoints")).load_named(name)
+        print(f"| {name} | {' | '.join(figure(checkpoint) for figure in FIGURES.values())} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["dualnet_mp", "dualnet_mp-outdoor"])
