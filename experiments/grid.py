@@ -21,7 +21,7 @@ from training.recipes import Design, recipe
 from training.run import measure, train
 from training.trainer import Progress, Recipe
 
-WARMUP = 50
+WARMUP = 60
 """Steps of warm-up that a small share of a recipe keeps: what Adam's moments need."""
 
 
@@ -125,8 +125,8 @@ def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Ch
         if made != wanted:
             names = ", ".join(f"{name}: {made.get(name)}" for name in wanted if made.get(name) != wanted[name])
             raise Conflict(f"arm: {arm.name} in {store.root} was trained with {names}; name another folder (--out)")
-        if found.card["evaluation"]["settings"]["ues"] != budget.ues:
-            found = measure(found, store, budget.ues)
+        if found.card.get("evaluation", {}).get("settings", {}).get("ues") != budget.ues:
+            found = measure(found, store, budget.ues)  # of other UEs, or stopped before
         return found
     frozen_from = trained(arm.frozen_from, budget, store, device) if arm.frozen_from is not None else None
 

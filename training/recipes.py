@@ -19,8 +19,10 @@ _DUALNET = Recipe(
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
-    "const": Recipe(batch=200, rate=1e-3, final_rate=1e-3, warmup=0, frames=EPOCH),
-    "cosine": Recipe(batch=200, rate=2e-3, final_rate=5e-5, warmup=30 * EPOCH // 200, frames=EPOCH),
+    "const": Recipe(steps=1000 * EPOCH // 200, batch=200, rate=1e-3, final_rate=1e-3, warmup=0, frames=EPOCH),
+    "cosine": Recipe(
+        steps=2500 * EPOCH // 200, batch=200, rate=2e-3, final_rate=5e-5, warmup=30 * EPOCH // 200, frames=EPOCH
+    ),
     "principal": Recipe(
         batch=200, rate=2e-3, final_rate=5e-5, warmup=50, frames=EPOCH // 2, start="principal", precision="bf16"
     ),
@@ -34,6 +36,9 @@ warm-up); `principal` is `cosine` for a CPU's budget, from principal components 
 `magnitude` and `phase` are the stages of DualNet-MP, `dualnet` is both at once (their magnitude branch, eight
 convolutions without normalisation, explodes at the paper's 1e-3);
 `tuning` goes on from a checkpoint's weights (`--start-from`) with a quantiser in the path."""
+
+_OF_EPOCHS = ("const", "cosine")
+"""Recipes whose steps are so many epochs."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ def design(name: str) -> Design:
 
 
 def recipe(name: str, changes: dict[str, Any], epochs: int | None = None) -> Recipe:
-    """The recipe of that name with other values of some fields, and as many steps as `epochs` have.
+    """The recipe of that name with other values of some fields, and as many steps as `epochs` have. Those of the CRNet
+    paper stay the same number of epochs, also of warm-up, with other frames or batches.
 
     Raises:
         NotFound: no such recipe. InvalidInput: a value is not allowed.
@@ -97,6 +103,10 @@ def recipe(name: str, changes: dict[str, Any], epochs: int | None = None) -> Rec
     if name not in RECIPES:
         raise NotFound(f"recipe: '{name}' is unknown; recipes are {', '.join(RECIPES)}")
     chosen = dataclasses.replace(RECIPES[name], **changes)
+    if name in _OF_EPOCHS:
+        known, an_epoch = RECIPES[name], (chosen.frames or EPOCH) / chosen.batch
+        of_epochs = {f: round(getattr(known, f) * an_epoch * known.batch / known.frames) for f in ("steps", "warmup")}
+        chosen = dataclasses.replace(chosen, **{**of_epochs, **changes})
     if epochs is None:
         return chosen
     if "steps" in changes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.grid import Arm
+from experiments.grid import Arm, Figures
 from shared.schemes import CrNetConfig, ImageConfig
 from training.recipes import Design
 
@@ -10,6 +10,12 @@ SCENARIOS = {"indoor": "cost2100-indoor-csinet", "outdoor": "cost2100-outdoor-cs
 
 EPOCHS = {"const": 1000, "cosine": 2500}
 """Of the two training schemes (section IV.A)."""
+
+FIGURES: Figures = {
+    "FLOPs, the paper's count (millions)": lambda checkpoint: (
+        f"{sum(part['paper_flops'] for part in checkpoint.card['complexity'].values()) / 1e6:.2f}"
+    )
+}
 
 
 def csinet(labels: tuple[str, ...], world: str, compression: int, paper_db: float | None) -> Arm:

@@ -5,7 +5,7 @@ python -m experiments.crnet.table_1 [--share 0.01 ...]
 
 from __future__ import annotations
 
-from experiments.crnet.arms import SCENARIOS, crnet, csinet
+from experiments.crnet.arms import FIGURES, SCENARIOS, crnet, csinet
 from experiments.grid import main
 
 PAPER = {
@@ -29,4 +29,4 @@ ARMS = [
 ]
 
 if __name__ == "__main__":
-    main("Table I: NMSE of CsiNet and CRNet", ("compression", "scenario", "scheme"), ARMS)
+    main("Table I: NMSE of CsiNet and CRNet", ("compression", "scenario", "scheme"), ARMS, FIGURES)

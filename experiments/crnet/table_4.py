@@ -5,7 +5,7 @@ python -m experiments.crnet.table_4 [--share 0.01 ...]
 
 from __future__ import annotations
 
-from experiments.crnet.arms import crnet
+from experiments.crnet.arms import FIGURES, crnet
 from experiments.grid import main
 from shared.schemes.crnet import HEADS
 
@@ -18,4 +18,4 @@ ARMS = [
 ]
 
 if __name__ == "__main__":
-    main("Table IV: head convolution", ("scenario", "head"), ARMS)
+    main("Table IV: head convolution", ("scenario", "head"), ARMS, FIGURES)

@@ -49,7 +49,7 @@ PHASES = {
     "SMAPE without combining network": {**SMAPE, "combiner_blocks": 0},
     "MDPQ": {**equal_bits("mdpq", 8), "mdpq_bits": (0, 0, 0, 5, 7)},
 }
-"""Phase branches; the first is what the others are compared with. All send 1,280 bits, MDPQ 1,224."""
+"""Phase branches; the first is what the others are compared with. All send 1,280 bits, MDPQ 1,229."""
 
 MAGNITUDES = {"with uplink": "perfect", "without": "none", "estimated uplink, 10 dB": "estimated"}
 

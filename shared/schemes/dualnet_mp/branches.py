@@ -21,7 +21,8 @@ CHANNELS: dict[str, tuple[int, ...]] = {"paper": (16, 8, 4), "released": (16, 8,
 """Channels of a branch's hidden layers: the paper's, and the released code's."""
 
 WIDTH = 1140
-"""Of the hidden layers of a `dnn`: two in each network give the 11.6M parameters of the paper (section IV.C)."""
+"""Of the hidden layers of a `dnn`, two in an encoder and one behind a decoder's first layer: together they have the
+11.6M parameters of the paper (section IV.C)."""
 
 SPREAD = 0.25
 """Standard deviation of the entries of a linear start's codeword: tanh is all but linear there."""

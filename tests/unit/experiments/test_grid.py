@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -43,14 +44,20 @@ def test_arms_that_are_there_are_not_trained_again(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_arm_of_another_recipe_is_not_taken_for_this_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run(monkeypatch, tmp_path, "--only", "one")
+    first = run(monkeypatch, tmp_path, "--only", "one")
     longer = dataclasses.replace(ARMS[0], epochs=3000)
     monkeypatch.setattr(sys, "argv", ["grid", *BUDGET, "--out", str(tmp_path)])
     with pytest.raises(Conflict, match=r"arm: one in .* was trained with steps: 2; name another folder"):
         grid.main("Table 9: tiny", ("arm",), [longer])
+    store = CheckpointStore(tmp_path / "share-0.001-frames-400")
+    card = store.folder("one", 1) / "card.json"
+    unmeasured = json.loads(card.read_text())
+    del unmeasured["evaluation"]  # stopped between the training and its evaluation
+    card.write_text(json.dumps(unmeasured))
+    assert run(monkeypatch, tmp_path, "--only", "one").endswith(first)
     text = run(monkeypatch, tmp_path, "--only", "one", "--ues", "24")  # the last --ues counts
     assert "24 UEs" in text
-    assert CheckpointStore(tmp_path / "share-0.001-frames-400").card("one", 1)["evaluation"]["reports"] == 24
+    assert store.card("one", 1)["evaluation"]["reports"] == 24
 
 
 def test_a_budget_is_a_share_of_the_papers() -> None:
@@ -59,8 +66,8 @@ def test_a_budget_is_a_share_of_the_papers() -> None:
     full = Budget(1.0, {}, 5000).recipe(arm)
     assert (full.steps, full.warmup, full.rate, full.final_rate, full.batch) == (1_250_000, 15_000, 2e-3, 5e-5, 200)
     part = Budget(0.01, {"frames": 20_000, "start": "principal"}, 5000).recipe(arm)
-    assert (part.steps, part.warmup, part.frames, part.start) == (2500, 150, 20_000, "principal")
-    assert Budget(0.001, {}, 5000).recipe(arm).warmup == 50  # a share of 15 would not do
+    assert (part.steps, part.warmup, part.frames, part.start) == (2500, 60, 20_000, "principal")  # epochs of 20,000
+    assert Budget(0.001, {}, 5000).recipe(arm).warmup == 60  # a share of 15 would not do
     assert Budget(0.001, {}, 5000).recipe(table_1.ARMS[1]).warmup == 0  # CRNet-const has none
     with pytest.raises(InvalidInput, match="frames: 10 is less than a batch of 200"):
         Budget(0.01, {"frames": 10}, 5000).recipe(arm)

@@ -296,6 +296,24 @@ def test_quantiser_of_other_bits_is_set_anew_when_weights_are_taken_over(run: Tr
     assert fine.card["training"]["started_from"] == "crnet/1"
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "epochs", "steps", "warmup"),
+    [
+        ("const", {}, None, 500_000, 0),
+        ("cosine", {}, None, 1_250_000, 15_000),
+        ("cosine", {"frames": 30_000}, 60, 9_000, 4_500),
+        ("cosine", {"batch": 100}, None, 2_500_000, 30_000),
+        ("cosine", {"steps": 7, "warmup": 3}, None, 7, 3),
+    ],
+)
+def test_recipes_of_the_paper_are_so_many_epochs(
+    name: str, changes: dict[str, Any], epochs: int | None, steps: int, warmup: int
+) -> None:
+    """Section IV.A: 1,000 and 2,500, 30 of them of warm-up, whatever an epoch is."""
+    found = recipe(name, changes, epochs)
+    assert (found.steps, found.warmup) == (steps, warmup)
+
+
 def test_epochs_are_steps_over_the_frames() -> None:
     assert recipe("cosine", {}, 2500).steps == 2500 * 500
     assert recipe("cosine", {"frames": 1000, "batch": 50}, 3).steps == 60
