@@ -33,7 +33,9 @@ def service(settings: Settings) -> Iterator[Handlers]:
     repository = Repository(CheckpointStore(settings.checkpoints))
     store = Store(settings.store, settings.run, settings.reports_kept)
     monitor, evaluator = Monitor(), Evaluator()
-    recorder = Recorder(settings.record, settings.record_every) if settings.record else None
+    recorder = None
+    if settings.record:
+        recorder = Recorder(settings.record, settings.record_every, whole_band=settings.record_whole_band)
     pipeline = Pipeline(
         repository,
         store,

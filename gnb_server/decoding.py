@@ -9,7 +9,9 @@ from torch import Tensor
 
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
+from shared.channels.transforms import to_spatial_frequency, zero_fill
 from shared.channels.uplink import UplinkView
+from shared.channels.wideband import Wideband
 from shared.schemes import Scheme, State
 
 
@@ -43,3 +45,13 @@ def decode_frames(scheme: Scheme, scenario: Scenario, samples: Samples, fields: 
         estimate, state = decode_slot(scheme, slot, side[:, t], state)
         estimates.append(estimate)
     return torch.stack(estimates, dim=1)
+
+
+def whole_band(scheme: Scheme, scenario: Scenario, estimates: Tensor) -> Tensor:
+    """Estimates as the channel at every subcarrier and antenna: images [N, Q, M] by zero filling and inverse DFT (CRNet
+    paper, section II) to [N, N_f, M]; channels of one subcarrier [N, M] to [N, 1, M].
+    """
+    if scheme.domain == "spatial" or not isinstance(scenario, Wideband):
+        return estimates[:, None]
+    image = zero_fill(estimates, scenario.first_rows, scenario.last_rows, scenario.subcarriers)
+    return to_spatial_frequency(image)

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnb_server.decoding import decode_slot, side_information
+from gnb_server.decoding import decode_slot, side_information, whole_band
 from gnb_server.evaluator import Evaluator
 from gnb_server.faults import Faults
 from gnb_server.monitor import Monitor
@@ -373,6 +373,9 @@ class Pipeline:
                         "truth": truth.channel.numpy(),
                     }
                 )
+                if self._recorder.whole_band:
+                    scheme = self._repository.serving(fleet.lease.scheme).scheme
+                    records[-1]["estimate_whole_band"] = whole_band(scheme, fleet.scenario, estimates).numpy()
         reports = np.concatenate(table) if table else np.zeros((0, 5 + len(MEASURED)))
         if not job.fresh.all():
             self._fill_repeats(job, nmse)

@@ -16,14 +16,16 @@ FLUSH_REPORTS = 4096
 class Recorder:
     """Writes `<scheme>-<first_ue>-<n>.npz` with one row per report.
 
-    Arrays: ue, sequence, decoder_version [K]; payload [K, bits] uint8; estimate, truth [K, M] complex64; and as JSON
-    text in `meta`: scheme, scenario, seed, delay_slots, encoder_id.
+    Arrays: ue, sequence, decoder_version [K]; payload [K, bits] uint8; estimate, truth [K, M] or [K, Q, M] complex64;
+    with `whole_band` estimate_whole_band [K, N_f, M], subcarrier by antenna; and as JSON text in `meta`: scheme,
+    scenario, seed, delay_slots, encoder_id.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path, every: int, *, whole_band: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.every = every
+        self.whole_band = whole_band
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._fleets: dict[str, Fleet] = {}
         self._files: dict[str, int] = {}

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     record_every: int = Field(1, ge=1)
     """Record only frames whose number is a multiple of this."""
 
+    record_whole_band: bool = False
+    """Record estimates at every subcarrier and antenna, too: zero filling and inverse DFT of images."""
+
     ready_file: Path | None = None
     """File that gets the addresses, as JSON, once both services answer."""
 

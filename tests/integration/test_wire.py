@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from csiemu.ue import save_record
 from csiemu.verify import misdecoded
-from shared.channels.streams import Split
+from shared.channels.scenario import Link
+from shared.channels.streams import Samples, Split
+from shared.channels.transforms import to_spatial_frequency
+from shared.channels.wideband import Wideband
 from shared.checkpoints import CheckpointStore
 from training.evaluation import evaluate
 
@@ -113,3 +117,25 @@ def test_record_has_payload_estimate_and_truth(start_gnb: Callable[..., Any], tm
         mine = file["ue"] == 0
         order = np.argsort(file["sequence"][mine])
     np.testing.assert_allclose(stored, ratios[mine][order], rtol=1e-4)
+
+
+@pytest.mark.parametrize("scheme", ["crnet", "dualnet_mp", "rnn"])
+def test_estimates_of_the_whole_band(start_gnb: Callable[..., Any], tmp_path: Path, scheme: str) -> None:
+    """Zero filling and inverse DFT at the gNB: against the true channel at every subcarrier they have `nmse_sf_db`."""
+    gnb = start_gnb(record=tmp_path / "rec", record_whole_band=True)
+    fleet = gnb.run_ues(scheme=scheme, ues=4, slots=8, seed=2)
+    reported = gnb.call("/v1/nmse")[1]["schemes"][0]["nmse_sf_db"]
+    gnb.stop()
+    world, ratios = fleet.scenario, []
+    with np.load(next((tmp_path / "rec").glob("*.npz")), allow_pickle=False) as file:
+        for ue, sequence, estimate in zip(file["ue"], file["sequence"], file["estimate_whole_band"], strict=True):
+            samples = Samples(2, Split.EMULATE, torch.tensor([ue]), torch.tensor([sequence // world.slots]))
+            slot = torch.tensor([sequence % world.slots])
+            if isinstance(world, Wideband):
+                truth = to_spatial_frequency(world.angular_delay(samples, Link.DOWNLINK, slot, full=True))[0, 0].numpy()
+            else:
+                truth = world.spatial(samples, Link.DOWNLINK, slot)[0].numpy()
+            assert estimate.shape == truth.shape
+            ratios.append((np.abs(estimate - truth) ** 2).sum() / (np.abs(truth) ** 2).sum())
+    assert len(ratios) == 32
+    assert 10 * np.log10(np.mean(ratios)) == pytest.approx(reported, abs=0.01)
