@@ -36,6 +36,7 @@ class Group:
     fleets: list[Fleet] = field(default_factory=list)
     buckets: deque[_Bucket] = field(default_factory=deque)
     versions: dict[int, int] = field(default_factory=dict)
+    saturated: int = 0
 
 
 class Monitor:
@@ -58,8 +59,10 @@ class Monitor:
         wire_bytes: float,
         latencies: NDArray[np.float64],
         versions: NDArray[np.float64],
+        saturated: int,
     ) -> None:
-        """Note what a chunk added: sums [T + 1, COLUMNS], its bytes, its reports' latencies [ms] and decoder versions.
+        """Note what a chunk added: sums [T + 1, COLUMNS], its bytes, its reports' latencies [ms] and decoder versions,
+        and how many of them have a scale at an end of its range.
 
         The fleet's own arrays hold the totals already.
         """
@@ -72,6 +75,7 @@ class Monitor:
             bucket.sums += sums
             bucket.wire_bytes += wire_bytes
             bucket.latencies.append(latencies)
+            group.saturated += saturated
             for version, count in zip(*np.unique(versions, return_counts=True), strict=True):
                 group.versions[int(version)] = group.versions.get(int(version), 0) + int(count)
             while group.buckets[0].started < now - LONGEST_WINDOW_S:
@@ -114,6 +118,7 @@ class Monitor:
             "wire_bytes": wire / reports if reports else None,
             "wire_bytes_total": wire,
             "latency_ms": latency_figures(latencies),
+            "saturated_scales": group.saturated,
             "decoder_versions": {str(version): count for version, count in sorted(group.versions.items())},
         }
 

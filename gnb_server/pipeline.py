@@ -33,6 +33,7 @@ from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, NotReady, SequenceGap
 from shared.metrics import MEASURED, Outcomes, Sums
+from shared.payload import saturated
 from shared.schemes import State
 
 MAX_CHUNK_REPORTS = 65_536
@@ -99,12 +100,13 @@ class _Job:
 @dataclass(frozen=True)
 class _Result:
     """Of a decoded chunk: what is stored and answered, and for after the commit what it `added` to the fleet's sums
-    [T + 1, COLUMNS] and the recorder's rows.
+    [T + 1, COLUMNS], its reports whose scale is `saturated`, and the recorder's rows.
     """
 
     stored: Stored
     ack: Ack
     added: Sums
+    saturated: int
     records: list[dict[str, NDArray[Any]]]
 
 
@@ -379,12 +381,15 @@ class Pipeline:
         reports = np.concatenate(table) if table else np.zeros((0, 5 + len(MEASURED)))
         if not job.fresh.all():
             self._fill_repeats(job, nmse)
-        return _Result(Stored(fleet, moved, touched, reports), Ack(chunk, job.versions, nmse), added, records)
+        at_an_end = np.broadcast_to(saturated(fleet.layout, job.fields), nmse.size).reshape(nmse.shape)
+        stored, ack = Stored(fleet, moved, touched, reports), Ack(chunk, job.versions, nmse)
+        return _Result(stored, ack, added, int((at_an_end & job.fresh).sum()), records)
 
     def _note(self, job: _Job, result: _Result) -> None:
         """Show and record what has been committed."""
         reports = result.stored.reports
-        self._monitor.add(job.fleet, result.added, job.chunk.wire_bytes, reports[:, 3], reports[:, 2])
+        wire_bytes = job.chunk.wire_bytes
+        self._monitor.add(job.fleet, result.added, wire_bytes, reports[:, 3], reports[:, 2], result.saturated)
         if self._recorder is not None:
             for record in result.records:
                 self._recorder.add(job.fleet, **record)

@@ -124,3 +124,12 @@ def _from_bits(bits: NDArray[np.uint8]) -> NDArray[np.int64]:
     """[N, count, bits] bits to [N, count] integers."""
     weights = np.int64(1) << np.arange(bits.shape[-1] - 1, -1, -1, dtype=np.int64)
     return bits.astype(np.int64) @ weights
+
+
+def saturated(layout: PayloadLayout, fields: Mapping[str, NDArray[np.int64]]) -> NDArray[np.bool_]:
+    """Whether the scale of a report is at an end of its range: [...], of fields [..., count]; [] if none is sent."""
+    ends = [(0, 2**field.bits - 1) for field in layout.fields if field.name == SCALE]
+    if not ends:
+        return np.zeros((), bool)
+    found: NDArray[np.bool_] = np.isin(fields[SCALE][..., 0], ends[0])
+    return found

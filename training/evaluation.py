@@ -13,7 +13,7 @@ from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
 from shared.metrics import COLUMNS, DOMAIN_NAMES, Outcomes, summarise
-from shared.payload import SCALE
+from shared.payload import SCALE, saturated
 from shared.schemes import Scheme
 from ue_client.encoding import encode_frames
 
@@ -42,7 +42,7 @@ def evaluate(
         is at an end of its range (`saturated_scales`) where a payload has one.
     """
     scheme = scheme.eval()
-    by_slot, of_frames, saturated = np.zeros((scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS)), 0
+    by_slot, of_frames, at_an_end = np.zeros((scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS)), 0
     for ue, frame in zip(
         torch.arange(ues).repeat_interleave(frames).split(BATCH),
         torch.arange(frames).repeat(ues).split(BATCH),
@@ -51,7 +51,7 @@ def evaluate(
         samples = Samples(seed, split, ue, frame)
         received = _received(scheme, scenario, samples)
         outcomes = _outcomes(scheme, scenario, samples, received, delay)
-        saturated += _at_an_end(scheme, received)
+        at_an_end += int(saturated(scheme.layout, received).sum())
         by_slot += outcomes.moments().sum(axis=0)
         of_frames += outcomes.frame_moments().sum(axis=0)
     settings = {
@@ -65,7 +65,7 @@ def evaluate(
     }
     figures = {"settings": settings, **summarise(by_slot, of_frames)}
     if SCALE in {field.name for field in scheme.layout.fields}:
-        figures["saturated_scales"] = saturated
+        figures["saturated_scales"] = at_an_end
     return figures
 
 
@@ -86,9 +86,3 @@ def _received(scheme: Scheme, scenario: Scenario, samples: Samples) -> Received:
 def _outcomes(scheme: Scheme, scenario: Scenario, samples: Samples, received: Received, delay: int) -> Outcomes:
     estimates = decode_frames(scheme, scenario, samples, received)
     return Outcomes.measure(estimates, DownlinkView(scenario, samples).truth(scheme.domain, delay))
-
-
-def _at_an_end(scheme: Scheme, received: Received) -> int:
-    """Reports whose scale is the lowest or the highest that its field can say."""
-    highest = [2**field.bits - 1 for field in scheme.layout.fields if field.name == SCALE]
-    return sum(int(np.isin(received[SCALE], (0, level)).sum()) for level in highest)

@@ -72,6 +72,9 @@ class SchemeFigures(Figures):
     ues: int
     ues_attached: int
     reports_per_s: float = Field(description="over the window; without one, over the last 600 s")
+    saturated_scales: int = Field(
+        description="reports decoded since the gNB started whose scale is at an end of its range"
+    )
     decoder_versions: dict[str, int] = Field(description="reports decoded since the gNB started, by decoder version")
 
 

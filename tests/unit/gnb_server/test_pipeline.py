@@ -116,6 +116,16 @@ def test_models_take_turns(handlers: Handlers, small_store: CheckpointStore, mon
     assert done == [[first, third, first], [second, second], [fourth, fourth], [third], "called", [second]]
 
 
+def test_scales_at_an_end_of_their_range_are_counted(handlers: Handlers, small_store: CheckpointStore) -> None:
+    """The payload of zeros has the lowest; a report that is sent again does not count again."""
+    images, others = Ues(handlers, small_store, "crnet"), Ues(handlers, small_store, "rnn")
+    for ues in (images, others):
+        ues.open()
+        ues.send(0, 1, 0)
+    found = {row["scheme"]: row["saturated_scales"] for row in handlers.nmse()["schemes"]}
+    assert found == {"crnet": 2 * UES, "rnn": 0}
+
+
 def test_figures_of_two_encoders_are_not_mixed_and_survive_a_restart(
     settings: Settings, small_store: CheckpointStore
 ) -> None:

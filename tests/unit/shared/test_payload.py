@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shared.errors import InvalidInput
-from shared.payload import Field, PayloadLayout
+from shared.payload import Field, PayloadLayout, saturated
 from shared.schemes import Scheme
 from training.recipes import DESIGNS
 
@@ -203,3 +203,11 @@ def test_layout_of_every_design(make_scheme: Callable[..., Scheme], name: str) -
 
 def test_every_design_has_its_bits_listed() -> None:
     assert set(DESIGNS) == set(FEEDBACK_BITS)
+
+
+def test_scales_at_an_end_of_their_range() -> None:
+    layout = PayloadLayout((Field("scale", 1, 4), Field("codeword", 2, 4)))
+    fields = {"scale": np.array([[[0], [1]], [[14], [15]]]), "codeword": np.zeros((2, 2, 2), np.int64)}
+    assert saturated(layout, fields).tolist() == [[True, False], [False, True]]
+    assert not saturated(PayloadLayout((Field("codeword", 2, 4),)), {"codeword": fields["codeword"]})
+    assert not saturated(PayloadLayout(()), {})  # a scheme that sends nothing
