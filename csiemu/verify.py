@@ -44,10 +44,10 @@ def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) ->
     wrong = compared = 0
     for version in np.unique(sent["decoder_version"]).tolist():
         scheme = store.load(meta["scheme"], version).scheme
-        keys, bits = _frames(sent, version, scenario.slots, scheme.layout.bits)
+        keys, bits = _frames(sent, version, scenario.slots)
         if not len(keys):
             continue
-        fields = scheme.layout.fields_of(bits.reshape(-1, scheme.layout.bits))
+        fields = scheme.layout.fields_of(bits.reshape(len(keys) * scenario.slots, scheme.layout.bits))
         shaped = {name: values.reshape(len(keys), scenario.slots, -1) for name, values in fields.items()}
         ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys.T)
         again = decode_frames(scheme, scenario, Samples(meta["seed"], Split.EMULATE, ue, frame), shaped).numpy()
@@ -62,7 +62,7 @@ def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) ->
     return wrong, compared
 
 
-def _frames(sent: Columns, version: int, slots: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def _frames(sent: Columns, version: int, slots: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Complete frames of a version: [(ue, frame)] and payload bits [frames, slots, bits]."""
     chosen = sent["decoder_version"] == version
     ue, sequence, payload = (sent[name][chosen] for name in ("ue", "sequence", "payload"))
@@ -73,7 +73,7 @@ def _frames(sent: Columns, version: int, slots: int, bits: int) -> tuple[NDArray
     )
     whole = counts == slots
     index = first[whole][:, None] + np.arange(slots)
-    return keys[whole], payload[index].reshape(-1, slots, bits)
+    return keys[whole], payload[index]
 
 
 def _read(path: Path) -> Columns:

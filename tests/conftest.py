@@ -29,7 +29,8 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     """Hardly trained. For 16 antennas hyperrnn/1, hyperrnn/2 (another decoder of the same encoder), hyperrnn/3 (another
-    encoder, of 12 bits), rnn/1, dldnn/1 and genie_lmmse/1; for small images of two slots crnet/1 and dualnet_mp/1.
+    encoder, of 12 bits), rnn/1, dldnn/1, genie_lmmse/1 and uplink_only/1; crnet/1 and dualnet_mp/1 for small images of
+    two slots.
     """
     folder = tmp_path_factory.mktemp("checkpoints")
     store = CheckpointStore(folder)
@@ -50,7 +51,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     first = make("hyperrnn", 1)
     make("hyperrnn", 2, seed=2, frozen=first, beam_power=True)
     make("hyperrnn", 3, seed=3, feedback_bits=12)
-    for name in ("rnn", "dldnn", "genie_lmmse", "crnet", "dualnet_mp"):
+    for name in ("rnn", "dldnn", "genie_lmmse", "uplink_only", "crnet", "dualnet_mp"):
         make(name, 1)
     return store
 

@@ -230,7 +230,7 @@ class UeFleet:
         self.recorded["ue"].append(np.tile(np.arange(ack.ue_count) + ack.first_ue, ack.slot_count))
         self.recorded["sequence"].append(np.repeat(np.arange(ack.slot_count) + ack.first_slot, ack.ue_count))
         self.recorded["decoder_version"].append(np.tile(versions, ack.slot_count))
-        self.recorded["payload"].append(chunk.bits.reshape(-1, self.scheme.layout.bits))
+        self.recorded["payload"].append(chunk.bits.reshape(ack.slot_count * ack.ue_count, self.scheme.layout.bits))
 
     # --- measuring ---
 

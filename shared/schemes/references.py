@@ -8,6 +8,7 @@ all slots of the frame so far. `uplink_only` gets no feedback: it moves the upli
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -201,12 +202,14 @@ def estimate_angles(scenario: Multipath, received: Tensor, coarse_sweeps: int = 
     Returns:
         [N, T, P] float32 sines of the angles; row t uses snapshots 0..t.
     """
-    edge = float(torch.sin(torch.deg2rad(torch.tensor(scenario.angle_deg))))
-    sector = torch.linspace(-edge, edge, GRID, device=received.device)[None]
+    # near its peak the likelihood is flat: in single precision another batch would find another point
+    received = received.to(torch.complex128)
+    edge = math.sin(math.radians(scenario.angle_deg))
+    sector = torch.linspace(-edge, edge, GRID, dtype=torch.float64, device=received.device)[None]
     estimates = []
     for t in range(received.shape[1]):
         snapshots = received[:, : t + 1].transpose(1, 2)  # [N, M, t+1]
-        sine = torch.zeros(len(received), 0, device=received.device)
+        sine = sector.new_zeros(len(received), 0)
         for _ in range(scenario.paths):
             sine = torch.cat([sine, _best(scenario, snapshots, sine, sector)], dim=1)
         for _ in range(coarse_sweeps if scenario.paths > 1 else 0):
@@ -214,12 +217,12 @@ def estimate_angles(scenario: Multipath, received: Tensor, coarse_sweeps: int = 
                 sine = _replace(sine, path, _best(scenario, snapshots, _without(sine, path), sector))
         step = 2 * edge / (GRID - 1)
         for _ in range(fine_sweeps):
-            offsets = torch.linspace(-step, step, 17, device=received.device)
+            offsets = torch.linspace(-step, step, 17, dtype=torch.float64, device=received.device)
             for path in range(scenario.paths):
                 around = (sine[:, path : path + 1] + offsets).clamp(-edge, edge)
                 sine = _replace(sine, path, _best(scenario, snapshots, _without(sine, path), around))
             step /= 4
-        estimates.append(sine)
+        estimates.append(sine.float())
     return torch.stack(estimates, dim=1)
 
 

@@ -21,7 +21,7 @@ from shared.checkpoints import CheckpointStore
 from training.evaluation import evaluate
 
 
-@pytest.mark.parametrize("scheme", ["hyperrnn", "rnn", "dldnn", "genie_lmmse", "crnet", "dualnet_mp"])
+@pytest.mark.parametrize("scheme", ["hyperrnn", "rnn", "dldnn", "genie_lmmse", "uplink_only", "crnet", "dualnet_mp"])
 @pytest.mark.parametrize("rate", ["max", 2000.0])
 def test_wire_equals_offline(gnb: Any, small_store: CheckpointStore, scheme: str, rate: Any) -> None:
     fleet = gnb.run_ues(scheme=scheme, ues=7, slots=40, seed=5, ue_base=0, rate=rate, chunk_ues=3)
@@ -84,6 +84,15 @@ def test_recorded_payloads_decode_again(
         wrong, compared = misdecoded(small_store, tmp_path / f"{fault}.npz", sorted(folder.glob("*.npz")))
         assert compared == 2048
         assert (wrong > 0) == bool(expected)
+
+
+def test_reports_of_no_bits_decode_again(
+    start_gnb: Callable[..., Any], small_store: CheckpointStore, tmp_path: Path
+) -> None:
+    gnb = start_gnb(record=tmp_path / "rec")
+    save_record(gnb.run_ues(scheme="uplink_only", ues=2, slots=16, record=tmp_path / "sent.npz"))
+    gnb.stop()
+    assert misdecoded(small_store, tmp_path / "sent.npz", sorted((tmp_path / "rec").glob("*.npz"))) == (0, 32)
 
 
 def test_swaps_while_frames_are_in_flight(
