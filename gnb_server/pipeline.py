@@ -205,7 +205,8 @@ class Pipeline:
                 prepared = [job for job in round_ if self._prepare(job)]
                 self._decode(prepared)
                 accepted += prepared
-            results = [self._outcome(job) for job in accepted]
+            decoded = time.monotonic()
+            results = [self._outcome(job, decoded) for job in accepted]
             if self._evaluate:
                 self._store.commit(result.stored for result in results)
         except Exception as error:
@@ -327,8 +328,8 @@ class Pipeline:
             fleet.next_sequence[rows] += 1
             start = end
 
-    def _outcome(self, job: _Job) -> _Result:
-        """Compare a decoded chunk with the truth and add it to the fleet's sums."""
+    def _outcome(self, job: _Job, decoded: float) -> _Result:
+        """Compare a chunk, decoded at a time [s, monotonic], with the truth and add it to the fleet's sums."""
         fleet, chunk = job.fleet, job.chunk
         slots_per_frame = fleet.scenario.slots
         nmse = np.full((chunk.slot_count, chunk.ue_count), np.nan)
@@ -338,7 +339,6 @@ class Pipeline:
         fleet.wire_bytes[job.rows] += chunk.wire_bytes / chunk.ue_count
         if self._faults.loses():
             job.fresh[:] = False
-        decoded = time.monotonic()
         for k, slot in enumerate(job.slots):
             columns = np.flatnonzero(job.fresh[k])
             if not len(columns) or not self._evaluate:
