@@ -65,7 +65,7 @@ def main() -> None:
     budget, store = Budget(1.0, {"frames": FRAMES, "warmup": 100}, UES), CheckpointStore(options.out)
 
     def compared(arms: dict[str, list[Arm]], measure: Callable[[Checkpoint], Ratios]) -> list[str]:
-        found: dict[str, list[Ratios]] = {}
+        found: dict[str, dict[int, Ratios]] = {}
         bits: dict[str, int] = {}
         for label, seeds in arms.items():
             for arm in seeds:
@@ -73,7 +73,7 @@ def main() -> None:
                     trained(arm, budget, store, "cpu")
                 if arm.name in store.names():
                     checkpoint = store.load(arm.name)
-                    found.setdefault(label, []).append(measure(checkpoint))
+                    found.setdefault(label, {})[arm.seed] = measure(checkpoint)
                     bits[label] = checkpoint.scheme.layout.bits
         return table(found, bits)
 
@@ -98,20 +98,24 @@ def _uplink(uplink: str) -> dict[str, str]:
     return {} if uplink == "perfect" else {"uplink": uplink}  # the first is the branch of the phases
 
 
-def table(found: dict[str, list[Ratios]], bits: dict[str, int]) -> list[str]:
-    """Markdown: NMSE of each seed, and the difference from the first row with its 95 % interval."""
+def table(found: dict[str, dict[int, Ratios]], bits: dict[str, int]) -> list[str]:
+    """Markdown: NMSE of each seed, and the difference from the first row, over the seeds that both have, with its 95 %
+    interval.
+    """
     lines = [
         "| arm | feedback bits | NMSE by seed (dB) | from the first (dB) | 95 % interval |",
         "|---|---|---|---|---|",
     ]
     if not found:
         return lines
-    reference = np.mean(next(iter(found.values())), axis=0)
+    first = next(iter(found.values()))
     for label, seeds in found.items():
-        by_seed = ", ".join(f"{decibels(ratios):.2f}" for ratios in seeds)
-        low, high = interval(np.mean(seeds, axis=0), reference)
-        difference = decibels(np.mean(seeds, axis=0)) - decibels(reference)
-        lines.append(f"| {label} | {bits[label]:,} | {by_seed} | {difference:+.2f} | {low:+.2f} to {high:+.2f} |")
+        cells = [label, f"{bits[label]:,}", ", ".join(f"{decibels(ratios):.2f}" for ratios in seeds.values()), "", ""]
+        if both := seeds.keys() & first.keys():
+            ours, reference = (np.mean([arm[seed] for seed in both], axis=0) for arm in (seeds, first))
+            low, high = interval(ours, reference)
+            cells[-2:] = f"{decibels(ours) - decibels(reference):+.2f}", f"{low:+.2f} to {high:+.2f}"
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -113,3 +113,15 @@ def test_intervals_hold_the_difference_as_often_as_they_say() -> None:
     assert held >= 50
     same = protocol.interval(reference, reference)
     assert same == (0.0, 0.0)
+
+
+def test_arms_are_compared_over_the_seeds_that_both_have() -> None:
+    """Seed 2 is 10 dB harder; an arm that lacks it is not better for it."""
+    ones = np.ones(50)
+    found = {"first": {1: ones, 2: 10 * ones}, "half": {1: 2 * ones}, "other": {3: ones}}
+    rows = protocol.table(found, dict.fromkeys(found, 8))[2:]
+    assert rows == [
+        "| first | 8 | 0.00, 10.00 | +0.00 | +0.00 to +0.00 |",
+        "| half | 8 | 3.01 | +3.01 | +3.01 to +3.01 |",
+        "| other | 8 | 0.00 |  |  |",
+    ]
