@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,14 +51,7 @@ PHASES = {
 }
 """Phase branches; the first is what the others are compared with. All send 1,280 bits, MDPQ 1,229."""
 
-MAGNITUDES: dict[str, dict[str, dict[str, Any]]] = {
-    "1/4": {"with uplink": {}, "without": {"uplink": "none"}, "estimated uplink, 10 dB": {"uplink": "estimated"}},
-    "1/32": {
-        "with uplink": {"magnitude_compression": 32},
-        "without": {"magnitude_compression": 32, "uplink": "none"},
-    },
-}
-"""Magnitude branches by CR_MAG; the first of all is that of the phases."""
+MAGNITUDES = {"with uplink": "perfect", "without": "none", "estimated uplink, 10 dB": "estimated"}
 
 
 def main() -> None:
@@ -90,18 +82,20 @@ def main() -> None:
         label: [phase((), "indoor", branch, epochs=options.epochs, seed=seed, **config) for seed in SEEDS]
         for label, config in PHASES.items()
     }
+    magnitudes = {
+        label: [magnitude((), "indoor", epochs=options.epochs, seed=seed, **_uplink(uplink)) for seed in SEEDS]
+        for label, uplink in MAGNITUDES.items()
+    }
     lines = [f"Indoor 1/8, {FRAMES:,} frames, {options.epochs} epochs, {UES:,} UEs of the test split.", ""]
     lines += ["Phase branches, NMSE of the images, truncated domain:", "", *compared(phases, image_ratios)]
-    for compression, arms in MAGNITUDES.items():
-        magnitudes = {
-            label: [magnitude((), "indoor", epochs=options.epochs, seed=seed, **config) for seed in SEEDS]
-            for label, config in arms.items()
-        }
-        title = f"Magnitude branches at {compression}, NMSE of the magnitudes:"
-        lines += ["", title, "", *compared(magnitudes, magnitude_ratios)]
+    lines += ["", "Magnitude branches, NMSE of the magnitudes:", "", *compared(magnitudes, magnitude_ratios)]
     text = "\n".join(lines) + "\n"
     (options.out / "table.md").write_text(text)
     print(text)
+
+
+def _uplink(uplink: str) -> dict[str, str]:
+    return {} if uplink == "perfect" else {"uplink": uplink}  # the first is the branch of the phases
 
 
 def table(found: dict[str, dict[int, Ratios]], bits: dict[str, int]) -> list[str]:
