@@ -114,7 +114,7 @@ class Store:
             _metadata.create_all(self._engine)
         except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
             wanted = "wanted sqlite:///FILE, or postgresql://USER@HOST/NAME with the extra `postgres`"
-            raise InvalidInput(f"store: '{url}' cannot be used; {wanted}: {error}") from None
+            raise InvalidInput(f"store: '{_without_password(url)}' cannot be used; {wanted}: {error}") from None
         self._check_tables()
         insert = sqlite.insert if self._sqlite else postgresql.insert
         self._upserts = {}
@@ -299,6 +299,13 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _without_password(url: str) -> str:
+    try:
+        return sa.make_url(url).render_as_string()
+    except sa.exc.ArgumentError:  # none that it could be part of
+        return url
 
 
 def _engine(url: str) -> sa.Engine:

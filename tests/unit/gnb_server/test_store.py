@@ -107,3 +107,11 @@ def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
 def test_a_database_that_cannot_be_used(url: str) -> None:
     with pytest.raises(InvalidInput, match=f"store: '{url}' cannot be used; wanted sqlite:///FILE"):
         Store(url, "run", 4)
+
+
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"store: 'postgresql://me:\*\*\*@127.0.0.1:1/none' cannot be used"
+    ) as caught:
+        Store("postgresql://me:secret@127.0.0.1:1/none", "run", 4)
+    assert "secret" not in str(caught.value)
