@@ -44,6 +44,9 @@ def complexity(scheme: Scheme) -> dict[str, Complexity]:
     }
 
 
+_COUNTED = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LeakyReLU)
+
+
 @torch.no_grad()
 def count(network: nn.Module, run: Callable[[], object]) -> Complexity:
     """Of the layers of a network that `run` passes an example through."""
@@ -52,7 +55,7 @@ def count(network: nn.Module, run: Callable[[], object]) -> Complexity:
     def note(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         found.append(_layer(module, output.numel()))
 
-    layers = [module for module in network.modules() if not list(module.children())]
+    layers = [module for module in network.modules() if isinstance(module, _COUNTED)]
     hooks = [layer.register_forward_hook(note) for layer in layers]
     try:
         run()
@@ -71,6 +74,4 @@ def _layer(module: nn.Module, elements: int) -> Complexity:
         return Complexity(module.in_features * module.out_features, (2 * module.in_features - 1) * module.out_features)
     if isinstance(module, nn.BatchNorm2d):
         return Complexity(0, 4 * elements)
-    if isinstance(module, nn.LeakyReLU):
-        return Complexity(0, elements)
-    return Complexity(0, 0)
+    return Complexity(0, elements)

@@ -227,6 +227,13 @@ def test_multiply_accumulates_are_those_of_the_layers(make_scheme: MakeScheme) -
     assert found["decoder"].macs == conv[7] * (branch + 16) + conv[5] * branch + combined + 1024 * (256 + 128)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_has_its_layers_counted(make_scheme: MakeScheme, name: str) -> None:
+    """Training ends with it: the card names them."""
+    found = complexity(dualnet(make_scheme, **VARIANTS[name]))
+    assert found["decoder"].paper_flops >= found["decoder"].macs > 0
+
+
 def test_configuration_survives_json() -> None:
     config = DualNetConfig(phase="mdpq", mdpq_bits=(0, 0, 0, 0, 5))
     assert DualNetConfig(**json.loads(json.dumps(config.to_json()))) == config
