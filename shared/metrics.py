@@ -61,6 +61,11 @@ MEASURED = ("error", "power", "total", "sgcs", "rho")
 _INDEX = {name: index for index, name in enumerate(COLUMNS)}
 
 
+def energy(values: Tensor, axes: int = 1) -> Tensor:
+    """Sum of |x|^2 of complex numbers over the last `axes`, without the roots that `abs` would take."""
+    return torch.view_as_real(values).flatten(-axes - 1).square().sum(-1)
+
+
 @dataclass(frozen=True)
 class Truth:
     """True channels, and what is needed to compare with them.
@@ -80,7 +85,7 @@ class Truth:
     @classmethod
     def narrowband(cls, channel: Tensor) -> Truth:
         """Of channels on one subcarrier, [..., M]."""
-        return cls(channel, channel.abs().square().sum(-1), channel[..., None, :])
+        return cls(channel, energy(channel), channel[..., None, :])
 
     def room_for(self, count: int) -> Truth:
         """Zeros for `count` of the first axis."""
@@ -140,11 +145,10 @@ class Outcomes:
     @classmethod
     def measure(cls, estimate: Tensor, truth: Truth) -> Outcomes:
         """Compare estimates, of the shape of `truth.channel`, with true channels."""
-        inner = tuple(range(truth.total.dim() - truth.channel.dim(), 0))
-        error = (estimate - truth.channel).abs().square().sum(inner)
-        power = truth.channel.abs().square().sum(inner)
+        axes = truth.channel.dim() - truth.total.dim()
+        error, power = energy(estimate - truth.channel, axes), energy(truth.channel, axes)
         ours = estimate[..., None, :] if truth.synthesis is None else truth.synthesis @ estimate
-        norms = ours.abs().square().sum(-1) * truth.subcarriers.abs().square().sum(-1)
+        norms = energy(ours) * energy(truth.subcarriers)
         match = (ours.conj() * truth.subcarriers).sum(-1).abs().square()
         squared = torch.where(norms > 0, match / norms.clamp(min=1e-30), 0.0)
         measured = (error, power, truth.total, squared.mean(-1), squared.sqrt().mean(-1))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
-from shared.metrics import Domain
+from shared.metrics import Domain, energy
 from shared.payload import PayloadLayout
 
 State = dict[str, Tensor]
@@ -139,11 +139,11 @@ class Scheme(nn.Module):
 
     def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
         """What training minimises, from `reconstruct` and the true channels: the mean squared error per antenna."""
-        return (estimate - truth).abs().square().mean()
+        return energy(estimate - truth).mean() / truth.shape[-1]
 
     def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Numerator and denominator of the NMSE that training shows: squared error and power, ratio of sums."""
-        return (estimate - truth).abs().square().mean(), truth.abs().square().mean()
+        return energy(estimate - truth).mean(), energy(truth).mean()
 
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
         """Raises InvalidInput for payload values that fit their bits but mean nothing; by default there are none."""

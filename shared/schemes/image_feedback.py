@@ -23,7 +23,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
-from shared.metrics import Domain
+from shared.metrics import Domain, energy
 from shared.payload import SCALE, Field, PayloadLayout
 from shared.quantizers import float32
 from shared.quantizers.uniform import CODEWORD, UniformQuantizer
@@ -83,7 +83,7 @@ class Scale:
 
     def to_level(self, image: Tensor) -> Tensor:
         """[N, Q, M] complex images to [N, 1] int64, the least level that keeps the largest magnitude below 0.5."""
-        largest = 2 * image.abs().flatten(1).amax(1, keepdim=True).clamp(min=1e-30)
+        largest = 2 * _largest(image).flatten(1).clamp(min=1e-30)
         level = ((20 * largest.log10() - self.low) / self.step).ceil()
         return level.clamp(0, 2**SCALE_BITS - 1).long()
 
@@ -123,7 +123,7 @@ class ImageEncoder(ImageObserver):
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         image = self.images(observation)
         level = self.scale.to_level(image)
-        codeword = self.network(to_network(image / self.scale.from_level(level))).float()
+        codeword = self.network(to_network(image, self.scale.from_level(level))).float()
         if self.quantizer is None:
             return {SCALE: level, CODEWORD: float32.to_levels(codeword)}
         return {SCALE: level, **self.quantizer.to_fields(self.quantizer.to_levels(codeword))}
@@ -150,7 +150,7 @@ class ImageDecoder(Decoder):
             codeword = float32.from_levels(fields[CODEWORD])
         else:
             codeword = self.quantizer.from_levels(self.quantizer.from_fields(fields))
-        return from_network(self.network(codeword).float()) * self.scale.from_level(fields[SCALE]), {}
+        return from_network(self.network(codeword).float(), self.scale.from_level(fields[SCALE])), {}
 
 
 def _quantizer(config: ImageConfig, entries: int) -> UniformQuantizer | None:
@@ -167,12 +167,12 @@ class ImageEstimator(Scheme):
 
     def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
         """Mean squared error of the scaled images' numbers (CRNet paper, section IV.A)."""
-        largest = 2 * truth.abs().amax((-2, -1), keepdim=True)
-        return ((estimate - truth) / largest).abs().square().mean() / 2
+        largest = 2 * _largest(truth)[..., 0, 0]
+        return (energy(estimate - truth, axes=2) / largest.square()).mean() / (2 * truth[0, 0].numel())
 
     def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of ratios."""
-        error, power = ((x.abs().square().sum((-2, -1))) for x in (estimate - truth, truth))
+        error, power = energy(estimate - truth, axes=2), energy(truth, axes=2)
         return (error / power).mean(), torch.ones_like(error[0, 0])
 
 
@@ -221,10 +221,10 @@ class ImageScheme(ImageEstimator):
     def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
         image = self.encoder.images(observation.flatten(0, 1))
         scale = self.encoder.scale.from_level(self.encoder.scale.to_level(image))
-        codeword = self.encoder.network(to_network(image / scale))
+        codeword = self.encoder.network(to_network(image, scale))
         if self.config.quantised_training and self.encoder.quantizer is not None:
             codeword = self.encoder.quantizer(codeword.float())
-        estimate = from_network(self.decoder.network(codeword).float()) * scale
+        estimate = from_network(self.decoder.network(codeword).float(), scale)
         return estimate.unflatten(0, observation.shape[:2])
 
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
@@ -270,17 +270,22 @@ class ImageScheme(ImageEstimator):
     def _scaled(self, downlink: Downlink) -> Tensor:
         """What the encoder's network gets, [N T, M, 2, Q]."""
         image = self.encoder.images(self.encoder.observe(downlink).flatten(0, 1))
-        return to_network(image / self.encoder.scale.from_level(self.encoder.scale.to_level(image)))
+        return to_network(image, self.encoder.scale.from_level(self.encoder.scale.to_level(image)))
 
 
-def to_network(image: Tensor) -> Tensor:
-    """[N, Q, M] complex of magnitude up to 0.5 to [N, M, 2, Q] in [-0.5, 0.5]."""
-    return torch.stack([image.real, image.imag], dim=1).permute(0, 3, 1, 2).contiguous()
+def to_network(image: Tensor, scale: Tensor) -> Tensor:
+    """[N, Q, M] complex of magnitude up to half the scale, [N, 1, 1], to [N, M, 2, Q] in [-0.5, 0.5]."""
+    return (torch.view_as_real(image) / scale[..., None]).permute(0, 2, 3, 1).contiguous()
 
 
-def from_network(numbers: Tensor) -> Tensor:
+def from_network(numbers: Tensor, scale: Tensor) -> Tensor:
     """Inverse of `to_network`."""
-    return torch.complex(numbers[:, :, 0], numbers[:, :, 1]).mT
+    return torch.view_as_complex((numbers * scale[..., None]).permute(0, 3, 1, 2).contiguous())
+
+
+def _largest(image: Tensor) -> Tensor:
+    """Largest magnitude of each image [..., Q, M], [..., 1, 1]."""
+    return (image.real.square() + image.imag.square()).amax((-2, -1), keepdim=True).sqrt()
 
 
 def xavier(network: nn.Module) -> None:

@@ -81,10 +81,11 @@ def test_bits_are_codeword_and_scale(make_scheme: MakeScheme, entry_bits: int, b
 def test_network_sees_rows_of_angles() -> None:
     image = torch.zeros(1, 3, 4, dtype=torch.complex64)  # 3 delays, 4 angles
     image[0, 2, 1] = 0.5 - 0.25j
-    numbers = to_network(image)
+    scale = torch.full((1, 1, 1), 2.0)
+    numbers = to_network(image, scale)
     assert numbers.shape == (1, 4, 2, 3)
-    assert numbers[0, 1, :, 2].tolist() == [0.5, -0.25]
-    torch.testing.assert_close(from_network(numbers), image)
+    assert numbers[0, 1, :, 2].tolist() == [0.25, -0.125]
+    torch.testing.assert_close(from_network(numbers, scale), image)
 
 
 def test_scale_is_the_least_level_that_holds_the_image() -> None:
