@@ -1,14 +1,16 @@
-"""From paths to images: each path is a Dirichlet kernel in delay times one in angle; no Fourier transform is needed.
+"""From paths to images: each path is a Dirichlet kernel in delay times a plane wave over the array.
 
-The N-point DFT of a path at position x (in bins) is, at bin k,
+The N-point DFT over subcarriers of a path at delay x (in bins) is, at bin k,
 
     (1/N) sum_m exp(j 2 pi m (k-x)/N) = exp(-j pi k/N) * [-sin(pi x)/N * exp(-j pi (N-1) x/N)] * 1/sin(pi (k-x)/N)
 
-A constant of the bin, a factor of the path, and one *real* kernel: the sum over paths is a real matrix product.
+A constant of the bin, a factor of the path, and one *real* kernel: the sum over paths is a real matrix product. A
+Fourier transform is left for the few antennas only.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -64,31 +66,29 @@ def dirichlet(position: Tensor, bins: Tensor, size: int) -> Kernel:
     nearest = position.round()
     offset = position - nearest
     offset = torch.where(offset.abs() < _NEAREST, _NEAREST, offset)
-    angle = (nearest + offset) * (math.pi / size)
-    grid = torch.nn.functional.pad(bins, (0, 1), value=size) * (math.pi / size)  # the last column is spare
-    products = torch.stack([angle.cos(), angle.sin()], dim=-1)
-    kernel = (products @ torch.stack([grid.sin(), -grid.cos()])).reciprocal_()
-    _mend_nearest(kernel, nearest, offset, bins, size)
-    factor = (offset * math.pi).sin() * _parity(nearest) * (-1 / size)
-    return Kernel(kernel[..., :-1], factor, angle * -(size - 1), torch.polar(torch.ones_like(grid), -grid)[:-1])
+    turn = (nearest / size).floor()
+    from_nearest = (nearest - turn * size).long().flatten()  # in [0, size)
+    # sin(a - b) from the whole bins between them, known exactly, and the offset: no digits are lost next to a bin
+    sine, cosine = (of.index_select(0, from_nearest) for of in _whole_bins(tuple(bins.tolist()), size, bins.device))
+    step = offset * (math.pi / size)
+    kernel = sine.addcmul_(cosine, step.tan().view(-1, 1), value=-1).reciprocal_().view(*position.shape, -1)
+    factor = (offset * math.pi).sin() / step.cos() * _parity(nearest + turn) * (-1 / size)
+    phase = (nearest + offset) * (-math.pi * (size - 1) / size)
+    grid = bins * (math.pi / size)
+    return Kernel(kernel, factor, phase, torch.polar(torch.ones_like(grid), -grid))
 
 
-def _mend_nearest(kernel: Tensor, nearest: Tensor, offset: Tensor, bins: Tensor, size: int) -> None:
-    """Set the bin next to each path, where the difference of two products has lost its digits.
-
-    Args:
-        kernel: [N, L, K + 1]; paths whose nearest bin is not among `bins` write to the last column.
-    """
-    turn = (nearest / size).floor()  # the bin lies in [turn * size, (turn + 1) * size)
-    column = torch.full((size,), len(bins), dtype=torch.int64, device=bins.device)
-    column[bins] = torch.arange(len(bins), device=bins.device)
-    exact = -_parity(turn) / (offset * (math.pi / size)).sin()
-    kernel.scatter_(2, column[(nearest - turn * size).long()][..., None], exact[..., None])
+@functools.lru_cache(maxsize=16)
+def _whole_bins(bins: tuple[int, ...], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Sine and cosine of pi (k - n) / size for each n in [0, size) and bin k, [size, K] float32 each."""
+    apart = torch.tensor(bins) - torch.arange(size)[:, None]
+    angle = apart.double() * (math.pi / size)
+    return angle.sin().float().to(device), angle.cos().float().to(device)
 
 
 def _parity(number: Tensor) -> Tensor:
     """(-1)^number of whole numbers."""
-    return 1 - 4 * (number * 0.5 - (number * 0.5).floor())
+    return 1 - 4 * (number * 0.5).frac().abs()
 
 
 def image(
@@ -115,27 +115,36 @@ def image(
         [N, S, Q, M] complex64.
     """
     delay = dirichlet(paths.delay * (subcarriers * subcarrier_hz), rows, subcarriers)
-    return _combine(paths, delay, antennas, spacing, doppler)
+    turn = (paths.cosine * -spacing + (antennas // 2) / antennas) * (2 * math.pi)  # broadside to the middle row
+    waves = _waves(paths.amplitude * delay.factor, paths.phase + delay.phase, turn, paths.closing, antennas, doppler)
+    count, slots = waves.shape[:2]
+    real, imaginary = (waves.flatten(1, 3) @ delay.kernel).view(count, slots, 2, antennas, -1).unbind(2)
+    return torch.fft.fft((torch.complex(real, imaginary) * delay.constant).mT)
 
 
 def spatial(paths: Paths, *, frequency_hz: float, antennas: int, spacing: float, doppler: Tensor) -> Tensor:
     """Channels [N, S, M] complex64 on one subcarrier, `frequency_hz` above the band's first; others as for `image`."""
-    turned = paths.delay * (-2 * math.pi * frequency_hz)
-    one = torch.ones((), device=turned.device)
-    flat = Kernel(one.expand(*turned.shape, 1), one, turned, one.to(torch.complex64)[None])
-    angles = _combine(paths, flat, antennas, spacing, doppler)[:, :, 0]
-    return torch.fft.ifft(torch.fft.ifftshift(angles, dim=-1), dim=-1)
+    phase = paths.phase - paths.delay * (2 * math.pi * frequency_hz)
+    turn = paths.cosine * (-2 * math.pi * spacing)
+    real, imaginary = _waves(paths.amplitude, phase, turn, paths.closing, antennas, doppler).sum(-1).unbind(2)
+    return torch.complex(real, imaginary)
 
 
-def _combine(paths: Paths, delay: Kernel, antennas: int, spacing: float, doppler: Tensor) -> Tensor:
-    """Sum over paths of amplitude * delay kernel * angle kernel, [N, S, Q, M]."""
-    bins = (torch.arange(antennas, device=doppler.device) - antennas // 2) % antennas
-    angle = dirichlet(paths.cosine * (-antennas * spacing), bins, antennas)  # conjugated: the array is a forward DFT
-    magnitude = paths.amplitude * delay.factor * angle.factor * antennas
-    phase = paths.phase + delay.phase - angle.phase
-    turned = phase[..., None] + doppler * paths.closing[..., None]  # [N, L, S]
-    spread = angle.kernel.new_empty(*turned.shape[:2], 2, len(doppler), antennas)
-    for part, wave in enumerate((turned.cos(), turned.sin())):
-        torch.mul(angle.kernel[:, :, None], (wave * magnitude[..., None])[..., None], out=spread[:, :, part])
-    real, imaginary = (delay.kernel.mT @ spread.flatten(2)).unflatten(2, spread.shape[2:]).unbind(2)  # [N, Q, S, M]
-    return (torch.complex(real, imaginary) * (delay.constant[:, None, None] * angle.constant.conj())).transpose(1, 2)
+def _waves(amplitude: Tensor, phase: Tensor, turn: Tensor, closing: Tensor, antennas: int, doppler: Tensor) -> Tensor:
+    """Each path on each antenna, amplitude exp(j (phase + doppler closing + n turn)), [N, S, 2, M, L]: real parts, then
+    imaginary ones. The antennas known are turned to give as many more.
+    """
+    at_slots = phase[:, None] + doppler[:, None] * closing[:, None]  # [N, S, L]
+    waves = amplitude.new_empty(len(phase), len(doppler), 2, antennas, phase.shape[1])
+    torch.mul(at_slots.cos(), amplitude[:, None], out=waves[:, :, 0, 0])
+    torch.mul(at_slots.sin(), amplitude[:, None], out=waves[:, :, 1, 0])
+    cosine, sine = turn.cos()[:, None, None], turn.sin()[:, None, None]
+    known = 1
+    while known < antennas:
+        more = slice(known, min(2 * known, antennas))
+        real, imaginary = waves[:, :, :, : more.stop - known].unbind(2)
+        torch.mul(real, cosine, out=waves[:, :, 0, more]).addcmul_(imaginary, sine, value=-1)
+        torch.mul(real, sine, out=waves[:, :, 1, more]).addcmul_(imaginary, cosine)
+        cosine, sine = cosine.square() - sine.square(), 2 * cosine * sine
+        known *= 2
+    return waves
