@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,6 +27,9 @@ from shared.errors import InvalidInput
 _DRAWN_AT_ONCE = 256
 _SYNTHESISED_AT_ONCE = {"cpu": 2_400_000, "cuda": 600_000_000}
 """Numbers that the synthesis of a piece may hold: on a CPU what stays near."""
+
+_SIONNA = threading.Lock()
+"""Held while rays are drawn: a world has one Sionna scenario, which every draw changes."""
 
 _SUBCLUSTERS = (0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 1, 1, 0, 0)
 """Sub-cluster of each ray of the two strongest clusters (Table 7.5-5)."""
@@ -133,7 +137,9 @@ def rays(world: Tr38901, samples: Samples) -> Tensor:
 @functools.lru_cache(maxsize=4)
 def _kept_rays(world: Tr38901, seed: int, split: Split, ue: tuple[int, ...], frame: tuple[int, ...]) -> Tensor:
     samples = Samples(seed, split, torch.tensor(ue, dtype=torch.int64), torch.tensor(frame, dtype=torch.int64))
-    return torch.cat([_draw(world, samples.take(rows)) for rows in torch.arange(len(ue)).split(_DRAWN_AT_ONCE)], dim=1)
+    parts = torch.arange(len(ue)).split(_DRAWN_AT_ONCE)
+    with _SIONNA:
+        return torch.cat([_draw(world, samples.take(rows)) for rows in parts], dim=1)
 
 
 def _draw(world: Tr38901, samples: Samples) -> Tensor:
@@ -144,7 +150,7 @@ def _draw(world: Tr38901, samples: Samples) -> Tensor:
     delay = drawn.delays[..., None] + step[..., None] * torch.tensor(_SUBCLUSTERS)
     amplitude = (drawn.powers / drawn.powers.sum(-1, keepdim=True) / delay.shape[-1]).sqrt()[..., None]
     cosine = -drawn.zod.sin() * drawn.aod.sin()  # (7.5-22) has exp(+j ...) and an array along y, `Paths` exp(-j ...)
-    velocity = drop(world, samples)[1][:, :, None, None, None, None]
+    velocity = scenario.ut_velocities[:, 0, :, None, None, None, None]
     closing = drawn.zoa.sin() * (drawn.aoa.cos() * velocity[:, 0] + drawn.aoa.sin() * velocity[:, 1])
     return torch.stack([part.flatten(1).float() for part in (amplitude.expand_as(delay), delay, cosine, closing)])
 
@@ -163,30 +169,18 @@ def drop(world: Tr38901, samples: Samples) -> tuple[Tensor, Tensor]:
 def sionna_rays(world: Tr38901, samples: Samples) -> tuple[Any, Any, Any]:
     """Sionna's scenario, `LSP` and `Rays` (7.5, steps 1 to 9), float64: shapes [N, 1 (gNB), 1 (UE), cluster, ray].
 
+    The scenario is the world's only one: the next call changes it.
+
     Raises:
         InvalidInput: Sionna is not installed.
     """
-    _import_sionna(world)
-    from sionna.phy.channel.tr38901 import PanelArray
-    from sionna.phy.channel.tr38901.rays import RaysGenerator
-    from sionna.phy.channel.tr38901.uma_scenario import UMaScenario
-    from sionna.phy.channel.tr38901.umi_scenario import UMiScenario
-
-    place = {"precision": "double", "device": "cpu"}
-    carrier = world.uplink_ghz * 1e9
-    element = PanelArray(1, 1, "single", "V", "omni", carrier, **place)
-    kind = UMiScenario if world.model == "umi" else UMaScenario
-    scenario = kind(carrier, "low", element, element, "downlink", **place)
-    location, velocity = (vector[:, None] for vector in drop(world, samples))
-    none = torch.zeros_like(location)
-    gnb = none + torch.tensor([0.0, 0.0, world.gnb_m])
-    outdoors = torch.zeros(len(samples), 1, dtype=torch.bool)
-    scenario.set_topology(location, gnb, none, none, velocity, outdoors, los=False, distance_2d_in=none[..., 0])
+    scenario, generator, root = _sionna(world)
+    _set_topology(world, scenario, *drop(world, samples))
+    generator.reset_topology()
+    generator.topology_updated_callback()
     clusters, per_cluster = scenario.num_clusters_max, scenario.rays_per_cluster
     numbers = _Numbers(samples, 7 + 10 * clusters + 5 * clusters * per_cluster)
-    lsp = _large_scale(scenario, numbers)
-    generator = RaysGenerator(scenario)
-    generator.topology_updated_callback()
+    lsp = _large_scale(scenario, root, numbers.normal((len(samples), 1, 1, len(root))))
     # all that it draws; its own numbers come from one generator for all frames, whose seeds have 32 bits
     generator._spatial_normal = numbers.normal
     generator._spatial_uniform = numbers.uniform
@@ -196,15 +190,47 @@ def sionna_rays(world: Tr38901, samples: Samples) -> tuple[Any, Any, Any]:
     return scenario, lsp, drawn
 
 
-def _large_scale(scenario: Any, numbers: _Numbers) -> Any:
-    """Sionna's `LSP` (step 4): log-normal, correlated with each other."""
-    from sionna.phy.channel.tr38901.lsp import LSP, LSPGenerator
+@functools.lru_cache(maxsize=4)
+def _sionna(world: Tr38901) -> tuple[Any, Any, Tensor]:
+    """Sionna's scenario and `RaysGenerator`, which take long to make, and what correlates large-scale parameters with
+    each other, [7, 7] float64, rows in the order of `LSP`.
+    """
+    _import_sionna(world)
+    from sionna.phy.channel.tr38901 import PanelArray
+    from sionna.phy.channel.tr38901.lsp import LSPGenerator
+    from sionna.phy.channel.tr38901.rays import RaysGenerator
+    from sionna.phy.channel.tr38901.uma_scenario import UMaScenario
+    from sionna.phy.channel.tr38901.umi_scenario import UMiScenario
 
-    generator = LSPGenerator(scenario)
-    generator.topology_updated_callback()
-    root = generator._cross_lsp_correlation_matrix_sqrt
-    normal = (root @ numbers.normal(root.shape[:-1])[..., None])[..., 0][..., generator._internal_lsp_order]
-    ds, asd, asa, sf, k, zsa, zsd = (10 ** (scenario.lsp_log_mean + scenario.lsp_log_std * normal)).unbind(-1)
+    place = {"precision": "double", "device": "cpu"}
+    carrier = world.uplink_ghz * 1e9
+    element = PanelArray(1, 1, "single", "V", "omni", carrier, **place)
+    kind = UMiScenario if world.model == "umi" else UMaScenario
+    scenario = kind(carrier, "low", element, element, "downlink", **place)
+    anywhere = torch.tensor([[world.radius_m, 0.0, world.ue_m]], dtype=torch.float64)
+    _set_topology(world, scenario, anywhere, torch.zeros_like(anywhere))
+    correlations = LSPGenerator(scenario)
+    correlations.topology_updated_callback()
+    root = correlations._cross_lsp_correlation_matrix_sqrt[0, 0, 0]
+    return scenario, RaysGenerator(scenario), root[correlations._internal_lsp_order]
+
+
+def _set_topology(world: Tr38901, scenario: Any, location: Tensor, velocity: Tensor) -> None:
+    """A UE [N, 3] in each of N cells, outdoors and without line of sight."""
+    location, velocity = location[:, None], velocity[:, None]
+    none = torch.zeros_like(location)
+    gnb = none + torch.tensor([0.0, 0.0, world.gnb_m])
+    outdoors = torch.zeros(len(location), 1, dtype=torch.bool)
+    scenario.reset_topology()  # or it takes no other number of cells
+    scenario.set_topology(location, gnb, none, none, velocity, outdoors, los=False, distance_2d_in=none[..., 0])
+
+
+def _large_scale(scenario: Any, root: Tensor, normal: Tensor) -> Any:
+    """Sionna's `LSP` (step 4): log-normal, correlated with each other."""
+    from sionna.phy.channel.tr38901.lsp import LSP
+
+    correlated = (root @ normal[..., None])[..., 0]
+    ds, asd, asa, sf, k, zsa, zsd = (10 ** (scenario.lsp_log_mean + scenario.lsp_log_std * correlated)).unbind(-1)
     return LSP(ds, asd.clamp(max=104), asa.clamp(max=104), sf, k, zsa.clamp(max=52), zsd.clamp(max=52))
 
 
