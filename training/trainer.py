@@ -41,9 +41,12 @@ CHUNK = 1000
 PART_BYTES = 15 * 2**20
 """Bytes of tensors in one file of the state, as far as no single tensor is larger."""
 
+RISEN_DB = 30.0
+"""A training whose NMSE is so much worse than at its beginning will not come back."""
+
 
 class TrainingDiverged(CsiError):
-    """The loss is not a number any more."""
+    """The loss is not a number any more, or far from where it began."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ class Trainer:
         """Train up to step `steps` (default: all of the recipe).
 
         Raises:
-            TrainingDiverged: the loss is NaN or infinite.
+            TrainingDiverged: the loss is NaN or infinite, or the NMSE is `RISEN_DB` above that of the first report.
         """
         last = self.recipe.steps if steps is None else min(steps, self.recipe.steps)
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
@@ -185,9 +188,14 @@ class Trainer:
                 loss, error, power = sums.tolist()
                 if not math.isfinite(loss):
                     raise TrainingDiverged(f"training: loss is {loss} at step {self.step}; lower the learning rate")
+                nmse = 10 * math.log10(max(error, 1e-30) / power)
+                if self.history and nmse > (first := self.history[0]["nmse_db"]) + RISEN_DB:
+                    raise TrainingDiverged(
+                        f"training: NMSE has risen from {first:.1f} to {nmse:.1f} dB at step {self.step}; "
+                        f"lower the learning rate ({self.recipe.rate:g})"
+                    )
                 now = time.perf_counter()
                 self.seconds, started = self.seconds + now - started, now
-                nmse = 10 * math.log10(max(error, 1e-30) / power)
                 progress = Progress(self.step, loss / counted, nmse, self.seconds)
                 self.history.append(dataclasses.asdict(progress))
                 on_progress(progress)

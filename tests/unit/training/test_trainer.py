@@ -208,6 +208,17 @@ def test_loss_that_is_no_number_ends_the_training(make_scheme: MakeScheme, cause
     assert all(math.isfinite(point["loss"]) for point in trainer.history)
 
 
+def test_explosion_ends_the_training(make_scheme: MakeScheme) -> None:
+    """In finite numbers too."""
+    trainer = trainer_of(make_scheme)
+    trainer.run(2, report_every=1)
+    with torch.no_grad():
+        trainer.scheme.decoder.layers[-1].weight *= 1e4
+    message = r"training: NMSE has risen from -?\d+\.\d to \d\d\.\d dB at step 3; lower the learning rate \(0.001\)"
+    with pytest.raises(TrainingDiverged, match=message):
+        trainer.run(report_every=1)
+
+
 def test_frozen_encoder_stays_as_it_is(make_scheme: MakeScheme) -> None:
     trainer = trainer_of(make_scheme, "hyperrnn", freeze_encoder=True)
     with torch.no_grad():
