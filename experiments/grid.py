@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Arm:
         paper_db: NMSE that the paper reports; None if it gives no number.
         frozen_from: the arm from which it takes what the stage of its recipe does not train.
         seed: of the recipe.
+        changes: recipe fields that differ.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Arm:
     paper_db: float | None
     frozen_from: Arm | None = None
     seed: int = 1
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,12 @@ class Budget:
 
     def recipe(self, arm: Arm) -> Recipe:
         """The arm's recipe at this budget: at least one epoch, and `WARMUP` steps of the recipe's warm-up."""
-        full = recipe(arm.recipe, self.changes)
+        changes = {**arm.changes, **self.changes}
+        full = recipe(arm.recipe, changes)
         shared = max(round(full.warmup * self.share), min(full.warmup, WARMUP))
-        warmup = full.warmup if "warmup" in self.changes else shared
+        warmup = full.warmup if "warmup" in changes else shared
         epochs = max(1, round(arm.epochs * self.share))
-        return recipe(arm.recipe, {**self.changes, "warmup": warmup, "seed": arm.seed}, epochs)
+        return recipe(arm.recipe, {**changes, "warmup": warmup, "seed": arm.seed}, epochs)
 
     def __str__(self) -> str:
         """A name for its folder."""

@@ -17,6 +17,9 @@ SCALES = {
 }
 """Limits of the images' scale, as the shipped checkpoints have them."""
 
+RATES = {"outdoor": {"rate": 1e-4}}
+"""Of magnitude branches, where the recipe's is too high: outdoors they explode at 3e-4."""
+
 EPOCHS = 1000
 """Of each stage (section IV.A)."""
 
@@ -24,7 +27,8 @@ EPOCHS = 1000
 def magnitude(labels: tuple[str, ...], world: str, *, epochs: int = EPOCHS, seed: int = 1, **config: Any) -> Arm:
     """A magnitude branch; `config` as for DualNetConfig."""
     design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**SCALES[world], **config))
-    return Arm(_name("magnitude", world, config, seed), labels, design, "magnitude", epochs, None, seed=seed)
+    name, changes = _name("magnitude", world, config, seed), RATES.get(world, {})
+    return Arm(name, labels, design, "magnitude", epochs, None, seed=seed, changes=changes)
 
 
 def phase(

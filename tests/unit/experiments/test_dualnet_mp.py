@@ -35,6 +35,13 @@ def test_methods_send_as_many_phase_bits() -> None:
             assert bits == wanted if method != "mdpq" else bits < wanted
 
 
+def test_magnitudes_outdoors_are_trained_more_slowly() -> None:
+    """They explode at the recipe's rate; another one can be asked for all the same."""
+    rates = [Budget(1.0, {}, 5000).recipe(arms.magnitude((), world)).rate for world in ("indoor", "outdoor")]
+    assert rates == [3e-4, 1e-4]
+    assert Budget(1.0, {"rate": 5e-5}, 5000).recipe(arms.magnitude((), "outdoor")).rate == 5e-5
+
+
 def test_released_configuration_sends_as_many_phase_bits_as_the_released_code() -> None:
     """3.0 bits a phase entry at 1/8 and 2.0 at 1/16, beside perfect magnitudes."""
     found = [build(arm.design, 1).layout.bits - 8 - 1024 * 32 for arm in figure_3.RELEASED]
