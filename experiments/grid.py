@@ -204,15 +204,16 @@ def plot(title: str, done: Sequence[tuple[Arm, Checkpoint]], path: Path) -> None
     except ImportError:  # a machine that only trains
         print("no matplotlib here: no plot")
         return
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
-    for arm, checkpoint in done:
+    for index, (arm, checkpoint) in enumerate(done):
         training = checkpoint.card["training"]
         steps = training["recipe"]["steps"]
         points = [(point["step"] / steps, point["nmse_db"]) for point in training["curve"]]
         label = ", ".join(arm.labels) + f" ({training['frames_seen']:,} samples)"
-        axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2)
+        style = ("-", "--", ":", "-.")[index // 10 % 4]  # colours come again after ten
+        axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, linestyle=style)
     axes.set(xlabel="share of the training", ylabel="NMSE in training, float codeword (dB)", title=title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right upper", fontsize=7)
     figure.savefig(path, dpi=120)
