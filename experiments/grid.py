@@ -213,7 +213,7 @@ def plot(title: str, done: Sequence[tuple[Arm, Checkpoint]], path: Path) -> None
         label = ", ".join(arm.labels) + f" ({training['frames_seen']:,} samples)"
         style = ("-", "--", ":", "-.")[index // 10 % 4]  # colours come again after ten
         axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, linestyle=style)
-    axes.set(xlabel="share of the training", ylabel="NMSE in training, float codeword (dB)", title=title)
+    axes.set(xlabel="share of the training", ylabel="NMSE in training (dB)", title=title)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=7)
     figure.savefig(path, dpi=120)
