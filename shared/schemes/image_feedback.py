@@ -28,7 +28,7 @@ from shared.payload import SCALE, Field, PayloadLayout
 from shared.quantizers import float32
 from shared.quantizers.uniform import CODEWORD, UniformQuantizer
 from shared.schemes.base import Decoder, Downlink, Encoder, Scheme, SchemeConfig, State
-from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned
+from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned, from_layers, to_layers
 
 SCALE_BITS = 8
 
@@ -304,7 +304,7 @@ class FullyConnectedEncoder(nn.Module):
         self.fc = nn.Linear(math.prod(shape), entries)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.fc(self.features(image).flatten(1))
+        return self.fc(from_layers(self.features(to_layers(image))).flatten(1))
 
 
 class FullyConnectedDecoder(nn.Module):
@@ -317,7 +317,7 @@ class FullyConnectedDecoder(nn.Module):
         self.refinement = refinement
 
     def forward(self, codeword: Tensor) -> Tensor:
-        image = self.refinement(self.fc(codeword).unflatten(1, self.shape))
+        image = from_layers(self.refinement(to_layers(self.fc(codeword).unflatten(1, self.shape))))
         return torch.sigmoid(image.float()) - 0.5
 
 

@@ -1,10 +1,10 @@
-"""Layers of small images, [N, H, C, W]: rows along H, each with its C channels beside each other.
+"""Layers of small images [N, H, C, W]: rows along H, each with its C channels beside each other.
 
-A convolution of 2 to 16 channels leaves most of a processor's matrix units idle. In training it is here a product of
-whole rows, C W numbers long, with a banded matrix: more multiplications, by far fewer seconds, in bfloat16 and on GPUs
-above all, where kernels are small and layers of few operations stand between them (`block_layers` is for kernels of
-5 x 5 and more). Without gradients torch's own layers are faster, on images whose channels are last in memory: these
-layers then leave the same shape in that order of memory.
+A convolution of 2 to 16 channels leaves most of a matrix unit idle. In training in bfloat16, or on a GPU, it is here a
+product of whole rows, C W numbers long, with a banded matrix: more multiplications, by far fewer seconds, where kernels
+are small and layers of few operations stand between them (`block_layers` is for kernels of 5 x 5 and more). Elsewhere
+torch's own layers are faster, on images [N, C, H, W] whose channels are last in memory. `to_layers` brings images to
+what the layers then take.
 """
 
 from __future__ import annotations
@@ -12,6 +12,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+def to_layers(image: Tensor) -> Tensor:
+    """[N, H, C, W] to what the layers here take."""
+    return image if _in_rows(image) else image.transpose(1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def from_layers(image: Tensor) -> Tensor:
+    """Inverse of `to_layers`."""
+    return image if _in_rows(image) else image.transpose(1, 2)
+
+
+def _in_rows(image: Tensor) -> bool:
+    return torch.is_grad_enabled() and (image.is_cuda or torch.is_autocast_enabled(image.device.type))
 
 
 class RowConv2d(nn.Conv2d):
@@ -25,11 +39,11 @@ class RowConv2d(nn.Conv2d):
         self.turned = False
 
     def forward(self, *images: Tensor) -> Tensor:
-        """Images [N, H, C_i, W], taken as if their channels were concatenated, to [N, H, C', W]."""
-        if _evaluating(self):
-            together = torch.cat([image.transpose(1, 2) for image in images], dim=1)
+        """Images of C_i channels each, taken as if these were concatenated, to one of C'."""
+        if not _in_rows(images[0]):
             weight = (self.weight.mT if self.turned else self.weight).contiguous(memory_format=torch.channels_last)
-            return functional.conv2d(together, weight, self.bias, padding="same").transpose(1, 2)
+            together = images[0] if len(images) == 1 else torch.cat(images, dim=1)
+            return functional.conv2d(together, weight, self.bias, padding="same")
         count, height, _, width = images[0].shape
         matrix = self._matrix(width, images[0].dtype)
         starts, product = 0, None
@@ -59,16 +73,14 @@ class RowConv2d(nn.Conv2d):
 
 
 class RowBatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d of [N, H, C, W] images; statistics in float32."""
+    """nn.BatchNorm2d; statistics in float32."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, H, C, W] to the same."""
+        if not _in_rows(image):
+            return super().forward(image)
         assert self.running_mean is not None  # nor the next two: as nn.BatchNorm2d is by default
         assert self.running_var is not None
         assert self.momentum is not None
-        if _evaluating(self):
-            by_channel = (self.running_mean, self.running_var, self.weight, self.bias)
-            return functional.batch_norm(image.transpose(1, 2), *by_channel, eps=self.eps).transpose(1, 2)
         values = image.flatten(0, 1).flatten(1).float()  # [N H, C W]: sums and products run along whole rows
         mean, variance = self.running_mean, self.running_var
         if self.training:
@@ -100,16 +112,11 @@ class Turned(nn.Sequential):
                 layer.turned = True
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, H, C, W] to the same, in training by way of [N, W, C, H]."""
-        turning = not _evaluating(self)  # else the kernels are turned
+        turning = _in_rows(image)  # else the kernels are turned
         result = image.transpose(1, 3).contiguous() if turning else image
         for layer in self:
             result = layer(result)
         return result.transpose(1, 3).contiguous() if turning else result
-
-
-def _evaluating(module: nn.Module) -> bool:
-    return not (module.training or torch.is_grad_enabled())
 
 
 def _bands(width: int, taps: int) -> Tensor:

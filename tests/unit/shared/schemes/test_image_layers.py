@@ -6,14 +6,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned
+from shared.schemes import image_layers
+from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned, from_layers, to_layers
 
 KERNELS = [(1, 1), (1, 5), (1, 9), (3, 3), (5, 5), (7, 7)]
 
 
-def rows(image: Tensor) -> Tensor:
-    """[N, C, H, W] to [N, H, C, W], and back."""
-    return image.transpose(1, 2)
+@pytest.fixture(params=["rows", "channels last"], autouse=True)
+def _form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both forms, in float32: by themselves rows are taken in bfloat16 or on a GPU."""
+    monkeypatch.setattr(image_layers, "_in_rows", lambda image: request.param == "rows")
+
+
+def applied(layer: nn.Module, *images: Tensor) -> Tensor:
+    """A layer on images [N, C, H, W]."""
+    return from_layers(layer(*(to_layers(image.transpose(1, 2)) for image in images))).transpose(1, 2)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -24,42 +31,27 @@ def test_convolution_is_that_of_torch(kernel: tuple[int, int], bias: bool) -> No
     theirs = nn.Conv2d(2, 3, kernel, padding="same", bias=bias)
     theirs.load_state_dict(ours.state_dict())
     image, weight = torch.randn(4, 2, 8, 12), torch.randn(4, 3, 8, 12)
-    for layer, result in ((ours, rows(ours(rows(image)))), (theirs, theirs(image))):
+    results = applied(ours, image), theirs(image)
+    for result in results:
         (result * weight).sum().backward()
-        torch.testing.assert_close(result, theirs(image), rtol=1e-4, atol=1e-5)
-        for mine, wanted in zip(ours.parameters(), layer.parameters(), strict=True):
-            torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-4, atol=1e-4)
-    with torch.no_grad():
-        torch.testing.assert_close(rows(ours.eval()(rows(image))), theirs(image), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    for mine, wanted in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, wanted.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_several_images_are_one_with_their_channels_together() -> None:
     torch.manual_seed(0)
-    layer, images = RowConv2d(5, 2, (3, 3)), [torch.randn(2, 6, channels, 8) for channels in (2, 3)]
-    torch.testing.assert_close(layer(*images), layer(torch.cat(images, dim=2)))
-    with torch.no_grad():
-        torch.testing.assert_close(layer.eval()(*images), layer(torch.cat(images, dim=2)))
+    layer, images = RowConv2d(5, 2, (3, 3)), [torch.randn(2, channels, 6, 8) for channels in (2, 3)]
+    torch.testing.assert_close(applied(layer, *images), applied(layer, torch.cat(images, dim=1)))
 
 
 def test_turned_layers_work_along_the_other_axis() -> None:
     torch.manual_seed(0)
     conv = RowConv2d(2, 3, (1, 9))
-    ours = Turned(conv)
     theirs = nn.Conv2d(2, 3, (9, 1), padding="same", bias=False)
     theirs.weight.data.copy_(conv.weight.mT)
     image = torch.randn(2, 2, 12, 8)
-    torch.testing.assert_close(rows(ours(rows(image))), theirs(image), rtol=1e-4, atol=1e-5)
-    with torch.no_grad():
-        torch.testing.assert_close(rows(ours.eval()(rows(image))), theirs(image), rtol=1e-4, atol=1e-5)
-
-
-def test_evaluation_keeps_channels_last_in_memory() -> None:
-    """Through all layers, so that torch's convolutions copy nothing."""
-    path = nn.Sequential(RowConv2d(2, 7, (3, 3)), RowBatchNorm(7), Turned(RowConv2d(7, 7, (1, 9)), RowBatchNorm(7)))
-    with torch.no_grad():
-        result = path.eval()(torch.randn(2, 6, 2, 8))
-    assert result.shape == (2, 6, 7, 8)
-    assert rows(result).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(applied(Turned(conv), image), theirs(image), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("training", "gradients"), [(True, True), (False, True), (False, False)])
@@ -72,17 +64,34 @@ def test_batch_normalisation_is_that_of_torch(training: bool, gradients: bool) -
     for _ in range(3):
         image = 2 * torch.randn(4, 3, 8, 12) + 1
         with torch.set_grad_enabled(gradients):
-            torch.testing.assert_close(rows(ours(rows(image))), theirs(image), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(applied(ours, image), theirs(image), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(dict(ours.named_buffers())["running_var"], theirs.running_var)
     torch.testing.assert_close(dict(ours.named_buffers())["running_mean"], theirs.running_mean)
 
 
-def test_bfloat16_is_near() -> None:
-    torch.manual_seed(0)
-    layer = nn.Sequential(RowConv2d(2, 7, (3, 3)), RowBatchNorm(7))
-    image = torch.randn(8, 16, 2, 16)
-    exact = layer(image)
-    with torch.autocast("cpu", torch.bfloat16):
-        near = layer(image)
-    assert near.dtype == torch.bfloat16
-    assert (near.float() - exact).square().mean() < 1e-4 * exact.square().mean()
+class TestByThemselves:
+    """Which form the layers choose."""
+
+    @pytest.fixture(autouse=True)
+    def _form(self) -> None:
+        """As it is."""
+
+    def test_bfloat16_trains_in_rows_and_is_near(self) -> None:
+        torch.manual_seed(0)
+        layer = nn.Sequential(RowConv2d(2, 7, (3, 3)), RowBatchNorm(7))
+        image = torch.randn(8, 2, 16, 16)
+        exact = applied(layer, image)
+        with torch.autocast("cpu", torch.bfloat16):
+            in_rows = layer(image.transpose(1, 2))
+        assert in_rows.dtype == torch.bfloat16
+        near = in_rows.transpose(1, 2).float()
+        assert (near - exact).square().mean() < 1e-4 * exact.square().mean()
+
+    @pytest.mark.parametrize("gradients", [True, False])
+    def test_float32_keeps_channels_last_in_memory(self, gradients: bool) -> None:
+        """Through all layers, so that torch's convolutions copy nothing."""
+        path = nn.Sequential(RowConv2d(2, 7, (3, 3)), RowBatchNorm(7), Turned(RowConv2d(7, 7, (1, 9)), RowBatchNorm(7)))
+        with torch.set_grad_enabled(gradients):
+            result = path(to_layers(torch.randn(2, 6, 2, 8)))
+        assert result.shape == (2, 7, 6, 8)
+        assert result.is_contiguous(memory_format=torch.channels_last)
