@@ -24,5 +24,6 @@ RUN pip install --no-cache-dir --no-deps . && mkdir /data && chown csiemu /data
 
 USER csiemu
 ENV OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
+RUN python -c "import shared.channels.compiled.loops" # compiled here rather than in every container
 ENTRYPOINT ["csiemu"]
 CMD ["--help"]

@@ -23,6 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -c "import shared.channels.compiled.loops"
 	touch $@
 
 protos: $(READY)

@@ -17,17 +17,25 @@ SCALES = {
 }
 """Limits of the images' scale, as the shipped checkpoints have them."""
 
-RATES = {"outdoor": {"rate": 1e-4}}
-"""Of magnitude branches, where the recipe's is too high: outdoors they explode at 3e-4."""
+SLOW = {"rate": 1e-4}
+"""For magnitude branches that explode at the recipe's 3e-4: outdoors, and with BLQ."""
 
 EPOCHS = 1000
 """Of each stage (section IV.A)."""
 
 
-def magnitude(labels: tuple[str, ...], world: str, *, epochs: int = EPOCHS, seed: int = 1, **config: Any) -> Arm:
-    """A magnitude branch; `config` as for DualNetConfig."""
+def magnitude(
+    labels: tuple[str, ...],
+    world: str,
+    *,
+    epochs: int = EPOCHS,
+    seed: int = 1,
+    slow: bool = False,
+    **config: Any,
+) -> Arm:
+    """A magnitude branch, `slow` also where it need not; `config` as for DualNetConfig."""
     design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**SCALES[world], **config))
-    name, changes = _name("magnitude", world, config, seed), RATES.get(world, {})
+    name, changes = _name("magnitude", world, config, seed), SLOW if slow or world == "outdoor" else {}
     return Arm(name, labels, design, "magnitude", epochs, None, seed=seed, changes=changes)
 
 

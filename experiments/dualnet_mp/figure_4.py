@@ -15,7 +15,8 @@ from experiments.grid import Arm, main
 def _arm(world: str, core: str, quantizer: str) -> Arm:
     branch: dict[str, Any] = {"magnitude_core": core, "magnitude_quantizer": quantizer}
     config = {**equal_bits("smape", 8), **branch, "core": core, "quantizer": quantizer}
-    return phase((world, core.upper(), quantizer.upper()), world, magnitude((), world, **branch), **config)
+    of_magnitudes = magnitude((), world, slow=True, **branch)  # all of them, to compare like with like
+    return phase((world, core.upper(), quantizer.upper()), world, of_magnitudes, **config)
 
 
 ARMS = [

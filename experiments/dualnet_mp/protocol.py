@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +95,7 @@ def main() -> None:
     print(text)
 
 
-def _uplink(uplink: str) -> dict[str, str]:
+def _uplink(uplink: str) -> dict[str, Any]:
     return {} if uplink == "perfect" else {"uplink": uplink}  # the first is the branch of the phases
 
 

@@ -39,12 +39,8 @@ class PlaneWaves(Wideband):
     }
 
     @abstractmethod
-    def pieces(self, samples: Samples, link: Link, numbers_a_path: int) -> Iterator[tuple[Tensor | slice, Paths]]:
-        """Frames (rows of `samples`) to synthesise at once, and their paths.
-
-        Args:
-            numbers_a_path: what the synthesis will hold for each path.
-        """
+    def pieces(self, samples: Samples, link: Link) -> Iterator[tuple[Tensor | slice, Paths]]:
+        """Frames (rows of `samples`) whose paths have about the same number, and these."""
 
     @abstractmethod
     def element_spacing(self, link: Link) -> float:
@@ -62,7 +58,7 @@ class PlaneWaves(Wideband):
         rows = self.rows(full).to(slots.device)
         shape = (len(samples), len(slots), len(rows), self.antennas)
         out = torch.empty(shape, dtype=torch.complex64, device=slots.device)
-        for frames, held in self.pieces(samples, link, len(rows) + 2 * len(slots) * self.antennas):
+        for frames, held in self.pieces(samples, link):
             out[frames] = synthesis.image(
                 held,
                 rows=rows,
@@ -77,7 +73,7 @@ class PlaneWaves(Wideband):
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """As `Scenario.spatial`, at the band's centre; each frame's power, summed over its paths, is 1 per antenna."""
         out = torch.empty(len(samples), len(slots), self.antennas, dtype=torch.complex64, device=slots.device)
-        for frames, held in self.pieces(samples, link, 1 + 2 * len(slots) * self.antennas):
+        for frames, held in self.pieces(samples, link):
             channel = synthesis.spatial(
                 held,
                 frequency_hz=self.bandwidth_mhz * 0.5e6,

@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from shared.channels import compiled
 from shared.errors import InvalidInput
 
 _MASK = 0xFFFFFFFF
@@ -104,18 +107,24 @@ class Samples:
         """[N, S, count] float32, uniform on (0, 1), one independent row per number in `index` ([S] int64)."""
         return _open_interval(self._words(purpose, index, count))
 
-    def sextets(self, purpose: Purpose, index: Tensor) -> tuple[Tensor, ...]:
-        """Six uniforms on (0, 1) of 21 bits for each number in `index` ([S] or [N, S] int64), [N, S] float32 each.
+    def sextets(self, purpose: Purpose, index: Tensor) -> Tensor:
+        """Six uniforms on (0, 1) of 21 bits for each number in `index`.
 
-        For bulk draws: they take one Philox block together, and block `index` of the stream is theirs.
+        Args:
+            index: [C, B] or [N, C, B] int64.
+
+        Returns:
+            [N, C, 6, B] float32. They take one block together, for bulk draws: block `index` of the stream is theirs.
         """
-        words = self._blocks(purpose, torch.atleast_2d(index))
+        index = index.view(-1, *index.shape[-2:])
+        if (loops := compiled.for_device(index.device)) is not None:
+            out = torch.empty(len(self), index.shape[1], 6, index.shape[2])
+            loops.sextets(*self._stream(purpose, index), out.numpy())
+            return out
+        words = self._blocks(purpose, index.flatten(1)).unflatten(1, index.shape[1:]).unbind(-1)
         pairs = (words[0] << 32 | words[1], words[2] << 32 | words[3])
-        return tuple(
-            ((pair >> shift) & _MASK_21).to(torch.float32).add_(0.5).mul_(2.0**-21)
-            for pair in pairs
-            for shift in (0, 21, 42)
-        )
+        bits = [(pair >> shift) & _MASK_21 for pair in pairs for shift in (0, 21, 42)]
+        return torch.stack(bits, dim=2).to(torch.float32).add_(0.5).mul_(2.0**-21)
 
     def take(self, rows: Tensor) -> Samples:
         """The samples of the given rows ([K] int64)."""
@@ -131,14 +140,23 @@ class Samples:
         """[N, slots, count] int64 words in [0, 2^32); slot s owns blocks s*b .. s*b + b-1 of its stream."""
         blocks = -(-count // 4)
         index = slots[:, None] * blocks + torch.arange(blocks, device=slots.device)
-        words = torch.stack(self._blocks(purpose, index.flatten()[None]), dim=-1)
+        words = self._blocks(purpose, index.flatten()[None])
         return words.unflatten(1, index.shape).flatten(-2)[..., :count]
 
-    def _blocks(self, purpose: Purpose, index: Tensor) -> tuple[Tensor, ...]:
-        """The four words of each block of a stream, [N, S] int64; `index` is [1 or N, S]."""
+    def _blocks(self, purpose: Purpose, index: Tensor) -> Tensor:
+        """The four words of each block of a stream, [N, S, 4] int64; `index` is [1 or N, S]."""
+        if (loops := compiled.for_device(index.device)) is not None:
+            out = torch.empty(len(self), index.shape[1], 4, dtype=torch.int64)
+            loops.words(*self._stream(purpose, index), out.numpy())
+            return out
         stream = torch.full((1, 1), self.split << 8 | purpose, dtype=torch.int64, device=index.device)
         counter = (index, self.ue[:, None], self.frame[:, None], stream)
-        return philox4x32(counter, (self.seed & _MASK, self.seed >> 32))
+        return torch.stack(philox4x32(counter, (self.seed & _MASK, self.seed >> 32)), dim=-1)
+
+    def _stream(self, purpose: Purpose, index: Tensor) -> tuple[Any, ...]:
+        """Counters and key as `compiled.loops` take them."""
+        counter = [values.contiguous().numpy() for values in (index, self.ue, self.frame)]
+        return *counter, self.split << 8 | purpose, np.array([self.seed & _MASK, self.seed >> 32], np.uint32)
 
 
 def _open_interval(words: Tensor) -> Tensor:

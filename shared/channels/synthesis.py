@@ -1,11 +1,12 @@
-"""From paths to images: each path is a Dirichlet kernel in delay times a plane wave over the array.
+"""From paths to images: each path is a Dirichlet kernel in delay times one in angle.
 
 The N-point DFT over subcarriers of a path at delay x (in bins) is, at bin k,
 
     (1/N) sum_m exp(j 2 pi m (k-x)/N) = exp(-j pi k/N) * [-sin(pi x)/N * exp(-j pi (N-1) x/N)] * 1/sin(pi (k-x)/N)
 
-A constant of the bin, a factor of the path, and one *real* kernel: the sum over paths is a real matrix product. A
-Fourier transform is left for the few antennas only.
+A constant of the bin, a factor of the path, and one *real* number for both, a pole. The DFT over antennas of a path at
+angle y is M times the conjugate of the same with N = M. The sum over paths is a real matrix product of the two poles,
+and no Fourier transform is left.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shared.channels import compiled
+
 _NEAREST = 1e-6
 """A path closer to a bin is moved to this distance [bins]: there the kernel is 0/0."""
+
+_POLES = {"cpu": 400_000, "cuda": 200_000_000}
+"""Poles in memory at once: on a CPU what its second-level cache holds."""
 
 
 @dataclass(frozen=True)
@@ -46,36 +52,55 @@ class Paths:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Dirichlet kernel of paths at some bins of an N-point DFT.
+    """Dirichlet kernel of paths at some bins of an N-point DFT: constant * factor exp(j phase) * pole.
 
     Attributes:
-        kernel: [N, L, K] real, 1 / sin(pi (k - x) / N).
+        nearest: [N, L] int64, whole bin in [0, N) next to the path.
+        tangent: [N, L] tan(pi (x - whole bin) / N).
         factor: [N, L] real, -sin(pi x) / N.
         phase: [N, L] radians, -pi (N-1) x / N.
         constant: [K] complex64, exp(-j pi k / N).
+        table: sine and cosine of pi (k - n) / N for each n in [0, N) and bin k, [N, K] each.
     """
 
-    kernel: Tensor
+    nearest: Tensor
+    tangent: Tensor
     factor: Tensor
     phase: Tensor
     constant: Tensor
+    table: tuple[Tensor, Tensor]
+
+    def poles(self, frames: slice, weights: Tensor, out: Tensor) -> None:
+        """1 / sin(pi (k - x) / N), but for what `factor` has of it, of n frames' paths, times `weights` [n, L, R], to
+        `out`, [n, L, R, K].
+        """
+        nearest, tangent = self.nearest[frames], self.tangent[frames]
+        sine, cosine = self.table
+        if (loops := compiled.for_device(nearest.device)) is not None:
+            by_path = [of.flatten(0, 1).contiguous().numpy() for of in (nearest, tangent, weights)]
+            loops.poles(*by_path[:2], sine.numpy(), cosine.numpy(), by_path[2], out.flatten(0, 1).numpy())
+            return
+        sine, cosine = sine[nearest], cosine[nearest]
+        torch.div(weights[..., None], sine.addcmul_(cosine, tangent[..., None], value=-1)[:, :, None], out=out)
 
 
 def dirichlet(position: Tensor, bins: Tensor, size: int) -> Kernel:
-    """Kernel of paths at `position` ([N, L] bins, any) at `bins` ([K] int64, distinct, in [0, size))."""
+    """Kernel of paths at `position` ([N, L] bins, any) at `bins` ([K] int64, distinct, in [0, size)).
+
+    sin(a - b) = cos(b) (sin(a) - tan(b) cos(a)), with a from whole bins, known exactly, and b what is left: no digits
+    are lost next to a bin.
+    """
     nearest = position.round()
     offset = position - nearest
     offset = torch.where(offset.abs() < _NEAREST, _NEAREST, offset)
     turn = (nearest / size).floor()
-    from_nearest = (nearest - turn * size).long().flatten()  # in [0, size)
-    # sin(a - b) from the whole bins between them, known exactly, and the offset: no digits are lost next to a bin
-    sine, cosine = (of.index_select(0, from_nearest) for of in _whole_bins(tuple(bins.tolist()), size, bins.device))
     step = offset * (math.pi / size)
-    kernel = sine.addcmul_(cosine, step.tan().view(-1, 1), value=-1).reciprocal_().view(*position.shape, -1)
     factor = (offset * math.pi).sin() / step.cos() * _parity(nearest + turn) * (-1 / size)
     phase = (nearest + offset) * (-math.pi * (size - 1) / size)
     grid = bins * (math.pi / size)
-    return Kernel(kernel, factor, phase, torch.polar(torch.ones_like(grid), -grid))
+    constant = torch.polar(torch.ones_like(grid), -grid)
+    table = _whole_bins(tuple(bins.tolist()), size, bins.device)
+    return Kernel((nearest - turn * size).long(), step.tan(), factor, phase, constant, table)
 
 
 @functools.lru_cache(maxsize=16)
@@ -115,36 +140,35 @@ def image(
         [N, S, Q, M] complex64.
     """
     delay = dirichlet(paths.delay * (subcarriers * subcarrier_hz), rows, subcarriers)
-    turn = (paths.cosine * -spacing + (antennas // 2) / antennas) * (2 * math.pi)  # broadside to the middle row
-    waves = _waves(paths.amplitude * delay.factor, paths.phase + delay.phase, turn, paths.closing, antennas, doppler)
-    count, slots = waves.shape[:2]
-    real, imaginary = (waves.flatten(1, 3) @ delay.kernel).view(count, slots, 2, antennas, -1).unbind(2)
-    return torch.fft.fft((torch.complex(real, imaginary) * delay.constant).mT)
+    place = paths.cosine * (-spacing * antennas) + antennas // 2  # broadside to the middle row
+    angle = dirichlet(place, torch.arange(antennas, device=rows.device), antennas)
+    phase = paths.phase + delay.phase - angle.phase
+    waves = _waves(paths.amplitude * angle.factor * antennas, phase, paths.closing, doppler).flatten(2)
+    count, length, parts = waves.shape
+    room = min(count, max(1, _POLES[rows.device.type] // (length * (len(rows) + parts * antennas))))
+    delays = torch.empty(room, length, 1, len(rows), device=rows.device)
+    angles = torch.empty(room, length, parts, antennas, device=rows.device)
+    sums = torch.empty(count, len(rows), parts * antennas, device=rows.device)
+    for first in range(0, count, room):
+        frames = slice(first, min(first + room, count))
+        held = slice(0, frames.stop - first)
+        delay.poles(frames, delay.factor[frames, :, None], delays[held])
+        angle.poles(frames, waves[frames], angles[held])
+        torch.bmm(delays[held, :, 0].mT, angles[held].flatten(2), out=sums[frames])
+    real, imaginary = sums.view(count, len(rows), -1, 2, antennas).transpose(1, 2).unbind(3)
+    return torch.complex(real, imaginary) * (delay.constant[:, None] * angle.constant.conj())
 
 
 def spatial(paths: Paths, *, frequency_hz: float, antennas: int, spacing: float, doppler: Tensor) -> Tensor:
     """Channels [N, S, M] complex64 on one subcarrier, `frequency_hz` above the band's first; others as for `image`."""
     phase = paths.phase - paths.delay * (2 * math.pi * frequency_hz)
     turn = paths.cosine * (-2 * math.pi * spacing)
-    real, imaginary = _waves(paths.amplitude, phase, turn, paths.closing, antennas, doppler).sum(-1).unbind(2)
-    return torch.complex(real, imaginary)
+    real, imaginary = _waves(paths.amplitude, phase, paths.closing, doppler).unbind(3)
+    turns = turn[..., None] * torch.arange(antennas, device=turn.device)
+    return torch.complex(real, imaginary).mT @ torch.polar(torch.ones_like(turns), turns)
 
 
-def _waves(amplitude: Tensor, phase: Tensor, turn: Tensor, closing: Tensor, antennas: int, doppler: Tensor) -> Tensor:
-    """Each path on each antenna, amplitude exp(j (phase + doppler closing + n turn)), [N, S, 2, M, L]: real parts, then
-    imaginary ones. The antennas known are turned to give as many more.
-    """
-    at_slots = phase[:, None] + doppler[:, None] * closing[:, None]  # [N, S, L]
-    waves = amplitude.new_empty(len(phase), len(doppler), 2, antennas, phase.shape[1])
-    torch.mul(at_slots.cos(), amplitude[:, None], out=waves[:, :, 0, 0])
-    torch.mul(at_slots.sin(), amplitude[:, None], out=waves[:, :, 1, 0])
-    cosine, sine = turn.cos()[:, None, None], turn.sin()[:, None, None]
-    known = 1
-    while known < antennas:
-        more = slice(known, min(2 * known, antennas))
-        real, imaginary = waves[:, :, :, : more.stop - known].unbind(2)
-        torch.mul(real, cosine, out=waves[:, :, 0, more]).addcmul_(imaginary, sine, value=-1)
-        torch.mul(real, sine, out=waves[:, :, 1, more]).addcmul_(imaginary, cosine)
-        cosine, sine = cosine.square() - sine.square(), 2 * cosine * sine
-        known *= 2
-    return waves
+def _waves(amplitude: Tensor, phase: Tensor, closing: Tensor, doppler: Tensor) -> Tensor:
+    """Each path at each slot, amplitude exp(j (phase + doppler closing)), [N, L, S, 2]: real and imaginary parts."""
+    at_slots = phase[..., None] + doppler * closing[..., None]
+    return torch.stack([at_slots.cos(), at_slots.sin()], dim=3) * amplitude[..., None, None]

@@ -24,9 +24,8 @@ from shared.channels.streams import Purpose, Samples, Split
 from shared.channels.synthesis import Paths
 from shared.errors import InvalidInput
 
-_DRAWN_AT_ONCE = 256
-_SYNTHESISED_AT_ONCE = {"cpu": 2_400_000, "cuda": 600_000_000}
-"""Numbers that the synthesis of a piece may hold: on a CPU what stays near."""
+_AT_ONCE = 256
+"""Frames drawn at once, and synthesised."""
 
 _SIONNA = threading.Lock()
 """Held while rays are drawn: a world has one Sionna scenario, which every draw changes."""
@@ -95,12 +94,10 @@ class Tr38901(PlaneWaves):
         # an initial phase is the ray's at the carrier, `Paths` wants that at the band's lower edge
         return Paths(amplitude, initial + delay * (math.pi * self.bandwidth_mhz * 1e6), delay, cosine, closing)
 
-    def pieces(self, samples: Samples, link: Link, numbers_a_path: int) -> Iterator[tuple[Tensor | slice, Paths]]:
+    def pieces(self, samples: Samples, link: Link) -> Iterator[tuple[Tensor | slice, Paths]]:
         held = self.paths(samples, link)
-        numbers = numbers_a_path * held.amplitude.shape[1]
-        at_once = max(1, _SYNTHESISED_AT_ONCE[samples.ue.device.type] // numbers)
-        for start in range(0, len(samples), at_once):
-            frames = slice(start, start + at_once)
+        for start in range(0, len(samples), _AT_ONCE):
+            frames = slice(start, start + _AT_ONCE)
             yield frames, held[frames]
 
     def element_spacing(self, link: Link) -> float:
@@ -137,7 +134,7 @@ def rays(world: Tr38901, samples: Samples) -> Tensor:
 @functools.lru_cache(maxsize=4)
 def _kept_rays(world: Tr38901, seed: int, split: Split, ue: tuple[int, ...], frame: tuple[int, ...]) -> Tensor:
     samples = Samples(seed, split, torch.tensor(ue, dtype=torch.int64), torch.tensor(frame, dtype=torch.int64))
-    parts = torch.arange(len(ue)).split(_DRAWN_AT_ONCE)
+    parts = torch.arange(len(ue)).split(_AT_ONCE)
     with _SIONNA:
         return torch.cat([_draw(world, samples.take(rows)) for rows in parts], dim=1)
 

@@ -183,7 +183,7 @@ def _span(side: Side, along: Tensor, across: Tensor, up: Tensor, x: float | Tens
 
 def _uniforms(scene: Scene, purpose: Purpose, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Uniforms of each cluster, [N, C, count] for each of `counts`."""
-    numbers = torch.cat(scene.draw(purpose, -(-sum(counts) // 6)), dim=-1)
+    numbers = scene.draw(purpose, -(-sum(counts) // 6)).flatten(2)
     return numbers[..., : sum(counts)].split(counts, dim=-1)
 
 

@@ -32,8 +32,8 @@ _NEGLIGIBLE = 1e-9
 _PHASES = (Purpose.UPLINK_PHASE, Purpose.DOWNLINK_PHASE)
 """Streams that stay a UE's own in a shared cell: UEs are many wavelengths apart."""
 
-Draw = Callable[[Purpose, int], tuple[Tensor, ...]]
-"""(purpose, blocks) -> six uniforms for each of a cluster's blocks, [N, C, blocks] each."""
+Draw = Callable[[Purpose, int], Tensor]
+"""(purpose, blocks) -> six uniforms for each of a cluster's blocks, [N, C, 6, blocks]."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,10 @@ def own_cells(environment: Environment, place: Place, samples: Samples) -> Scene
     cell_vrs, seen = visible_count(environment, samples)
     count = LOCAL + int(seen.max())
 
-    def draw(purpose: Purpose, blocks: int) -> tuple[Tensor, ...]:
-        index = torch.arange(count * blocks, device=x.device)
-        return tuple(values.unflatten(1, (count, blocks)) for values in samples.sextets(purpose, index))
+    def draw(purpose: Purpose, blocks: int) -> Tensor:
+        return samples.sextets(purpose, torch.arange(count * blocks, device=x.device).view(count, blocks))
 
-    numbers = draw(Purpose.CLUSTER, _CLUSTER_BLOCKS)
+    numbers = draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind(2)
     radius = environment.vr_radius * numbers[4][..., 1].sqrt()
     angle = 2 * math.pi * numbers[5][..., 1]
     border = radius - (environment.vr_radius - environment.vr_transition)
@@ -135,16 +134,14 @@ def shared_cell(environment: Environment, place: Place, samples: Samples, cell: 
     nobody = torch.zeros_like(samples.ue)
     of_cell = Samples(cell, Split.CELL, nobody, nobody)
 
-    def draw(purpose: Purpose, blocks: int) -> tuple[Tensor, ...]:
+    def draw(purpose: Purpose, blocks: int) -> Tensor:
         block = torch.arange(blocks, device=x.device)
         whose = samples if purpose in _PHASES else of_cell
-        numbers = whose.sextets(purpose, (number[..., None] * blocks + block).flatten(1))
-        drawn = tuple(values.unflatten(1, (-1, blocks)) for values in numbers)
-        for values, of_ue in zip(drawn, samples.sextets(purpose, block + blocks), strict=True):
-            values[:, 1] = of_ue  # the cluster about the UE is its own
+        drawn = whose.sextets(purpose, number[..., None] * blocks + block)
+        drawn[:, 1] = samples.sextets(purpose, (block + blocks)[None])[:, 0]  # the cluster about the UE is its own
         return drawn
 
-    numbers = draw(Purpose.CLUSTER, _CLUSTER_BLOCKS)
+    numbers = draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind(2)
     return Scene(x, y, heading, *_locals(environment, border, there), reference_x, reference_y, numbers, draw)
 
 

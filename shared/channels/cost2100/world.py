@@ -19,11 +19,11 @@ from shared.channels.streams import Purpose, Samples
 from shared.channels.synthesis import Paths
 from shared.errors import InvalidInput
 
-_DRAWN = {"cpu": 60_000, "cuda": 2_000_000}
+_DRAWN = {"cpu": 240_000, "cuda": 2_000_000}
 """Paths drawn at once: on a CPU so many that a call's cost does not matter and the cache holds most."""
 
-_SYNTHESISED = {"cpu": 1_000_000, "cuda": 200_000_000}
-"""Numbers that the synthesis of a piece may hold: paths times delay rows and twice the angles of all slots."""
+_FEW = {"cpu": 60_000, "cuda": 2_000_000}
+"""So few paths that padding costs less than another call."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Cost2100(PlaneWaves):
             array_end="bs" if self.array_angle == "departure" else "ue",
         )
 
-    def pieces(self, samples: Samples, link: Link, numbers_a_path: int) -> Iterator[tuple[Tensor, Paths]]:
+    def pieces(self, samples: Samples, link: Link) -> Iterator[tuple[Tensor, Paths]]:
         """Frames (row numbers) and their paths, frames that see about as many clusters together: little is padding."""
         propagation, device = ENVIRONMENTS[self.propagation], samples.ue.device.type
         seen = visible_count(propagation, samples)[1]  # in a fixed cell a guess
@@ -102,15 +102,11 @@ class Cost2100(PlaneWaves):
         counts, start = seen[order].tolist(), 0
         while start < len(order):
             most = int(1.3 * counts[start]) + 2
-            if (LOCAL + counts[-1]) * propagation.components * (len(order) - start) <= _DRAWN[device]:
-                most = counts[-1]  # so few that padding costs less than another call
+            if (LOCAL + counts[-1]) * propagation.components * (len(order) - start) <= _FEW[device]:
+                most = counts[-1]
             room = max(1, _DRAWN[device] // ((LOCAL + most) * propagation.components))
             frames = order[start : min(start + room, bisect.bisect_right(counts, most))]
-            held = self.paths(samples.take(frames), link)
-            size = max(1, _SYNTHESISED[device] // (held.amplitude.shape[1] * numbers_a_path))
-            for first in range(0, len(frames), size):
-                piece = slice(first, first + size)
-                yield frames[piece], held[piece]
+            yield frames, self.paths(samples.take(frames), link)
             start += len(frames)
 
     def element_spacing(self, link: Link) -> float:

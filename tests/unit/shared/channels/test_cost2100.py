@@ -17,6 +17,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from shared.channels import synthesis
 from shared.channels.cost2100 import Cost2100, scene, world
 from shared.channels.cost2100 import paths as paths_module
 from shared.channels.cost2100.parameters import ENVIRONMENTS, SPEED_OF_LIGHT, Environment, Spread
@@ -84,7 +85,8 @@ def test_many_frames_are_drawn_in_parts(make_samples: MakeSamples, monkeypatch: 
     scenario, samples = cost2100(name), make_samples(10)
     whole = everything(scenario, samples)
     monkeypatch.setattr(world, "_DRAWN", {"cpu": 4000})
-    monkeypatch.setattr(world, "_SYNTHESISED", {"cpu": 1})
+    monkeypatch.setattr(world, "_FEW", {"cpu": 400})
+    monkeypatch.setattr(synthesis, "_POLES", {"cpu": 1})
     for ours, theirs in zip(everything(scenario, samples), whole, strict=True):
         assert relative(ours, theirs) <= 1e-5
 
@@ -165,7 +167,7 @@ def test_the_wall(
     before = {link: draw(link) for link in Link}
     sextets = Samples.sextets
 
-    def redrawn(self: Samples, drawn: Purpose, index: Tensor) -> tuple[Tensor, ...]:
+    def redrawn(self: Samples, drawn: Purpose, index: Tensor) -> Tensor:
         if drawn == purpose:
             return sextets(Samples(self.seed + 1, self.split, self.ue, self.frame), drawn, index)
         return sextets(self, drawn, index)
@@ -592,9 +594,7 @@ def test_a_fixed_cell_is_the_same_for_all(make_samples: MakeSamples, text: str) 
             sides = [
                 getattr(side, f)[row, column] for side in (held.bs, held.ue) for f in ("x", "y", "along", "across")
             ]
-            features = torch.stack(
-                [*sides, held.link_delay[row, column], *(values[row, column, 1] for values in scatter)]
-            )
+            features = torch.stack([*sides, held.link_delay[row, column], *scatter[row, column, :, 1]])
             first = drawn.setdefault(key, features)
             torch.testing.assert_close(features, first, rtol=1e-5, atol=1e-5)
     assert len(drawn) > 3

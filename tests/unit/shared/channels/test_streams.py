@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch import Tensor
 
+from shared.channels import compiled
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Purpose, Samples, Split, philox4x32
@@ -94,6 +95,26 @@ def test_philox_equals_python_integers(counters: list[tuple[int, int, int, int]]
     c0, c1, c2, c3 = torch.tensor(counters).unbind(1)
     blocks = torch.stack(philox4x32((c0, c1, c2, c3), key), dim=1).tolist()
     assert [tuple(block) for block in blocks] == [naive_philox(counter, key) for counter in counters]
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_compiled_streams_are_those_of_torch(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Bit for bit, at the ends of all ranges too; torch's are a GPU's."""
+    top = 2**32 - 1
+    samples = Samples(2**64 - 2, Split.EMULATE, torch.tensor([0, 7, top]), torch.tensor([top, 0, 2**31]))
+    index = torch.randint(top, (rows, 5, 4), generator=torch.Generator().manual_seed(0))
+    index[0, 0] = torch.tensor([0, top, 2**31, 1])
+
+    def drawn() -> tuple[Tensor, ...]:
+        words = words_of(samples, Purpose.DOWNLINK_NOISE, torch.tensor([0, 3, 2**29]), 7)
+        return words, samples.sextets(Purpose.CLUSTER, index), samples.sextets(Purpose.PLACE, index[0])
+
+    ours = drawn()
+    monkeypatch.setattr(compiled, "for_device", lambda device: None)
+    for mine, wanted in zip(ours, drawn(), strict=True):
+        assert mine.dtype == wanted.dtype
+        assert torch.equal(mine, wanted)
+    assert ours[1].shape == ours[2].shape == (3, 5, 6, 4)
 
 
 @given(st.permutations(range(12)), st.integers(1, 12))

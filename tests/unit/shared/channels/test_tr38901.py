@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from shared.channels import tr38901
+from shared.channels import synthesis, tr38901
 from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Purpose, Samples
 from shared.channels.tr38901 import Tr38901
@@ -199,8 +199,8 @@ def test_many_frames_are_drawn_in_parts(make_samples: MakeSamples, monkeypatch: 
     whole = tr38901.rays(SMALL, samples)
     images = SMALL.angular_delay(samples, Link.UPLINK, torch.arange(3))
     forget()
-    monkeypatch.setattr(tr38901, "_DRAWN_AT_ONCE", 7)
-    monkeypatch.setattr(tr38901, "_SYNTHESISED_AT_ONCE", {"cpu": 8})
+    monkeypatch.setattr(tr38901, "_AT_ONCE", 7)
+    monkeypatch.setattr(synthesis, "_POLES", {"cpu": 8})
     assert torch.equal(tr38901.rays(SMALL, samples), whole)
     again = SMALL.angular_delay(samples, Link.UPLINK, torch.arange(3))
     torch.testing.assert_close(again, images, rtol=0, atol=1e-5)
