@@ -126,8 +126,8 @@ class Samples:
         bits = [(pair >> shift) & _MASK_21 for pair in pairs for shift in (0, 21, 42)]
         return torch.stack(bits, dim=2).to(torch.float32).add_(0.5).mul_(2.0**-21)
 
-    def take(self, rows: Tensor) -> Samples:
-        """The samples of the given rows ([K] int64)."""
+    def take(self, rows: Tensor | slice) -> Samples:
+        """The samples of the given rows (a slice, or [K] int64)."""
         return Samples(self.seed, self.split, self.ue[rows], self.frame[rows])
 
     def complex_normal(self, purpose: Purpose, slots: Tensor, count: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 The N-point DFT over subcarriers of a path at delay x (in bins) is, at bin k,
 
-    (1/N) sum_m exp(j 2 pi m (k-x)/N) = exp(-j pi k/N) * [-sin(pi x)/N * exp(-j pi (N-1) x/N)] * 1/sin(pi (k-x)/N)
+    (1/N) sum_m exp(j 2 pi m (k-x)/N) = -exp(-j pi k/N)/N * [sin(pi x) * exp(-j pi (N-1) x/N)] * 1/sin(pi (k-x)/N)
 
 A constant of the bin, a factor of the path, and one *real* number for both, a pole. The DFT over antennas of a path at
 angle y is M times the conjugate of the same with N = M. The sum over paths is a real matrix product of the two poles,
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -57,9 +58,9 @@ class Kernel:
     Attributes:
         nearest: [N, L] int64, whole bin in [0, N) next to the path.
         tangent: [N, L] tan(pi (x - whole bin) / N).
-        factor: [N, L] real, -sin(pi x) / N.
+        factor: [N, L] real, sin(pi x) / cos(pi (x - whole bin) / N).
         phase: [N, L] radians, -pi (N-1) x / N.
-        constant: [K] complex64, exp(-j pi k / N).
+        constant: [K] complex64, -exp(-j pi k / N) / N.
         table: sine and cosine of pi (k - n) / N for each n in [0, N) and bin k, [N, K] each.
     """
 
@@ -70,18 +71,23 @@ class Kernel:
     constant: Tensor
     table: tuple[Tensor, Tensor]
 
-    def poles(self, frames: slice, weights: Tensor, out: Tensor) -> None:
-        """1 / sin(pi (k - x) / N), but for what `factor` has of it, of n frames' paths, times `weights` [n, L, R], to
-        `out`, [n, L, R, K].
+    def poles(self, weights: Tensor, out: Tensor) -> Callable[[int], None]:
+        """Writes to `out`, [n, L, R, K], for the n frames from that of a number on, weights [N, L, R] times the poles
+        cos(pi (x - whole bin) / N) / sin(pi (k - x) / N).
         """
-        nearest, tangent = self.nearest[frames], self.tangent[frames]
         sine, cosine = self.table
-        if (loops := compiled.for_device(nearest.device)) is not None:
-            by_path = [of.flatten(0, 1).contiguous().numpy() for of in (nearest, tangent, weights)]
-            loops.poles(*by_path[:2], sine.numpy(), cosine.numpy(), by_path[2], out.flatten(0, 1).numpy())
-            return
-        sine, cosine = sine[nearest], cosine[nearest]
-        torch.div(weights[..., None], sine.addcmul_(cosine, tangent[..., None], value=-1)[:, :, None], out=out)
+        if (loops := compiled.for_device(out.device)) is not None:
+            by_path = [of.contiguous().flatten(0, 1).numpy() for of in (self.nearest, self.tangent, weights, out)]
+            paths = (*by_path[:2], sine.numpy(), cosine.numpy(), by_path[2])
+            return lambda first: loops.poles(*paths, first * self.nearest.shape[1], by_path[3])
+
+        def write(first: int) -> None:
+            frames = slice(first, first + len(out))
+            nearest, tangent = self.nearest[frames], self.tangent[frames, :, None]
+            poles = sine[nearest].addcmul_(cosine[nearest], tangent, value=-1)
+            torch.div(weights[frames, ..., None], poles[:, :, None], out=out[: len(nearest)])
+
+        return write
 
 
 def dirichlet(position: Tensor, bins: Tensor, size: int) -> Kernel:
@@ -95,10 +101,10 @@ def dirichlet(position: Tensor, bins: Tensor, size: int) -> Kernel:
     offset = torch.where(offset.abs() < _NEAREST, _NEAREST, offset)
     turn = (nearest / size).floor()
     step = offset * (math.pi / size)
-    factor = (offset * math.pi).sin() / step.cos() * _parity(nearest + turn) * (-1 / size)
-    phase = (nearest + offset) * (-math.pi * (size - 1) / size)
+    factor = (offset * math.pi).sin() / step.cos() * _parity(nearest + turn)
+    phase = position * (-math.pi * (size - 1) / size)
     grid = bins * (math.pi / size)
-    constant = torch.polar(torch.ones_like(grid), -grid)
+    constant = -torch.polar(torch.ones_like(grid), -grid) / size
     table = _whole_bins(tuple(bins.tolist()), size, bins.device)
     return Kernel((nearest - turn * size).long(), step.tan(), factor, phase, constant, table)
 
@@ -143,20 +149,20 @@ def image(
     place = paths.cosine * (-spacing * antennas) + antennas // 2  # broadside to the middle row
     angle = dirichlet(place, torch.arange(antennas, device=rows.device), antennas)
     phase = paths.phase + delay.phase - angle.phase
-    waves = _waves(paths.amplitude * angle.factor * antennas, phase, paths.closing, doppler).flatten(2)
+    waves = _waves(paths.amplitude * delay.factor * angle.factor, phase, paths.closing, doppler).flatten(2)
     count, length, parts = waves.shape
     room = min(count, max(1, _POLES[rows.device.type] // (length * (len(rows) + parts * antennas))))
     delays = torch.empty(room, length, 1, len(rows), device=rows.device)
     angles = torch.empty(room, length, parts, antennas, device=rows.device)
     sums = torch.empty(count, len(rows), parts * antennas, device=rows.device)
+    poles = delay.poles(torch.ones_like(phase)[..., None], delays), angle.poles(waves, angles)
     for first in range(0, count, room):
-        frames = slice(first, min(first + room, count))
-        held = slice(0, frames.stop - first)
-        delay.poles(frames, delay.factor[frames, :, None], delays[held])
-        angle.poles(frames, waves[frames], angles[held])
-        torch.bmm(delays[held, :, 0].mT, angles[held].flatten(2), out=sums[frames])
+        for write in poles:
+            write(first)
+        held = slice(0, min(room, count - first))
+        torch.bmm(delays[held, :, 0].mT, angles[held].flatten(2), out=sums[first : first + room])
     real, imaginary = sums.view(count, len(rows), -1, 2, antennas).transpose(1, 2).unbind(3)
-    return torch.complex(real, imaginary) * (delay.constant[:, None] * angle.constant.conj())
+    return torch.complex(real, imaginary) * (delay.constant[:, None] * angle.constant.conj() * antennas)
 
 
 def spatial(paths: Paths, *, frequency_hz: float, antennas: int, spacing: float, doppler: Tensor) -> Tensor:

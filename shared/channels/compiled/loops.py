@@ -80,21 +80,22 @@ def sextets(
                     out[n, c, number, b] = numbers[number, c * each + b]
 
 
-@numba.njit("void(i8[::1], f4[::1], f4[:,::1], f4[:,::1], f4[:,::1], f4[:,:,::1])", **_OPTIONS)
+@numba.njit("void(i8[::1], f4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i8, f4[:,:,::1])", **_OPTIONS)
 def poles(
     nearest: NDArray[np.int64],
     tangent: NDArray[np.float32],
     sine: NDArray[np.float32],
     cosine: NDArray[np.float32],
     weights: NDArray[np.float32],
+    first: int,
     out: NDArray[np.float32],
 ) -> None:
-    """Weights [L, R] / (sine - tangent cosine) of L paths to `out`, [L, R, K], with the rows of `sine` and `cosine`,
-    [size, K], of each one's nearest bin.
+    """Weights [L, R] / (sine - tangent cosine) of the paths from the first on, to `out`, [l, R, K], with the rows of
+    `sine` and `cosine`, [size, K], of each one's nearest bin.
     """
-    for path in range(out.shape[0]):
-        place, slope = nearest[path], tangent[path]
+    for path in range(min(len(out), len(nearest) - first)):
+        place, slope = nearest[first + path], tangent[first + path]
         for row in range(out.shape[1]):
-            weight = weights[path, row]
+            weight = weights[first + path, row]
             for k in range(out.shape[2]):
                 out[path, row, k] = weight / (sine[place, k] - slope * cosine[place, k])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from shared.channels.cost2100.parameters import SPEED_OF_LIGHT, Environment
-from shared.channels.cost2100.scene import LOCAL, Scene
+from shared.channels.cost2100.scene import LOCAL, Part, Scene
 from shared.channels.streams import Purpose
 from shared.channels.synthesis import Paths
 
@@ -36,6 +36,9 @@ class Side:
     across: Tensor
     up: Tensor
 
+    def __getitem__(self, part: Part) -> Side:
+        return Side(*(getattr(self, name)[part] for name in self.__dataclass_fields__))
+
     def where(self, condition: Tensor, other: Side) -> Side:
         """Self where `condition`, else `other`."""
         pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
@@ -56,6 +59,9 @@ class Clusters:
     ue: Side
     link_delay: Tensor
     attenuation: Tensor
+
+    def __getitem__(self, part: Part) -> Clusters:
+        return Clusters(self.bs[part], self.ue[part], self.link_delay[part], self.attenuation[part])
 
 
 def clusters(environment: Environment, scene: Scene, bs: tuple[float, float]) -> Clusters:
@@ -108,6 +114,7 @@ def _far_side(
 def paths(
     environment: Environment,
     scene: Scene,
+    held: Clusters,
     bs: tuple[float, float],
     *,
     carrier_hz: float,
@@ -120,12 +127,12 @@ def paths(
     The phase of a component is uniform, so that of its delay is taken to be part of it.
 
     Args:
+        held: the scene's clusters.
         bs: position [m].
         carrier_hz: centre of the band. first_hz: its first subcarrier.
         phase: the link's stream of phases.
         array_end: at which end the azimuth is seen.
     """
-    held = clusters(environment, scene, bs)
     count = environment.components
     pairs = -(-count // 2)
     numbers = _uniforms(scene, Purpose.SCATTERER, (count, count, pairs, pairs, count))
@@ -173,17 +180,17 @@ class _Span:
 
 def _span(side: Side, along: Tensor, across: Tensor, up: Tensor, x: float | Tensor, y: float | Tensor) -> _Span:
     """Components at standard normal offsets (along, across, up) from the cluster's centre, seen from (x, y)."""
-    forward, sideways = along * side.along[..., None], across * side.across[..., None]
-    cosine, sine = side.cosine[..., None], side.sine[..., None]
-    dx = forward * cosine - sideways * sine + (side.x[..., None] - x)
-    dy = forward * sine + sideways * cosine + (side.y[..., None] - y)
+    forward_x, forward_y = ((side.along * of)[..., None] for of in (side.cosine, side.sine))
+    sideways_x, sideways_y = ((side.across * of)[..., None] for of in (side.sine, side.cosine))
+    dx = torch.addcmul(side.x[..., None] - x, along, forward_x).addcmul_(across, sideways_x, value=-1)
+    dy = torch.addcmul(side.y[..., None] - y, along, forward_y).addcmul_(across, sideways_y)
     dz = up * side.up[..., None]
-    return _Span(dx, dy, (dx * dx + dy * dy + dz * dz).sqrt())
+    return _Span(dx, dy, dz.square_().addcmul_(dx, dx).addcmul_(dy, dy).sqrt_())
 
 
 def _uniforms(scene: Scene, purpose: Purpose, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Uniforms of each cluster, [N, C, count] for each of `counts`."""
-    numbers = scene.draw(purpose, -(-sum(counts) // 6)).flatten(2)
+    numbers = scene.source.draw(purpose, -(-sum(counts) // 6)).flatten(2)
     return numbers[..., : sum(counts)].split(counts, dim=-1)
 
 

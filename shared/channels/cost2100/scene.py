@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +31,38 @@ _NEGLIGIBLE = 1e-9
 _PHASES = (Purpose.UPLINK_PHASE, Purpose.DOWNLINK_PHASE)
 """Streams that stay a UE's own in a shared cell: UEs are many wavelengths apart."""
 
-Draw = Callable[[Purpose, int], Tensor]
-"""(purpose, blocks) -> six uniforms for each of a cluster's blocks, [N, C, 6, blocks]."""
+Part = tuple[slice, slice]
+"""Some of N frames, and the first of their C clusters."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Where the clusters' own random numbers come from.
+
+    Attributes:
+        samples: the N frames.
+        of_cell: whom the clusters belong to: the frames, or N times the cell.
+        number: [1 or N, C] int64, of each cluster.
+    """
+
+    samples: Samples
+    of_cell: Samples
+    number: Tensor
+
+    def draw(self, purpose: Purpose, blocks: int) -> Tensor:
+        """Six uniforms for each of a cluster's blocks, [N, C, 6, blocks]."""
+        block = torch.arange(blocks, device=self.number.device)
+        whose = self.samples if purpose in _PHASES else self.of_cell
+        drawn = whose.sextets(purpose, self.number[..., None] * blocks + block)
+        if whose is not self.samples:  # the cluster about the UE is its own
+            drawn[:, 1] = self.samples.sextets(purpose, (block + blocks)[None])[:, 0]
+        return drawn
+
+    def __getitem__(self, part: Part) -> Numbers:
+        samples = self.samples.take(part[0])
+        of_cell = samples if self.of_cell is self.samples else self.of_cell.take(part[0])
+        number = self.number[:, part[1]]
+        return Numbers(samples, of_cell, number if len(number) == 1 else number[part[0]])
 
 
 @dataclass(frozen=True)
@@ -55,7 +84,7 @@ class Scene:
         reference_x, reference_y: [N, C] m, centre of the cluster's reference VR.
         numbers: the clusters' own uniforms, six of [N, C, 3]: block 0 is for the large-scale draws, of block 1 the last
             two are for the VR, and all of block 2 but its first, for its cluster's VRs.
-        draw: further numbers.
+        source: of further numbers.
     """
 
     x: Tensor
@@ -66,7 +95,14 @@ class Scene:
     reference_x: Tensor
     reference_y: Tensor
     numbers: tuple[Tensor, ...]
-    draw: Draw
+    source: Numbers
+
+    def __getitem__(self, part: Part) -> Scene:
+        x, y, heading = (values[part[0]] for values in (self.x, self.y, self.heading))
+        border, there = self.border[part], self.there[part]
+        numbers = tuple(values[part] for values in self.numbers)
+        of_reference = self.reference_x[part], self.reference_y[part]
+        return Scene(x, y, heading, border, there, *of_reference, numbers, self.source[part])
 
 
 def visible_count(environment: Environment, samples: Samples) -> tuple[Tensor, Tensor]:
@@ -84,10 +120,8 @@ def own_cells(environment: Environment, place: Place, samples: Samples) -> Scene
     cell_vrs, seen = visible_count(environment, samples)
     count = LOCAL + int(seen.max())
 
-    def draw(purpose: Purpose, blocks: int) -> Tensor:
-        return samples.sextets(purpose, torch.arange(count * blocks, device=x.device).view(count, blocks))
-
-    numbers = draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind(2)
+    source = Numbers(samples, samples, torch.arange(count, device=x.device)[None])
+    numbers = source.draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind(2)
     radius = environment.vr_radius * numbers[4][..., 1].sqrt()
     angle = 2 * math.pi * numbers[5][..., 1]
     border = radius - (environment.vr_radius - environment.vr_transition)
@@ -101,7 +135,7 @@ def own_cells(environment: Environment, place: Place, samples: Samples) -> Scene
         radius, angle = environment.cell_radius * numbers[4][..., 2].sqrt(), 2 * math.pi * numbers[5][..., 2]
         reference_x = torch.where(elsewhere, radius * angle.cos(), reference_x)
         reference_y = torch.where(elsewhere, radius * angle.sin(), reference_y)
-    return Scene(x, y, heading, *_locals(environment, border, there), reference_x, reference_y, numbers, draw)
+    return Scene(x, y, heading, *_locals(environment, border, there), reference_x, reference_y, numbers, source)
 
 
 def shared_cell(environment: Environment, place: Place, samples: Samples, cell: int) -> Scene:
@@ -132,17 +166,9 @@ def shared_cell(environment: Environment, place: Place, samples: Samples, cell: 
     reference_x, reference_y = (pad(vrs.reference[number, axis], (LOCAL, 0)) for axis in (0, 1))
     number = pad(number + LOCAL, (LOCAL, 0))
     nobody = torch.zeros_like(samples.ue)
-    of_cell = Samples(cell, Split.CELL, nobody, nobody)
-
-    def draw(purpose: Purpose, blocks: int) -> Tensor:
-        block = torch.arange(blocks, device=x.device)
-        whose = samples if purpose in _PHASES else of_cell
-        drawn = whose.sextets(purpose, number[..., None] * blocks + block)
-        drawn[:, 1] = samples.sextets(purpose, (block + blocks)[None])[:, 0]  # the cluster about the UE is its own
-        return drawn
-
-    numbers = draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind(2)
-    return Scene(x, y, heading, *_locals(environment, border, there), reference_x, reference_y, numbers, draw)
+    source = Numbers(samples, Samples(cell, Split.CELL, nobody, nobody), number)
+    numbers = source.draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind(2)
+    return Scene(x, y, heading, *_locals(environment, border, there), reference_x, reference_y, numbers, source)
 
 
 def merge(border: Tensor, there: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:

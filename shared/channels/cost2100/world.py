@@ -11,16 +11,19 @@ from typing import ClassVar
 from torch import Tensor
 
 from shared.channels.cost2100.parameters import ENVIRONMENTS, SPEED_OF_LIGHT
-from shared.channels.cost2100.paths import paths
-from shared.channels.cost2100.scene import LOCAL, Place, own_cells, shared_cell, visible_count
+from shared.channels.cost2100.paths import Clusters, clusters, paths
+from shared.channels.cost2100.scene import LOCAL, Place, Scene, own_cells, shared_cell, visible_count
 from shared.channels.plane_waves import PlaneWaves
 from shared.channels.scenario import PRESETS, Link
 from shared.channels.streams import Purpose, Samples
 from shared.channels.synthesis import Paths
 from shared.errors import InvalidInput
 
-_DRAWN = {"cpu": 240_000, "cuda": 2_000_000}
-"""Paths drawn at once: on a CPU so many that a call's cost does not matter and the cache holds most."""
+_CLUSTERS = {"cpu": 10_000, "cuda": 200_000}
+"""Clusters drawn at once: so many that a call's cost does not matter."""
+
+_PATHS = {"cpu": 100_000, "cuda": 2_000_000}
+"""Paths at once: on a CPU so many that the cache holds most."""
 
 _FEW = {"cpu": 60_000, "cuda": 2_000_000}
 """So few paths that padding costs less than another call."""
@@ -78,24 +81,13 @@ class Cost2100(PlaneWaves):
 
     def paths(self, samples: Samples, link: Link) -> Paths:
         """Plane waves of the given frames at slot 0, [N, L]."""
-        propagation, place = ENVIRONMENTS[self.propagation], Place(self.ue_nearest, self.ue_farthest)
-        if self.environment == "fixed":
-            scene = shared_cell(propagation, place, samples, self.cell)
-        else:
-            scene = own_cells(propagation, place, samples)
-        carrier = self.carrier_hz(link)
-        return paths(
-            propagation,
-            scene,
-            (self.bs_x, self.bs_y),
-            carrier_hz=carrier,
-            first_hz=carrier - self.bandwidth_mhz * 0.5e6,
-            phase=Purpose.UPLINK_PHASE if link is Link.UPLINK else Purpose.DOWNLINK_PHASE,
-            array_end="bs" if self.array_angle == "departure" else "ue",
-        )
+        return self._paths(*self._seen(samples), link)
 
     def pieces(self, samples: Samples, link: Link) -> Iterator[tuple[Tensor, Paths]]:
-        """Frames (row numbers) and their paths, frames that see about as many clusters together: little is padding."""
+        """Frames (row numbers) and their paths, frames that see about as many clusters together: little is padding.
+
+        The clusters of many frames are drawn at once, their components for fewer.
+        """
         propagation, device = ENVIRONMENTS[self.propagation], samples.ue.device.type
         seen = visible_count(propagation, samples)[1]  # in a fixed cell a guess
         order = seen.argsort(stable=True)
@@ -104,10 +96,39 @@ class Cost2100(PlaneWaves):
             most = int(1.3 * counts[start]) + 2
             if (LOCAL + counts[-1]) * propagation.components * (len(order) - start) <= _FEW[device]:
                 most = counts[-1]
-            room = max(1, _DRAWN[device] // ((LOCAL + most) * propagation.components))
-            frames = order[start : min(start + room, bisect.bisect_right(counts, most))]
-            yield frames, self.paths(samples.take(frames), link)
-            start += len(frames)
+            stop = min(start + _CLUSTERS[device] // (LOCAL + most) + 1, bisect.bisect_right(counts, most))
+            scene, held = self._seen(samples.take(order[start:stop]))
+            first = start
+            while first < stop:
+                room = max(1, _PATHS[device] // ((LOCAL + counts[first]) * propagation.components))
+                last = min(first + room, stop)
+                most = scene.there.shape[1] if self.environment == "fixed" else LOCAL + counts[last - 1]
+                part = slice(first - start, last - start), slice(most)
+                yield order[first:last], self._paths(scene[part], held[part], link)
+                first = last
+            start = stop
+
+    def _seen(self, samples: Samples) -> tuple[Scene, Clusters]:
+        """What the frames see."""
+        propagation, place = ENVIRONMENTS[self.propagation], Place(self.ue_nearest, self.ue_farthest)
+        if self.environment == "fixed":
+            scene = shared_cell(propagation, place, samples, self.cell)
+        else:
+            scene = own_cells(propagation, place, samples)
+        return scene, clusters(propagation, scene, (self.bs_x, self.bs_y))
+
+    def _paths(self, scene: Scene, held: Clusters, link: Link) -> Paths:
+        carrier = self.carrier_hz(link)
+        return paths(
+            ENVIRONMENTS[self.propagation],
+            scene,
+            held,
+            (self.bs_x, self.bs_y),
+            carrier_hz=carrier,
+            first_hz=carrier - self.bandwidth_mhz * 0.5e6,
+            phase=Purpose.UPLINK_PHASE if link is Link.UPLINK else Purpose.DOWNLINK_PHASE,
+            array_end="bs" if self.array_angle == "departure" else "ue",
+        )
 
     def element_spacing(self, link: Link) -> float:
         """Element spacing in wavelengths of the link's carrier."""

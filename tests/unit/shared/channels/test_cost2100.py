@@ -84,7 +84,8 @@ def test_same_channels_in_any_batch_and_order(make_samples: MakeSamples, name: s
 def test_many_frames_are_drawn_in_parts(make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     scenario, samples = cost2100(name), make_samples(10)
     whole = everything(scenario, samples)
-    monkeypatch.setattr(world, "_DRAWN", {"cpu": 4000})
+    monkeypatch.setattr(world, "_CLUSTERS", {"cpu": 40})
+    monkeypatch.setattr(world, "_PATHS", {"cpu": 1000})
     monkeypatch.setattr(world, "_FEW", {"cpu": 400})
     monkeypatch.setattr(synthesis, "_POLES", {"cpu": 1})
     for ours, theirs in zip(everything(scenario, samples), whole, strict=True):
@@ -586,7 +587,7 @@ def test_a_fixed_cell_is_the_same_for_all(make_samples: MakeSamples, text: str) 
     for samples in (make_samples(30), make_samples(30, seed=8, split=Split.TRAIN, frame=4)):
         seen = scene.shared_cell(of, spot, samples, 5)
         held = paths_module.clusters(of, seen, (0.0, 0.0))
-        scatter = seen.draw(Purpose.SCATTERER, 2)
+        scatter = seen.source.draw(Purpose.SCATTERER, 2)
         for row, column in seen.there.nonzero().tolist():
             if column == 1:
                 continue  # the one about the UE

@@ -161,7 +161,7 @@ def test_endfire_is_row_0(cosine: float) -> None:
 def poles(kernel: Kernel, weights: Tensor) -> Tensor:
     """Of all frames, [N, L, K], one weight for each path."""
     out = torch.empty(*weights.shape, 1, len(kernel.constant))
-    kernel.poles(slice(None), weights[..., None], out)
+    kernel.poles(weights[..., None], out)(0)
     return out[:, :, 0]
 
 
