@@ -98,15 +98,15 @@ def dirichlet(position: Tensor, bins: Tensor, size: int) -> Kernel:
     """
     nearest = position.round()
     offset = position - nearest
-    offset = torch.where(offset.abs() < _NEAREST, _NEAREST, offset)
-    turn = (nearest / size).floor()
+    offset.masked_fill_(offset.abs() < _NEAREST, _NEAREST)
+    turn = (nearest / size).floor_()
     step = offset * (math.pi / size)
-    factor = (offset * math.pi).sin() / step.cos() * _parity(nearest + turn)
+    factor = offset.mul_(math.pi).sin_().div_(step.cos()).mul_(_parity(nearest + turn))
     phase = position * (-math.pi * (size - 1) / size)
     grid = bins * (math.pi / size)
     constant = -torch.polar(torch.ones_like(grid), -grid) / size
     table = _whole_bins(tuple(bins.tolist()), size, bins.device)
-    return Kernel((nearest - turn * size).long(), step.tan(), factor, phase, constant, table)
+    return Kernel(nearest.sub_(turn, alpha=size).long(), step.tan_(), factor, phase, constant, table)
 
 
 @functools.lru_cache(maxsize=16)
@@ -119,7 +119,7 @@ def _whole_bins(bins: tuple[int, ...], size: int, device: torch.device) -> tuple
 
 def _parity(number: Tensor) -> Tensor:
     """(-1)^number of whole numbers."""
-    return 1 - 4 * (number * 0.5).frac().abs()
+    return number.mul(0.5).frac_().abs_().mul_(-4).add_(1)
 
 
 def image(
@@ -149,13 +149,13 @@ def image(
     place = paths.cosine * (-spacing * antennas) + antennas // 2  # broadside to the middle row
     angle = dirichlet(place, torch.arange(antennas, device=rows.device), antennas)
     phase = paths.phase + delay.phase - angle.phase
-    waves = _waves(paths.amplitude * delay.factor * angle.factor, phase, paths.closing, doppler).flatten(2)
+    waves = _waves(paths.amplitude * angle.factor, phase, paths.closing, doppler).flatten(2)
     count, length, parts = waves.shape
     room = min(count, max(1, _POLES[rows.device.type] // (length * (len(rows) + parts * antennas))))
     delays = torch.empty(room, length, 1, len(rows), device=rows.device)
     angles = torch.empty(room, length, parts, antennas, device=rows.device)
     sums = torch.empty(count, len(rows), parts * antennas, device=rows.device)
-    poles = delay.poles(torch.ones_like(phase)[..., None], delays), angle.poles(waves, angles)
+    poles = delay.poles(delay.factor[..., None], delays), angle.poles(waves, angles)
     for first in range(0, count, room):
         for write in poles:
             write(first)
@@ -176,5 +176,8 @@ def spatial(paths: Paths, *, frequency_hz: float, antennas: int, spacing: float,
 
 def _waves(amplitude: Tensor, phase: Tensor, closing: Tensor, doppler: Tensor) -> Tensor:
     """Each path at each slot, amplitude exp(j (phase + doppler closing)), [N, L, S, 2]: real and imaginary parts."""
-    at_slots = phase[..., None] + doppler * closing[..., None]
-    return torch.stack([at_slots.cos(), at_slots.sin()], dim=3) * amplitude[..., None, None]
+    at_slots = torch.addcmul(phase[..., None], closing[..., None], doppler)
+    waves = amplitude.new_empty(*at_slots.shape, 2)
+    torch.mul(at_slots.cos(), amplitude[..., None], out=waves[..., 0])
+    torch.mul(at_slots.sin_(), amplitude[..., None], out=waves[..., 1])
+    return waves

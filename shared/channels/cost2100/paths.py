@@ -225,5 +225,5 @@ def _decibel(level: Tensor) -> Tensor:
 
 def _normal_pair(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     """Two independent N(0, 1) from two uniforms (Box and Muller)."""
-    r, phi = (radius.log() * -2).sqrt(), angle * (2 * math.pi)
-    return r * phi.cos(), r * phi.sin()
+    r, phi = radius.log().mul_(-2).sqrt_(), angle * (2 * math.pi)
+    return phi.cos().mul_(r), phi.sin_().mul_(r)
