@@ -77,6 +77,12 @@ DESIGNS: dict[str, Design] = {
     "dualnet_mp-outdoor": Design(
         "dualnet_mp", "tr38901-umi-nlos", DualNetConfig(scale_low_db=-10, scale_high_db=50), "dualnet"
     ),
+    "dualnet_mp-mdpq-outdoor": Design(
+        "dualnet_mp",
+        "tr38901-umi-nlos",
+        DualNetConfig(phase="mdpq", mdpq_bits=(0, 0, 2, 4, 6), scale_low_db=-10, scale_high_db=50),
+        "dualnet",
+    ),
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),

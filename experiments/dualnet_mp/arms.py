@@ -17,26 +17,22 @@ SCALES = {
 }
 """Limits of the images' scale, as the shipped checkpoints have them."""
 
-SLOW = {"rate": 1e-4}
-"""For magnitude branches that explode at the recipe's 3e-4: outdoors, and with BLQ."""
+RATES = {"indoor": 3e-4, "outdoor": 1e-4}
+"""Of magnitude branches, which explode when it is higher."""
+
+BLQ_RATE = 0.1
+"""Times as much with BLQ: a step moves the weights of K times as many bits that the decoder adds up."""
 
 EPOCHS = 1000
 """Of each stage (section IV.A)."""
 
 
-def magnitude(
-    labels: tuple[str, ...],
-    world: str,
-    *,
-    epochs: int = EPOCHS,
-    seed: int = 1,
-    slow: bool = False,
-    **config: Any,
-) -> Arm:
-    """A magnitude branch, `slow` also where it need not; `config` as for DualNetConfig."""
+def magnitude(labels: tuple[str, ...], world: str, *, epochs: int = EPOCHS, seed: int = 1, **config: Any) -> Arm:
+    """A magnitude branch; `config` as for DualNetConfig."""
     design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**SCALES[world], **config))
-    name, changes = _name("magnitude", world, config, seed), SLOW if slow or world == "outdoor" else {}
-    return Arm(name, labels, design, "magnitude", epochs, None, seed=seed, changes=changes)
+    rate = RATES[world] * (BLQ_RATE if config.get("magnitude_quantizer") == "blq" else 1)
+    name = _name("magnitude", world, config, seed)
+    return Arm(name, labels, design, "magnitude", epochs, None, seed=seed, changes={"rate": rate})
 
 
 def phase(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -95,7 +94,7 @@ def main() -> None:
     print(text)
 
 
-def _uplink(uplink: str) -> dict[str, Any]:
+def _uplink(uplink: str) -> dict[str, str]:
     return {} if uplink == "perfect" else {"uplink": uplink}  # the first is the branch of the phases
 
 

@@ -28,6 +28,7 @@ FEEDBACK_BITS = {
     "crnet": 8 + 512 * 8,  # scale and codeword
     "dualnet_mp": 3336,  # scale 8, magnitudes 256 x 8, phases 128 x 8, 256 signs
     "dualnet_mp-outdoor": 3336,
+    "dualnet_mp-mdpq-outdoor": 3284,  # scale 8, magnitudes 256 x 8, phases 102 x 6, 103 x 4 and 102 x 2
     "crnet-4bit": 8 + 512 * 4,
     "crnet-16": 8 + 128 * 6,
     "crnet-32": 8 + 64 * 6,
