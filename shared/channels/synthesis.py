@@ -72,8 +72,8 @@ class Kernel:
     table: tuple[Tensor, Tensor]
 
     def poles(self, weights: Tensor, out: Tensor) -> Callable[[int], None]:
-        """Writes to `out`, [n, L, R, K], for the n frames from that of a number on, weights [N, L, R] times the poles
-        cos(pi (x - whole bin) / N) / sin(pi (k - x) / N).
+        """A function that writes to `out`, [n, L, R, K], for the n frames from a given one on, weights [N, L, R] times the
+        poles cos(pi (x - whole bin) / N) / sin(pi (k - x) / N).
         """
         sine, cosine = self.table
         if (loops := compiled.for_device(out.device)) is not None:
@@ -151,7 +151,7 @@ def image(
     phase = paths.phase + delay.phase - angle.phase
     waves = _waves(paths.amplitude * angle.factor, phase, paths.closing, doppler).flatten(2)
     count, length, parts = waves.shape
-    room = min(count, max(1, _POLES[rows.device.type] // (length * (len(rows) + parts * antennas))))
+    room = max(1, min(count, _POLES[rows.device.type] // (length * (len(rows) + parts * antennas))))
     delays = torch.empty(room, length, 1, len(rows), device=rows.device)
     angles = torch.empty(room, length, parts, antennas, device=rows.device)
     sums = torch.empty(count, len(rows), parts * antennas, device=rows.device)
