@@ -23,8 +23,8 @@ class Settings(BaseSettings):
 
     name: CliPositionalArg[str]
     """A design (hyperrnn, hyperrnn-beams, rnn, dldnn, hyperdnn, hyperrnn-projected, dldnn-projected, crnet,
-    crnet-4bit, crnet-16, crnet-32, crnet-outdoor, csinet, dualnet_mp,
-    dualnet_mp-outdoor, dualnet_mp-mdpq-outdoor, genie_lmmse, angle_lmmse, uplink_only); with --as another name for the checkpoint."""
+    crnet-4bit, crnet-16, crnet-32, crnet-outdoor, csinet, dualnet_mp, dualnet_mp-outdoor, dualnet_mp-mdpq-outdoor,
+    genie_lmmse, angle_lmmse, uplink_only); with --as another name for the checkpoint."""
 
     save_as: str | None = Field(None, alias="as")
     """Checkpoint name; default the design's."""

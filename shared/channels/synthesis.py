@@ -72,8 +72,8 @@ class Kernel:
     table: tuple[Tensor, Tensor]
 
     def poles(self, weights: Tensor, out: Tensor) -> Callable[[int], None]:
-        """A function that writes to `out`, [n, L, R, K], for the n frames from a given one on, weights [N, L, R] times the
-        poles cos(pi (x - whole bin) / N) / sin(pi (k - x) / N).
+        """A function that writes to `out`, [n, L, R, K], for the n frames from a given one on, weights [N, L, R] times
+        poles: cos(pi (x - whole bin) / N) / sin(pi (k - x) / N).
         """
         sine, cosine = self.table
         if (loops := compiled.for_device(out.device)) is not None:
