@@ -17,8 +17,11 @@ SCALES = {
 }
 """Limits of the images' scale, as the shipped checkpoints have them."""
 
-RATES = {"outdoor": {"rate": 1e-4}}
-"""Of magnitude branches, where the recipe's is too high: outdoors they explode at 3e-4."""
+RATES = {"indoor": 3e-4, "outdoor": 1e-4}
+"""Of magnitude branches, which explode when it is higher."""
+
+DNN_RATE = 0.1
+"""Times as much for fully connected ones."""
 
 EPOCHS = 1000
 """Of each stage (section IV.A)."""
@@ -27,8 +30,9 @@ EPOCHS = 1000
 def magnitude(labels: tuple[str, ...], world: str, *, epochs: int = EPOCHS, seed: int = 1, **config: Any) -> Arm:
     """A magnitude branch; `config` as for DualNetConfig."""
     design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**SCALES[world], **config))
-    name, changes = _name("magnitude", world, config, seed), RATES.get(world, {})
-    return Arm(name, labels, design, "magnitude", epochs, None, seed=seed, changes=changes)
+    rate = RATES[world] * (DNN_RATE if config.get("magnitude_core") == "dnn" else 1)
+    name = _name("magnitude", world, config, seed)
+    return Arm(name, labels, design, "magnitude", epochs, None, seed=seed, changes={"rate": rate})
 
 
 def phase(

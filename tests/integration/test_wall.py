@@ -29,14 +29,17 @@ PACKAGES = ("shared", "ue_client", "gnb_server", "training", "csiemu", "protos")
 
 def redraw(monkeypatch: pytest.MonkeyPatch, link: str) -> None:
     """From now on the link's own streams (fading, phases, noise) are those of another world."""
-    drawn = Samples._blocks
 
-    def other(self: Samples, purpose: Purpose, index: Tensor) -> tuple[Tensor, ...]:
-        if purpose.name.startswith(link):
-            self = Samples(self.seed + 1, self.split, self.ue, self.frame)
-        return drawn(self, purpose, index)
+    def redrawn(drawn: Callable[[Samples, Purpose, Tensor], Tensor]) -> Callable[[Samples, Purpose, Tensor], Tensor]:
+        def other(self: Samples, purpose: Purpose, index: Tensor) -> Tensor:
+            if purpose.name.startswith(link):
+                self = Samples(self.seed + 1, self.split, self.ue, self.frame)
+            return drawn(self, purpose, index)
 
-    monkeypatch.setattr(Samples, "_blocks", other)
+        return other
+
+    for name in ("_blocks", "sextets"):
+        monkeypatch.setattr(Samples, name, redrawn(getattr(Samples, name)))
 
 
 @pytest.mark.parametrize("scheme_name", ["hyperrnn", "rnn", "dldnn", "genie_lmmse", "crnet", "dualnet_mp"])

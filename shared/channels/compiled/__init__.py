@@ -17,6 +17,6 @@ def for_device(device: torch.device) -> ModuleType | None:
 def _loops() -> ModuleType | None:
     try:
         from shared.channels.compiled import loops  # numba takes a second, and only some worlds need it
-    except ModuleNotFoundError:  # a machine that only trains
+    except ImportError:  # a machine that only trains
         return None
     return loops

@@ -22,7 +22,7 @@ BLOCKED = """
 import importlib.abc, sys
 
 class Block(importlib.abc.MetaPathFinder):
-    names = {"grpc", "fastapi", "pydantic", "pydantic_settings", "sqlalchemy", "rich", "yaml", "uvicorn", "typer",
+    names = {"numba", "grpc", "fastapi", "pydantic", "pydantic_settings", "sqlalchemy", "rich", "yaml", "uvicorn", "typer",
              "starlette", "sse_starlette", "prometheus_client", "google", "protos", "csiemu"}
 
     def find_spec(self, name, path=None, target=None):
@@ -36,7 +36,10 @@ except ImportError:
     pass
 else:
     raise SystemExit("nothing is blocked")
+import torch
 import training.__main__
+from shared.channels.streams import Purpose, Samples, Split
+Samples(0, Split.TRAIN, torch.arange(2), torch.arange(2)).uniform(Purpose.PLACE, 4)
 own = ("shared", "training", "gnb_server", "ue_client")
 print(*sorted(name for name in sys.modules if name.partition(".")[0] in own))
 """
@@ -66,7 +69,8 @@ def files(root: Path) -> list[Path]:
 
 
 def test_modules_import_nothing_else(root: Path) -> None:
-    checked = [path for path in files(root) if path != root / "shared" / "settings.py"]
+    others = {root / "shared" / "settings.py", root / "shared" / "channels" / "compiled" / "loops.py"}
+    checked = [path for path in files(root) if path not in others]
     assert len(checked) > 20
     for path in checked:
         for name in imported(path):
