@@ -22,8 +22,8 @@ BLOCKED = """
 import importlib.abc, sys
 
 class Block(importlib.abc.MetaPathFinder):
-    names = {"numba", "grpc", "fastapi", "pydantic", "pydantic_settings", "sqlalchemy", "rich", "yaml", "uvicorn", "typer",
-             "starlette", "sse_starlette", "prometheus_client", "google", "protos", "csiemu"}
+    names = {"numba", "grpc", "fastapi", "pydantic", "pydantic_settings", "sqlalchemy", "rich", "yaml", "uvicorn",
+             "typer", "starlette", "sse_starlette", "prometheus_client", "google", "protos", "csiemu"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
