@@ -24,6 +24,7 @@ RUN pip install --no-cache-dir --no-deps . && mkdir /data && chown csiemu /data
 
 USER csiemu
 ENV OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
-RUN python -c "import shared.channels.compiled.loops" # compiled here rather than in every container
+# compiled here rather than in every container; -P: as installed, for what is compiled is kept by its path
+RUN python -P -c "import shared.channels.compiled.loops"
 ENTRYPOINT ["csiemu"]
 CMD ["--help"]

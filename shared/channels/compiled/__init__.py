@@ -16,7 +16,7 @@ def for_device(device: torch.device) -> ModuleType | None:
 @functools.cache
 def _loops() -> ModuleType | None:
     try:
-        from shared.channels.compiled import loops  # numba takes a second, and only some worlds need it
+        from shared.channels.compiled import loops  # numba takes a second: not before it is needed
     except ImportError:  # a machine that only trains
         return None
     return loops
