@@ -151,7 +151,8 @@ class Trainer:
         trained = [parameter for parameter in scheme.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trained, lr=recipe.rate, fused=True)
         if recipe.compiled:
-            scheme.compile_networks()
+            # on a GPU as CUDA graphs: a step of so small networks is all launches of kernels
+            scheme.compile_networks("reduce-overhead" if self.device.type == "cuda" else "default")
         self.step = 0
         self.stopping = False  # set from elsewhere: `run` returns after the step in hand
         self.seconds = 0.0
@@ -205,6 +206,7 @@ class Trainer:
     def _train_step(self) -> Tensor:
         """One optimiser step; [loss, numerator and denominator of the NMSE], float64."""
         recipe, scheme = self.recipe, self.scheme
+        torch.compiler.cudagraph_mark_step_begin()
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate_at(self.step)
         if not recipe.frames:

@@ -134,7 +134,7 @@ def fading(samples: Samples, purpose: Purpose, rho: float, slots: Tensor, paths:
     times = torch.arange(last + 1, device=slots.device)
     innovation = samples.complex_normal(purpose, times, paths)
     lag = slots[:, None] - times[None]
-    weight = torch.where(lag >= 0, torch.tensor(rho, dtype=torch.float64, device=lag.device) ** lag.clamp(min=0), 0.0)
+    weight = torch.where(lag >= 0, torch.pow(rho, lag.clamp(min=0).double()), 0.0)
     weight[:, 1:] *= math.sqrt(1 - rho**2)
     return torch.einsum("st,ntp->nsp", weight.to(torch.complex64), innovation)
 

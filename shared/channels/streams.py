@@ -111,20 +111,19 @@ class Samples:
         """Six uniforms on (0, 1) of 21 bits for each number in `index`.
 
         Args:
-            index: [C, B] or [N, C, B] int64.
+            index: [B, N or 1, C] int64.
 
         Returns:
-            [N, C, 6, B] float32. They take one block together, for bulk draws: block `index` of the stream is theirs.
+            [6, B, N, C] float32. They take one block together, for bulk draws: block `index` of the stream is theirs.
         """
-        index = index.view(-1, *index.shape[-2:])
         if (loops := compiled.for_device(index.device)) is not None:
-            out = torch.empty(len(self), index.shape[1], 6, index.shape[2])
-            loops.sextets(*self._stream(purpose, index), out.numpy())
+            out = torch.empty(6, len(index), len(self), index.shape[2])
+            loops.sextets(*self._stream(purpose, index), out.flatten(2).numpy())
             return out
-        words = self._blocks(purpose, index.flatten(1)).unflatten(1, index.shape[1:]).unbind(-1)
+        words = self._philox(purpose, index)
         pairs = (words[0] << 32 | words[1], words[2] << 32 | words[3])
         bits = [(pair >> shift) & _MASK_21 for pair in pairs for shift in (0, 21, 42)]
-        return torch.stack(bits, dim=2).to(torch.float32).add_(0.5).mul_(2.0**-21)
+        return torch.stack(bits).to(torch.float32).add_(0.5).mul_(2.0**-21)
 
     def take(self, rows: Tensor | slice) -> Samples:
         """The samples of the given rows (a slice, or [K] int64)."""
@@ -149,9 +148,13 @@ class Samples:
             out = torch.empty(len(self), index.shape[1], 4, dtype=torch.int64)
             loops.words(*self._stream(purpose, index), out.numpy())
             return out
+        return torch.stack(self._philox(purpose, index), dim=-1)
+
+    def _philox(self, purpose: Purpose, index: Tensor) -> tuple[Tensor, ...]:
+        """The words of blocks `index`, whose last axes are [1 or N, any]: four of index's shape, with N."""
         stream = torch.full((1, 1), self.split << 8 | purpose, dtype=torch.int64, device=index.device)
         counter = (index, self.ue[:, None], self.frame[:, None], stream)
-        return torch.stack(philox4x32(counter, (self.seed & _MASK, self.seed >> 32)), dim=-1)
+        return philox4x32(counter, (self.seed & _MASK, self.seed >> 32))
 
     def _stream(self, purpose: Purpose, index: Tensor) -> tuple[Any, ...]:
         """Counters and key as `compiled.loops` take them."""

@@ -56,16 +56,17 @@ class Kernel:
     """Dirichlet kernel of paths at some bins of an N-point DFT: constant * factor exp(j phase) * pole.
 
     Attributes:
-        nearest: [N, L] int64, whole bin in [0, N) next to the path.
-        tangent: [N, L] tan(pi (x - whole bin) / N).
-        factor: [N, L] real, sin(pi x) / cos(pi (x - whole bin) / N).
+        nearest: [N, L] int32, whole bin in [0, N) next to the path.
+        step_sine, step_cosine: [N, L] of pi (x - whole bin) / N.
+        factor: [N, L] real, sin(pi x) (-1)^(periods of N before x).
         phase: [N, L] radians, -pi (N-1) x / N.
         constant: [K] complex64, -exp(-j pi k / N) / N.
         table: sine and cosine of pi (k - n) / N for each n in [0, N) and bin k, [N, K] each.
     """
 
     nearest: Tensor
-    tangent: Tensor
+    step_sine: Tensor
+    step_cosine: Tensor
     factor: Tensor
     phase: Tensor
     constant: Tensor
@@ -73,19 +74,20 @@ class Kernel:
 
     def poles(self, weights: Tensor, out: Tensor) -> Callable[[int], None]:
         """A function that writes to `out`, [n, L, R, K], for the n frames from a given one on, weights [N, L, R] times
-        poles: cos(pi (x - whole bin) / N) / sin(pi (k - x) / N).
+        poles: 1 / sin(pi (k - x) / N), with x in the first period.
         """
         sine, cosine = self.table
         if (loops := compiled.for_device(out.device)) is not None:
-            by_path = [of.contiguous().flatten(0, 1).numpy() for of in (self.nearest, self.tangent, weights, out)]
-            paths = (*by_path[:2], sine.numpy(), cosine.numpy(), by_path[2])
-            return lambda first: loops.poles(*paths, first * self.nearest.shape[1], by_path[3])
+            steps = self.nearest, self.step_sine, self.step_cosine
+            *by_path, to = (of.contiguous().flatten(0, 1).numpy() for of in (*steps, weights, out))
+            paths = (*by_path[:3], sine.numpy(), cosine.numpy(), by_path[3])
+            return lambda first: loops.poles(*paths, first * self.nearest.shape[1], to)
 
         def write(first: int) -> None:
             frames = slice(first, first + len(out))
-            nearest, tangent = self.nearest[frames], self.tangent[frames, :, None]
-            poles = sine[nearest].addcmul_(cosine[nearest], tangent, value=-1)
-            torch.div(weights[frames, ..., None], poles[:, :, None], out=out[: len(nearest)])
+            nearest, s, c = self.nearest[frames], self.step_sine[frames, :, None], self.step_cosine[frames, :, None]
+            poles = (sine[nearest] * c).addcmul_(cosine[nearest], s, value=-1).reciprocal_()
+            torch.mul(weights[frames, ..., None], poles[:, :, None], out=out[: len(nearest)])
 
         return write
 
@@ -93,33 +95,45 @@ class Kernel:
 def dirichlet(position: Tensor, bins: Tensor, size: int) -> Kernel:
     """Kernel of paths at `position` ([N, L] bins, any) at `bins` ([K] int64, distinct, in [0, size)).
 
-    sin(a - b) = cos(b) (sin(a) - tan(b) cos(a)), with a from whole bins, known exactly, and b what is left: no digits
-    are lost next to a bin.
+    sin(a - b) = sin(a) cos(b) - cos(a) sin(b), with a from whole bins, known exactly, and b what is left: no digits are
+    lost next to a bin.
     """
-    nearest = position.round()
-    offset = position - nearest
-    offset.masked_fill_(offset.abs() < _NEAREST, _NEAREST)
-    turn = (nearest / size).floor_()
-    step = offset * (math.pi / size)
-    factor = offset.mul_(math.pi).sin_().div_(step.cos()).mul_(_parity(nearest + turn))
+    nearest, turn, step = whole_bins(position, size)
     phase = position * (-math.pi * (size - 1) / size)
     grid = bins * (math.pi / size)
     constant = -torch.polar(torch.ones_like(grid), -grid) / size
-    table = _whole_bins(tuple(bins.tolist()), size, bins.device)
-    return Kernel(nearest.sub_(turn, alpha=size).long(), step.tan_(), factor, phase, constant, table)
+    table = _table(tuple(bins.tolist()), size, bins.device)
+    return Kernel(nearest, step.sin(), step.cos(), turn.sin_(), phase, constant, table)
+
+
+def whole_bins(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The whole bin in [0, size) next to each position x ([N, L] bins, any), [N, L] int32; and in radians a turn whose
+    sine is sin(pi x) (-1)^(periods of `size` before x), and pi (x - whole bin) / size.
+    """
+    if (loops := compiled.for_device(position.device)) is not None:
+        nearest = torch.empty_like(position, dtype=torch.int32)
+        turn, step = torch.empty_like(position), torch.empty_like(position)
+        loops.whole_bins(
+            position.contiguous().view(-1).numpy(),
+            size,
+            _NEAREST,
+            *(of.view(-1).numpy() for of in (nearest, turn, step)),
+        )
+        return nearest, turn, step
+    whole = position.round()
+    offset = position - whole
+    offset = torch.where(offset.abs() < _NEAREST, _NEAREST, offset)
+    period = (whole / size).floor()
+    sign = 1 - 2 * (whole + period).remainder(2)
+    return (whole - size * period).int(), sign * math.pi * offset, offset * (math.pi / size)
 
 
 @functools.lru_cache(maxsize=16)
-def _whole_bins(bins: tuple[int, ...], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _table(bins: tuple[int, ...], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Sine and cosine of pi (k - n) / size for each n in [0, size) and bin k, [size, K] float32 each."""
     apart = torch.tensor(bins) - torch.arange(size)[:, None]
     angle = apart.double() * (math.pi / size)
     return angle.sin().float().to(device), angle.cos().float().to(device)
-
-
-def _parity(number: Tensor) -> Tensor:
-    """(-1)^number of whole numbers."""
-    return number.mul(0.5).frac_().abs_().mul_(-4).add_(1)
 
 
 def image(

@@ -169,8 +169,11 @@ class Scheme(nn.Module):
         """
         raise InvalidInput(f"start: '{self.name}' cannot start from principal components; start is random")
 
-    def compile_networks(self) -> None:
+    def compile_networks(self, mode: str) -> None:
         """Have torch.compile fuse the networks that `reconstruct` spends its time in; by default there are none.
+
+        Args:
+            mode: torch.compile's.
 
         Raises:
             InvalidInput: the scheme has no such networks.

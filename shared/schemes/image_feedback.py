@@ -208,9 +208,9 @@ class ImageScheme(ImageEstimator):
     ) -> tuple[FullyConnectedEncoder, FullyConnectedDecoder]:
         """Encoder, from [N, M, 2, Q] to [N, entries], and decoder, from there to [N, M, 2, Q], in [-0.5, 0.5]."""
 
-    def compile_networks(self) -> None:
-        self.encoder.network.compile()
-        self.decoder.network.compile()
+    def compile_networks(self, mode: str) -> None:
+        self.encoder.network.compile(mode=mode)
+        self.decoder.network.compile(mode=mode)
 
     @property
     def layout(self) -> PayloadLayout:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from gnb_server.decoding import decode_frames
+from shared.channels import synthesis
+from shared.channels.cost2100 import world
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
-from shared.schemes import Scheme, scheme_class
+from shared.schemes import Scheme, image_layers, scheme_class
+from tests.unit.simulated_gpu import Gpu
 from ue_client.encoding import encode_frames
 
 hypothesis.settings.register_profile(
@@ -99,3 +104,15 @@ def over_the_wire() -> Callable[[Scheme, Samples], tuple[bytes, Tensor]]:
         return payload, decode_frames(scheme, world, samples, received)
 
     return run
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    """A simulated one; where our code or torch's has to know what it is, it is CUDA."""
+    for sizes in (synthesis._POLES, world._CLUSTERS, world._PATHS, world._FEW):
+        monkeypatch.setitem(sizes, Gpu.device.type, sizes["cuda"])
+    monkeypatch.setattr(image_layers, "_in_rows", lambda image: torch.is_grad_enabled())
+    optimizer = importlib.import_module("torch.optim.optimizer")
+    monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["cpu", Gpu.device.type])
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    return Gpu()

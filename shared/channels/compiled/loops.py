@@ -53,7 +53,7 @@ def words(
             )
 
 
-@numba.njit("void(i8[:,:,::1], i8[::1], i8[::1], i8, u4[::1], f4[:,:,:,::1])", **_OPTIONS)
+@numba.njit("void(i8[:,:,::1], i8[::1], i8[::1], i8, u4[::1], f4[:,:,::1])", **_OPTIONS)
 def sextets(
     index: NDArray[np.int64],
     ue: NDArray[np.int64],
@@ -62,40 +62,64 @@ def sextets(
     seed: NDArray[np.uint32],
     out: NDArray[np.float32],
 ) -> None:
-    """Of blocks `index` [1 or N, C, B] of each frame's stream six uniforms each to `out`, [N, C, 6, B]."""
-    count, clusters, _, each = out.shape
-    numbers = np.empty((6, clusters * each), np.float32)  # of a frame: in one long loop they are made several at once
-    for n in range(count):
-        c1, c2, c3 = np.uint32(ue[n]), np.uint32(frame[n]), np.uint32(stream)
-        blocks = index[n if len(index) > 1 else 0].reshape(-1)
-        for b in range(len(blocks)):
-            w0, w1, w2, w3 = _philox(np.uint32(blocks[b]), c1, c2, c3, seed[0], seed[1])
+    """Of blocks `index` [B, 1 or N, C] of each frame's stream six uniforms each to `out`, [6, B, N * C]."""
+    frames, clusters, c3 = len(ue), index.shape[2], np.uint32(stream)
+    counter = np.empty((3, frames, clusters), np.uint32)  # in one long loop numbers are made several at once
+    for n in range(frames):
+        counter[1, n], counter[2, n] = ue[n], frame[n]
+    flat = counter.reshape(3, -1)
+    for b in range(len(index)):
+        counter[0] = index[b]
+        for j in range(out.shape[2]):
+            w0, w1, w2, w3 = _philox(flat[0, j], flat[1, j], flat[2, j], c3, seed[0], seed[1])
             first, second = np.uint64(w0) << _WORD | np.uint64(w1), np.uint64(w2) << _WORD | np.uint64(w3)
-            numbers[0, b], numbers[3, b] = _uniform(first), _uniform(second)
-            numbers[1, b], numbers[4, b] = _uniform(first >> _21), _uniform(second >> _21)
-            numbers[2, b], numbers[5, b] = _uniform(first >> _42), _uniform(second >> _42)
-        for c in range(clusters):
-            for number in range(6):
-                for b in range(each):
-                    out[n, c, number, b] = numbers[number, c * each + b]
+            out[0, b, j], out[3, b, j] = _uniform(first), _uniform(second)
+            out[1, b, j], out[4, b, j] = _uniform(first >> _21), _uniform(second >> _21)
+            out[2, b, j], out[5, b, j] = _uniform(first >> _42), _uniform(second >> _42)
 
 
-@numba.njit("void(i8[::1], f4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i8, f4[:,:,::1])", **_OPTIONS)
+@numba.njit("void(f4[::1], i8, f4, i4[::1], f4[::1], f4[::1])", **_OPTIONS)
+def whole_bins(
+    position: NDArray[np.float32],
+    size: int,
+    least: float,
+    nearest: NDArray[np.int32],
+    turn: NDArray[np.float32],
+    step: NDArray[np.float32],
+) -> None:
+    """As `synthesis.whole_bins`, of [L] positions, to `nearest`, `turn` and `step`."""
+    bins, half_turn, slope = np.float32(size), np.float32(np.pi), np.float32(np.pi / size)
+    for path in range(len(position)):
+        whole = np.rint(position[path])
+        offset = position[path] - whole
+        if abs(offset) < least:
+            offset = least
+        period = np.floor(whole / bins)
+        nearest[path] = np.int32(whole - bins * period)
+        sign = np.float32(1 - 2 * (np.int32(whole + period) & np.int32(1)))
+        turn[path], step[path] = sign * half_turn * offset, offset * slope
+
+
+@numba.njit("void(i4[::1], f4[::1], f4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i8, f4[:,:,::1])", **_OPTIONS)
 def poles(
-    nearest: NDArray[np.int64],
-    tangent: NDArray[np.float32],
+    nearest: NDArray[np.int32],
+    step_sine: NDArray[np.float32],
+    step_cosine: NDArray[np.float32],
     sine: NDArray[np.float32],
     cosine: NDArray[np.float32],
     weights: NDArray[np.float32],
     first: int,
     out: NDArray[np.float32],
 ) -> None:
-    """Weights [L, R] / (sine - tangent cosine) of the paths from the first on, to `out`, [l, R, K], with the rows of
-    `sine` and `cosine`, [size, K], of each one's nearest bin.
+    """Weights [L, R] / (sine step_cosine - cosine step_sine) of the paths from the first on, to `out`, [l, R, K], with
+    the rows of `sine` and `cosine`, [size, K], of each one's nearest bin.
     """
+    pole = np.empty(out.shape[2], np.float32)
     for path in range(min(len(out), len(nearest) - first)):
-        place, slope = nearest[first + path], tangent[first + path]
+        place, s, c = nearest[first + path], step_sine[first + path], step_cosine[first + path]
+        for k in range(out.shape[2]):
+            pole[k] = np.float32(1) / (sine[place, k] * c - cosine[place, k] * s)
         for row in range(out.shape[1]):
             weight = weights[first + path, row]
             for k in range(out.shape[2]):
-                out[path, row, k] = weight / (sine[place, k] - slope * cosine[place, k])
+                out[path, row, k] = weight * pole[k]

@@ -53,15 +53,18 @@ class Clusters:
         bs, ue: both ends; the same for single-bounce and local clusters.
         link_delay: s, between the ends of a twin.
         attenuation: power factor, of shadow fading and delay.
+        los_power: [N, 1], of the line of sight over that of all clusters.
     """
 
     bs: Side
     ue: Side
     link_delay: Tensor
     attenuation: Tensor
+    los_power: Tensor
 
     def __getitem__(self, part: Part) -> Clusters:
-        return Clusters(self.bs[part], self.ue[part], self.link_delay[part], self.attenuation[part])
+        ends, of_each = (self.bs[part], self.ue[part]), (self.link_delay[part], self.attenuation[part])
+        return Clusters(*ends, *of_each, self.los_power[part[0]])
 
 
 def clusters(environment: Environment, scene: Scene, bs: tuple[float, float]) -> Clusters:
@@ -72,8 +75,8 @@ def clusters(environment: Environment, scene: Scene, bs: tuple[float, float]) ->
     towards = torch.atan2(scene.reference_y - bs[1], scene.reference_x - bs[0])  # phi0
     mean = math.radians(environment.cluster_azimuth_mean)
     deviation = math.radians(environment.cluster_azimuth_deviation)
-    turn_bs, turn_ue = _normal_pair(numbers[0][..., 1], numbers[1][..., 1])
-    distance = environment.cell_radius * numbers[2][..., 1]
+    turn_bs, turn_ue = _normal_pair(numbers[0][1], numbers[1][1])
+    distance = environment.cell_radius * numbers[2][1]
     half_bs, half_ue = _half_tangent(azimuth_bs), _half_tangent(azimuth_ue)
     distance_ue = distance * half_bs / half_ue
     far_bs = _far_side(bs, towards + mean + deviation * turn_bs, distance, along, half_bs, elevation_bs)
@@ -85,16 +88,19 @@ def clusters(environment: Environment, scene: Scene, bs: tuple[float, float]) ->
     x, y = torch.where(at_ue, scene.x, bs[0]), torch.where(at_ue, scene.y, bs[1])
     local = Side(x, y, one, nought, along, along, along / 20)
     near_bs = far_bs.where(far, local)
-    twin = (numbers[0][..., 2] > environment.single_bounce) & far
+    twin = (numbers[0][2] > environment.single_bounce) & far
     near_ue = far_ue.where(twin, near_bs)
-    link = environment.link_delay_min - environment.link_delay_mean * numbers[3][..., 1].log()
+    link = environment.link_delay_min - environment.link_delay_mean * numbers[3][1].log()
     link = torch.where(twin, link, 0.0)
     length = torch.hypot(near_bs.x - bs[0], near_bs.y - bs[1]) + torch.hypot(near_ue.x - scene.x, near_ue.y - scene.y)
     direct = torch.hypot(scene.x - bs[0], scene.y - bs[1])
     excess = (length - direct) / SPEED_OF_LIGHT + link
     excess = torch.minimum(excess, environment.cutoff - direct / SPEED_OF_LIGHT)
     fade = torch.where(far, (-environment.attenuation_per_us * 1e6 * excess).exp(), 1.0)
-    return Clusters(near_bs, near_ue, link, shadow * fade)
+    # a normal that no cluster uses: the one about the UE is not placed
+    k_factor = environment.los_power.mu * _decibel(environment.los_power.sigma_db * turn_bs[:, 1:2])
+    los_power = torch.where(direct <= environment.los_distance, k_factor, 0.0)
+    return Clusters(near_bs, near_ue, link, shadow * fade, los_power)
 
 
 def _far_side(
@@ -122,7 +128,8 @@ def paths(
     phase: Purpose,
     array_end: End,
 ) -> Paths:
-    """Multipath components of all clusters, then the line of sight: L = C * components + 1.
+    """Multipath components of all clusters, the first of each before the second, then the line of sight:
+    L = components * C + 1.
 
     The phase of a component is uniform, so that of its delay is taken to be part of it.
 
@@ -137,41 +144,44 @@ def paths(
     pairs = -(-count // 2)
     numbers = _uniforms(scene, Purpose.SCATTERER, (count, count, pairs, pairs, count))
     along, across = _normal_pair(numbers[0], numbers[1])
-    up = torch.cat(_normal_pair(numbers[2], numbers[3]), dim=-1)[..., :count]
+    up = torch.cat(_normal_pair(numbers[2], numbers[3]))[:count]
     power = -numbers[4].log()  # |g|^2 of CN(0, 1), then normalised over the cluster
     at_bs = _span(held.bs, along, across, up, bs[0], bs[1])
-    at_ue = _span(held.ue, along, across, up, scene.x[..., None], scene.y[..., None])
+    at_ue = _span(held.ue, along, across, up, scene.x, scene.y)
     wavelength = SPEED_OF_LIGHT / carrier_hz
     direct = torch.hypot(scene.x - bs[0], scene.y - bs[1])  # [N, 1]
     free_space = wavelength / (4 * math.pi * direct)
     visibility = 0.5 - (scene.border * (2 * math.sqrt(2 / (wavelength * environment.vr_transition)))).atan() / math.pi
     gain = torch.where(scene.there, visibility * held.attenuation.sqrt(), 0.0) * free_space
-    amplitude = (gain[..., None] * (power / power.sum(-1, keepdim=True)).sqrt()).flatten(1)
-    delay = (at_bs.length + at_ue.length) / SPEED_OF_LIGHT + held.link_delay[..., None]
+    amplitude = (power / power.sum(0)).sqrt_().mul_(gain)
+    delay = (at_bs.length + at_ue.length).div_(SPEED_OF_LIGHT).add_(held.link_delay)
     (drawn,) = _uniforms(scene, phase, (count,))
     seen = at_bs if array_end == "bs" else at_ue
     moving_x, moving_y = scene.heading.cos(), scene.heading.sin()
-    closing = (at_ue.x * moving_x[..., None] + at_ue.y * moving_y[..., None]) / at_ue.length
+    closing = (at_ue.x * moving_x).addcmul_(at_ue.y, moving_y).div_(at_ue.length)
     sight_x, sight_y = scene.x - bs[0], scene.y - bs[1]
-    los_amplitude = _los_amplitude(environment, scene, direct, amplitude.square().sum(1, keepdim=True))
+    los_amplitude = (held.los_power * gain.square().sum(1, keepdim=True)).sqrt()
     los_cosine = sight_x / direct * (1 if array_end == "bs" else -1)
     los_phase = -2 * math.pi * (direct.double() * (first_hz / SPEED_OF_LIGHT)).frac().float()
 
     def join(components: Tensor, sight: Tensor) -> Tensor:
-        return torch.cat([components.flatten(1), sight], dim=1)
+        joined = components.new_empty(len(sight), components[:, 0].numel() + 1)
+        joined[:, :-1].unflatten(1, (count, -1)).copy_(components.transpose(0, 1))
+        joined[:, -1:] = sight
+        return joined
 
     return Paths(
         join(amplitude, los_amplitude),
         join(drawn * (2 * math.pi), los_phase),
         join(delay, direct / SPEED_OF_LIGHT),
-        join(seen.x / torch.hypot(seen.x, seen.y), los_cosine),
+        join((seen.x.square() + seen.y.square()).rsqrt_().mul_(seen.x), los_cosine),
         join(closing, -(sight_x * moving_x + sight_y * moving_y) / direct),
     )
 
 
 @dataclass(frozen=True)
 class _Span:
-    """From an end of the link to the components: x, y and length, [N, C, components] m."""
+    """From an end of the link to the components: x, y and length, [components, N, C] m."""
 
     x: Tensor
     y: Tensor
@@ -180,31 +190,21 @@ class _Span:
 
 def _span(side: Side, along: Tensor, across: Tensor, up: Tensor, x: float | Tensor, y: float | Tensor) -> _Span:
     """Components at standard normal offsets (along, across, up) from the cluster's centre, seen from (x, y)."""
-    forward_x, forward_y = ((side.along * of)[..., None] for of in (side.cosine, side.sine))
-    sideways_x, sideways_y = ((side.across * of)[..., None] for of in (side.sine, side.cosine))
-    dx = torch.addcmul(side.x[..., None] - x, along, forward_x).addcmul_(across, sideways_x, value=-1)
-    dy = torch.addcmul(side.y[..., None] - y, along, forward_y).addcmul_(across, sideways_y)
-    dz = up * side.up[..., None]
+    dx = torch.addcmul(side.x - x, along, side.along * side.cosine).addcmul_(across, side.across * side.sine, value=-1)
+    dy = torch.addcmul(side.y - y, along, side.along * side.sine).addcmul_(across, side.across * side.cosine)
+    dz = up * side.up
     return _Span(dx, dy, dz.square_().addcmul_(dx, dx).addcmul_(dy, dy).sqrt_())
 
 
 def _uniforms(scene: Scene, purpose: Purpose, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Uniforms of each cluster, [N, C, count] for each of `counts`."""
-    numbers = scene.source.draw(purpose, -(-sum(counts) // 6)).flatten(2)
-    return numbers[..., : sum(counts)].split(counts, dim=-1)
-
-
-def _los_amplitude(environment: Environment, scene: Scene, direct: Tensor, others: Tensor) -> Tensor:
-    """[N, 1]: sqrt(K * power of all other paths), up to the distance where the line of sight ends."""
-    unused = (scene.numbers[i][:, 1:2, 1] for i in (0, 1))  # by the cluster about the UE, which is not placed
-    normal, _ = _normal_pair(*unused)
-    factor = _decibel(environment.los_power.sigma_db * normal) * environment.los_power.mu
-    return torch.where(direct <= environment.los_distance, (factor * others).sqrt(), 0.0)
+    """Uniforms of each cluster, [count, N, C] for each of `counts`."""
+    numbers = scene.source.draw(purpose, -(-sum(counts) // 6)).flatten(0, 1)
+    return numbers[: sum(counts)].split(counts)
 
 
 def _large_scale(environment: Environment, numbers: tuple[Tensor, ...]) -> list[Tensor]:
     """Shadow (power), delay [s], elevation BS, azimuth BS, elevation UE, azimuth UE [radians], [N, C] each."""
-    pairs = ((numbers[i][..., 0], numbers[i + 1][..., 0]) for i in (0, 2, 4))
+    pairs = ((numbers[i][0], numbers[i + 1][0]) for i in (0, 2, 4))
     normals = torch.stack([normal for pair in pairs for normal in _normal_pair(*pair)])
     correlated = torch.einsum("ij,inc->jnc", environment.cholesky.to(normals.device), normals)
     of = environment

@@ -32,7 +32,7 @@ _PHASES = (Purpose.UPLINK_PHASE, Purpose.DOWNLINK_PHASE)
 """Streams that stay a UE's own in a shared cell: UEs are many wavelengths apart."""
 
 Part = tuple[slice, slice]
-"""Some of N frames, and the first of their C clusters."""
+"""Some of N frames, and some of their C clusters."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Numbers:
     number: Tensor
 
     def draw(self, purpose: Purpose, blocks: int) -> Tensor:
-        """Six uniforms for each of a cluster's blocks, [N, C, 6, blocks]."""
-        block = torch.arange(blocks, device=self.number.device)
+        """Six uniforms for each of a cluster's blocks, [6, blocks, N, C]."""
+        block = torch.arange(blocks, device=self.number.device)[:, None, None]
         whose = self.samples if purpose in _PHASES else self.of_cell
-        drawn = whose.sextets(purpose, self.number[..., None] * blocks + block)
+        drawn = whose.sextets(purpose, self.number * blocks + block)
         if whose is not self.samples:  # the cluster about the UE is its own
-            drawn[:, 1] = self.samples.sextets(purpose, (block + blocks)[None])[:, 0]
+            drawn[..., 1:2] = self.samples.sextets(purpose, block + blocks)
         return drawn
 
     def __getitem__(self, part: Part) -> Numbers:
@@ -82,7 +82,7 @@ class Scene:
         border: [N, C] m, how far the UE is outside the inner part of the VR, |UE - VR| - (r_c - l_c).
         there: [N, C] bool; false for padding.
         reference_x, reference_y: [N, C] m, centre of the cluster's reference VR.
-        numbers: the clusters' own uniforms, six of [N, C, 3]: block 0 is for the large-scale draws, of block 1 the last
+        numbers: the clusters' own uniforms, six of [3, N, C]: block 0 is for the large-scale draws, of block 1 the last
             two are for the VR, and all of block 2 but its first, for its cluster's VRs.
         source: of further numbers.
     """
@@ -100,7 +100,7 @@ class Scene:
     def __getitem__(self, part: Part) -> Scene:
         x, y, heading = (values[part[0]] for values in (self.x, self.y, self.heading))
         border, there = self.border[part], self.there[part]
-        numbers = tuple(values[part] for values in self.numbers)
+        numbers = tuple(values[:, *part] for values in self.numbers)
         of_reference = self.reference_x[part], self.reference_y[part]
         return Scene(x, y, heading, border, there, *of_reference, numbers, self.source[part])
 
@@ -121,18 +121,18 @@ def own_cells(environment: Environment, place: Place, samples: Samples) -> Scene
     count = LOCAL + int(seen.max())
 
     source = Numbers(samples, samples, torch.arange(count, device=x.device)[None])
-    numbers = source.draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind(2)
-    radius = environment.vr_radius * numbers[4][..., 1].sqrt()
-    angle = 2 * math.pi * numbers[5][..., 1]
+    numbers = source.draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind()
+    radius = environment.vr_radius * numbers[4][1].sqrt()
+    angle = 2 * math.pi * numbers[5][1]
     border = radius - (environment.vr_radius - environment.vr_transition)
     there = torch.arange(count, device=x.device) < LOCAL + seen[:, None]
     reference_x, reference_y = x + radius * angle.cos(), y + radius * angle.sin()
     if environment.shared_vrs:
-        size = _cluster_size(environment, numbers[1][..., 2])
-        head = _joined(size, numbers[2][..., 2], there, cell_vrs)
+        size = _cluster_size(environment, numbers[1][2])
+        head = _joined(size, numbers[2][2], there, cell_vrs)
         border, there = merge(border, there, head)
-        elsewhere = numbers[3][..., 2] * size > 1  # the reference is another, unseen VR of the cluster
-        radius, angle = environment.cell_radius * numbers[4][..., 2].sqrt(), 2 * math.pi * numbers[5][..., 2]
+        elsewhere = numbers[3][2] * size > 1  # the reference is another, unseen VR of the cluster
+        radius, angle = environment.cell_radius * numbers[4][2].sqrt(), 2 * math.pi * numbers[5][2]
         reference_x = torch.where(elsewhere, radius * angle.cos(), reference_x)
         reference_y = torch.where(elsewhere, radius * angle.sin(), reference_y)
     return Scene(x, y, heading, *_locals(environment, border, there), reference_x, reference_y, numbers, source)
@@ -167,7 +167,7 @@ def shared_cell(environment: Environment, place: Place, samples: Samples, cell: 
     number = pad(number + LOCAL, (LOCAL, 0))
     nobody = torch.zeros_like(samples.ue)
     source = Numbers(samples, Samples(cell, Split.CELL, nobody, nobody), number)
-    numbers = source.draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind(2)
+    numbers = source.draw(Purpose.CLUSTER, _CLUSTER_BLOCKS).unbind()
     return Scene(x, y, heading, *_locals(environment, border, there), reference_x, reference_y, numbers, source)
 
 

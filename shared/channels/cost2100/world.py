@@ -19,7 +19,7 @@ from shared.channels.streams import Purpose, Samples
 from shared.channels.synthesis import Paths
 from shared.errors import InvalidInput
 
-_CLUSTERS = {"cpu": 10_000, "cuda": 200_000}
+_CLUSTERS = {"cpu": 40_000, "cuda": 200_000}
 """Clusters drawn at once: so many that a call's cost does not matter."""
 
 _PATHS = {"cpu": 100_000, "cuda": 2_000_000}
@@ -102,8 +102,10 @@ class Cost2100(PlaneWaves):
             while first < stop:
                 room = max(1, _PATHS[device] // ((LOCAL + counts[first]) * propagation.components))
                 last = min(first + room, stop)
-                most = scene.there.shape[1] if self.environment == "fixed" else LOCAL + counts[last - 1]
-                part = slice(first - start, last - start), slice(most)
+                columns = slice(None)
+                if self.environment == "per_sample":  # without those that none of them sees
+                    columns = slice(0 if propagation.bs_local else 1, LOCAL + counts[last - 1])
+                part = slice(first - start, last - start), columns
                 yield order[first:last], self._paths(scene[part], held[part], link)
                 first = last
             start = stop

@@ -145,12 +145,12 @@ class DualNetMp(ImageEstimator):
             for name, module in end.named_children():
                 module.requires_grad_(stage == "all" or (name == MAGNITUDE) == (stage == MAGNITUDE))
 
-    def compile_networks(self) -> None:
+    def compile_networks(self, mode: str) -> None:
         for end in (self.encoder, self.decoder):
             for branch in (end.magnitude, end.phase):
                 if isinstance(branch, BranchEncoder | BranchDecoder):
-                    branch.layers.compile()
-        self.decoder.combiner.compile()
+                    branch.layers.compile(mode=mode)
+        self.decoder.combiner.compile(mode=mode)
 
     def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
         image = self.encoder.images(observation.flatten(0, 1))

@@ -206,7 +206,7 @@ def test_links_share_all_but_the_phases(make_samples: MakeSamples, text: str, an
     seen = own_cells(scenario, samples)
     lengths = [SPEED_OF_LIGHT / (ghz * 1e9) for ghz in (scenario.uplink_ghz, scenario.downlink_ghz)]
     gains = [length * visibility(seen.border, length, propagation.vr_transition) for length in lengths]
-    factor = torch.where(seen.there, gains[0] / gains[1], 0.0).repeat_interleave(propagation.components, dim=1)
+    factor = torch.where(seen.there, gains[0] / gains[1], 0.0).repeat(1, propagation.components)
     components = down.amplitude[:, :-1].double() * factor
     torch.testing.assert_close(up.amplitude[:, :-1].double(), components, rtol=1e-4, atol=1e-12)
     sight = [paths.amplitude[:, -1:] / paths.amplitude[:, :-1].norm(dim=1, keepdim=True) for paths in (up, down)]
@@ -394,16 +394,23 @@ class Recorded:
 
 
 def recorded(scenario: Cost2100, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """Paths and both ends of their components, [N, C, components] there."""
     spans: list[Any] = []
     span = paths_module._span
 
     def record(*given: Any) -> Any:
-        spans.append(span(*given))
-        return spans[-1]
+        drawn = span(*given)
+        spans.append(type(drawn)(*(values.permute(1, 2, 0) for values in (drawn.x, drawn.y, drawn.length))))
+        return drawn
 
     with monkeypatch.context() as patch:
         patch.setattr(paths_module, "_span", record)
         return Recorded(scenario.paths(samples, Link.DOWNLINK), *spans)
+
+
+def by_path(values: Tensor) -> Tensor:
+    """[N, C, components] in the order of paths."""
+    return values.transpose(1, 2).flatten(1)
 
 
 @environment
@@ -438,20 +445,20 @@ def test_components_of_clusters(make_samples: MakeSamples, monkeypatch: pytest.M
         assert stats.kstest(halves, "halfnorm").statistic < 1.95 * len(halves) ** -0.5
     # delays and angles
     delay = (drawn.bs.length.double() + drawn.ue.length.double()) / SPEED_OF_LIGHT + it.held.link_delay[..., None]
-    torch.testing.assert_close(drawn.paths.delay[:, :-1].double(), delay.flatten(1), rtol=1e-5, atol=0)
+    torch.testing.assert_close(drawn.paths.delay[:, :-1].double(), by_path(delay), rtol=1e-5, atol=0)
     cosine = drawn.bs.x / torch.hypot(drawn.bs.x, drawn.bs.y)
-    torch.testing.assert_close(drawn.paths.cosine[:, :-1], cosine.flatten(1))
+    torch.testing.assert_close(drawn.paths.cosine[:, :-1], by_path(cosine))
     arrival = dataclasses.replace(scenario, array_angle="arrival").paths(samples, Link.DOWNLINK).cosine
-    torch.testing.assert_close(arrival[:, :-1], (drawn.ue.x / torch.hypot(drawn.ue.x, drawn.ue.y)).flatten(1))
+    torch.testing.assert_close(arrival[:, :-1], by_path(drawn.ue.x / torch.hypot(drawn.ue.x, drawn.ue.y)))
     torch.testing.assert_close(arrival[:, -1], -drawn.paths.cosine[:, -1])
     # powers
-    power = drawn.paths.amplitude[:, :-1].double().square().unflatten(1, (-1, of.components))
+    power = drawn.paths.amplitude[:, :-1].double().square().unflatten(1, (of.components, -1))
     wavelength = SPEED_OF_LIGHT / 5.3e9
     direct = torch.hypot(it.seen.x - it.bs[0], it.seen.y - it.bs[1]).double()
     gain = visibility(it.seen.border, wavelength, of.vr_transition).square() * it.held.attenuation.double()
     wanted = torch.where(it.seen.there, gain, 0.0) * (wavelength / (4 * math.pi * direct)) ** 2
-    torch.testing.assert_close(power.sum(-1), wanted, rtol=1e-3, atol=0)
-    first = (power[..., 0] / power.sum(-1))[it.far].numpy()
+    torch.testing.assert_close(power.sum(1), wanted, rtol=1e-3, atol=0)
+    first = (power[:, 0] / power.sum(1))[it.far].numpy()
     assert stats.kstest(first, stats.beta(1, of.components - 1).cdf).statistic < 1.95 * len(first) ** -0.5
 
 
@@ -563,7 +570,7 @@ def test_ues_at_one_place_see_the_same_clusters(make_samples: MakeSamples) -> No
     def clusters(of_cell: scene.Scene) -> list[set[float]]:
         """By the number that decides on their distance."""
         far = of_cell.there[:, scene.LOCAL :]
-        numbers = of_cell.numbers[2][:, scene.LOCAL :, 1]
+        numbers = of_cell.numbers[2][1, :, scene.LOCAL :]
         return [set(row[there].tolist()) for row, there in zip(numbers, far, strict=True)]
 
     ours, theirs = clusters(seen), clusters(other)
@@ -591,16 +598,16 @@ def test_a_fixed_cell_is_the_same_for_all(make_samples: MakeSamples, text: str) 
         for row, column in seen.there.nonzero().tolist():
             if column == 1:
                 continue  # the one about the UE
-            key = float(seen.numbers[2][row, column, 1])
+            key = float(seen.numbers[2][1, row, column])
             sides = [
                 getattr(side, f)[row, column] for side in (held.bs, held.ue) for f in ("x", "y", "along", "across")
             ]
-            features = torch.stack([*sides, held.link_delay[row, column], *scatter[row, column, :, 1]])
+            features = torch.stack([*sides, held.link_delay[row, column], *scatter[:, 1, row, column]])
             first = drawn.setdefault(key, features)
             torch.testing.assert_close(features, first, rtol=1e-5, atol=1e-5)
     assert len(drawn) > 3
     for values in scene.shared_cell(of, spot, make_samples(30), 5).numbers:
-        assert len(values[:, 1].unique(dim=0)) == 30  # the cluster about each UE is its own
+        assert values[:, :, 1].unique(dim=1).shape[1] == 30  # the cluster about each UE is its own
 
 
 @pytest.mark.parametrize("cell", range(3))
@@ -608,8 +615,8 @@ def test_a_fixed_cell_is_the_same_for_all(make_samples: MakeSamples, text: str) 
 def test_everybody_sees_a_cluster(make_samples: MakeSamples, text: str, cell: int) -> None:
     scenario = cost2100(f"{text}:environment=fixed,cell={cell}")
     of = ENVIRONMENTS[scenario.propagation]
-    power = scenario.paths(make_samples(400), Link.DOWNLINK).amplitude[:, :-1].unflatten(1, (-1, of.components))
-    far = power.square().sum(-1)[:, scene.LOCAL :] > 0
+    power = scenario.paths(make_samples(400), Link.DOWNLINK).amplitude[:, :-1].unflatten(1, (of.components, -1))
+    far = power.square().sum(1)[:, scene.LOCAL :] > 0
     assert int(far.sum(1).min()) >= 1
 
 
@@ -620,7 +627,7 @@ def test_statistics_over_many_cells_are_those_of_own_cells(make_samples: MakeSam
         paths = scenario.paths(samples, Link.DOWNLINK)
         power = paths.amplitude.double().square()
         total = power.sum(1)
-        clusters = power[:, :-1].unflatten(1, (-1, 3)).sum(-1)
+        clusters = power[:, :-1].unflatten(1, (3, -1)).sum(1)
         share, delay = power / total[:, None], paths.delay.double()
         spread = (share * (delay - (share * delay).sum(1, keepdim=True)).square()).sum(1).sqrt()
         far = clusters[:, scene.LOCAL :]
@@ -686,8 +693,8 @@ def test_closing_speed_is_that_of_a_ue_moved_by_hand(
     up = (length.square() - flat.square()).clamp(min=0)
     before = (flat.square() + up).sqrt()
     after = ((x - moved_x).square() + (y - moved_y).square() + up).sqrt()
-    far = (before > 0.5).flatten(1)
-    closing = ((before - after) / step).flatten(1)
+    far = by_path(before > 0.5)
+    closing = by_path((before - after) / step)
     assert (drawn.paths.closing[:, :-1].double() - closing).abs()[far].max() < 5e-3
     bx, by = seen.x.double() - scenario.bs_x, seen.y.double() - scenario.bs_y
     moved = torch.hypot(bx + heading.cos() * step, by + heading.sin() * step)

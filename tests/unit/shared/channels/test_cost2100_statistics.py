@@ -78,10 +78,10 @@ def _path_statistics(world: Cost2100, samples: Samples, monkeypatch: pytest.Monk
     mean = (share * paths.delay.double()).sum(1, keepdim=True)
     spread = (share * (paths.delay.double() - mean).square()).sum(1).sqrt()
     azimuths = [
-        torch.cat([torch.atan2(of.y, of.x).flatten(1).double(), torch.atan2(sign * y, sign * x)], dim=1)
+        torch.cat([torch.atan2(of.y, of.x).transpose(0, 1).flatten(1).double(), torch.atan2(sign * y, sign * x)], dim=1)
         for of, sign in zip(spans, (1, -1), strict=True)
     ]
-    clusters = power[:, :-1].unflatten(1, (-1, environment.components)).sum(2)
+    clusters = power[:, :-1].unflatten(1, (environment.components, -1)).sum(1)
     gain = SPEED_OF_LIGHT / (world.downlink_ghz * 1e9) / (4 * math.pi * distance[:, 0])
     return {
         "bs_ue_distance_m": distance[:, 0],

@@ -102,19 +102,19 @@ def test_compiled_streams_are_those_of_torch(monkeypatch: pytest.MonkeyPatch, ro
     """Bit for bit, at the ends of all ranges too; torch's are a GPU's."""
     top = 2**32 - 1
     samples = Samples(2**64 - 2, Split.EMULATE, torch.tensor([0, 7, top]), torch.tensor([top, 0, 2**31]))
-    index = torch.randint(top, (rows, 5, 4), generator=torch.Generator().manual_seed(0))
-    index[0, 0] = torch.tensor([0, top, 2**31, 1])
+    index = torch.randint(top, (4, rows, 5), generator=torch.Generator().manual_seed(0))
+    index[:, 0, 0] = torch.tensor([0, top, 2**31, 1])
 
     def drawn() -> tuple[Tensor, ...]:
         words = words_of(samples, Purpose.DOWNLINK_NOISE, torch.tensor([0, 3, 2**29]), 7)
-        return words, samples.sextets(Purpose.CLUSTER, index), samples.sextets(Purpose.PLACE, index[0])
+        return words, samples.sextets(Purpose.CLUSTER, index), samples.sextets(Purpose.PLACE, index[:, :1])
 
     ours = drawn()
     monkeypatch.setattr(compiled, "for_device", lambda device: None)
     for mine, wanted in zip(ours, drawn(), strict=True):
         assert mine.dtype == wanted.dtype
         assert torch.equal(mine, wanted)
-    assert ours[1].shape == ours[2].shape == (3, 5, 6, 4)
+    assert ours[1].shape == ours[2].shape == (6, 4, 3, 5)
 
 
 @given(st.permutations(range(12)), st.integers(1, 12))
