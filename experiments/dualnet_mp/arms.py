@@ -27,10 +27,15 @@ EPOCHS = 1000
 """Of each stage (section IV.A)."""
 
 
+SHORT_RATE = 1 / 3
+"""Times as much for codewords shorter than 1/4."""
+
+
 def magnitude(labels: tuple[str, ...], world: str, *, epochs: int = EPOCHS, seed: int = 1, **config: Any) -> Arm:
     """A magnitude branch; `config` as for DualNetConfig."""
     design = Design("dualnet_mp", SCENARIOS[world], DualNetConfig(**SCALES[world], **config))
     rate = RATES[world] * (DNN_RATE if config.get("magnitude_core") == "dnn" else 1)
+    rate *= SHORT_RATE if config.get("magnitude_compression", 4) > 4 else 1
     name = _name("magnitude", world, config, seed)
     return Arm(name, labels, design, "magnitude", epochs, None, seed=seed, changes={"rate": rate})
 

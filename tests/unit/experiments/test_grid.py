@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments import grid
-from experiments.crnet import figure_5, table_1, table_2, table_3, table_4
+from experiments.crnet import figure_5, shipped, table_1, table_2, table_3, table_4
 from experiments.grid import Arm, Budget, slope_at_the_end
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput
@@ -87,3 +87,21 @@ def test_slope_at_the_end_of_a_curve() -> None:
     curve = [{"step": 10.0 * step, "nmse_db": -2.0 * step} for step in range(50)]
     assert slope_at_the_end(curve, 100) == pytest.approx(-20)
     assert slope_at_the_end(curve[:1], 100) == 0
+
+
+def test_shipped_checkpoints_stand_beside_the_papers(
+    monkeypatch: pytest.MonkeyPatch, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["shipped", "--checkpoints", str(root / "checkpoints")])
+    shipped.main()
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    rows = {cells[0]: dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]}
+    assert {"crnet/1", "crnet-16/1", "crnet-outdoor/1", "csinet/1"} <= set(rows)
+    assert rows["crnet-16/1"]["paper, float (dB)"] == "-11.35"
+    assert rows["csinet/1"]["paper, float (dB)"] == "-17.36"
+    assert rows["crnet/1"]["paper's"] == "250,000,000"
+
+
+def test_samples_of_earlier_trainings_count() -> None:
+    training = {"frames_seen": 5, "before": {"frames_seen": 7, "before": None}}
+    assert [part["frames_seen"] for part in shipped.history(training)] == [5, 7]
