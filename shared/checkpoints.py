@@ -1,5 +1,8 @@
 """Checkpoints: `<root>/<name>/<version>/` with encoder.safetensors, decoder.safetensors and card.json.
 
+A part that another version of the same name has already, as a decoder for UEs in the field has their encoder, is not
+written again: the card's hash says which file it is.
+
 Loading checks the files against the card's hashes, and a gNB decodes the card's probe too before it serves with it
 (`gnb_server.repository`); nothing is ever unpickled. `encoder_id` is a hash of the encoder's weights (pilots among
 them) and of the payload layout: a decoder version may decode a report only if it was trained for the report's
@@ -106,14 +109,13 @@ class CheckpointStore:
         """
         version = self.versions(name)[0] if version is None else version
         card = self.card(name, version)
-        folder = self.folder(name, version)
         try:
             scenario = Scenario.parse(card["scenario"])
             kind = scheme_class(card["scheme"])
             scheme = kind(scenario, kind.config_class(**card["config"])).eval()
             for part in PARTS:
-                data = (folder / f"{part}.safetensors").read_bytes()
-                digest = hashlib.sha256(data).hexdigest()
+                data = self._part(name, version, part, card["sha256"][part]).read_bytes()
+                digest = _sha256(data)
                 if digest != card["sha256"][part]:
                     raise DamagedCheckpoint(f"{part}.safetensors has sha256 {digest}, card says {card['sha256'][part]}")
                 getattr(scheme, part).load_state_dict({key: _widen(value) for key, value in load(data).items()})
@@ -147,8 +149,9 @@ class CheckpointStore:
         for part in PARTS:
             state = {key: _narrow(value, half) for key, value in getattr(scheme, part).state_dict().items()}
             data = save(state)
-            (folder / f"{part}.safetensors").write_bytes(data)
-            digests[part] = hashlib.sha256(data).hexdigest()
+            digests[part] = _sha256(data)
+            if not (path := self._part(name, version, part, digests[part])).exists():
+                path.write_bytes(data)
             getattr(scheme, part).load_state_dict({key: _widen(value) for key, value in state.items()})
         card = {
             "format": FORMAT,
@@ -166,6 +169,14 @@ class CheckpointStore:
         }
         self._write_card(folder, card)
         return self.load(name, version)
+
+    def _part(self, name: str, version: int, part: str, digest: str) -> Path:
+        """File of a part: in another version's folder if it is not in its own and the same there."""
+        own = self.root / name / str(version) / f"{part}.safetensors"
+        if own.exists():
+            return own
+        same = (path for path in (self.root / name).glob(f"*/{own.name}") if _sha256(path.read_bytes()) == digest)
+        return next(same, own)
 
     def new_folder(self, name: str, version: int) -> Path:
         """Where a version would be written. Raises Conflict if it exists, InvalidInput if it can never be."""
@@ -194,6 +205,10 @@ def encoder_id(scheme: Scheme) -> str:
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
     return digest.hexdigest()[:16]
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _check_name(name: str) -> str:

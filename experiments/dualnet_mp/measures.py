@@ -64,4 +64,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["dualnet_mp", "dualnet_mp-outdoor"])
+    main(sys.argv[1:] or ["dualnet_mp", "dualnet_mp-outdoor", "dualnet_mp-mdpq-outdoor"])

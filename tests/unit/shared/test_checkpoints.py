@@ -104,6 +104,25 @@ def test_loaded_scheme_decodes_as_the_saved_one(
     assert torch.equal(over_the_wire(loaded, make_samples(5))[1], estimate)
 
 
+def test_versions_with_one_encoder_keep_it_once(tmp_path: Path, make_scheme: MakeScheme) -> None:
+    store = CheckpointStore(tmp_path)
+    for version in (1, 2):
+        scheme = make_scheme("dldnn", SCENARIO, uplink_reading="none")
+        scheme.decoder.norms[0].bias.data += version
+        store.save("mine", version, scheme, {})
+    assert [path.name for path in sorted((tmp_path / "mine" / "2").iterdir())] == ["card.json", "decoder.safetensors"]
+    first, second = (store.load("mine", version) for version in (1, 2))
+    assert first.encoder_id == second.encoder_id
+    assert not torch.equal(first.scheme.decoder.norms[0].bias, second.scheme.decoder.norms[0].bias)
+    encoder = tmp_path / "mine" / "1" / "encoder.safetensors"
+    encoder.rename(encoder.parent.with_name("2") / encoder.name)  # wherever it is
+    assert store.load("mine", 1).encoder_id == store.load("mine", 2).encoder_id
+    encoder.parent.with_name("2").joinpath(encoder.name).write_bytes(b"something else")
+    for version in (1, 2):
+        with pytest.raises(DamagedCheckpoint, match=r"encoder\.safetensors"):
+            store.load("mine", version)
+
+
 def test_card_says_what_was_saved(store: CheckpointStore) -> None:
     checkpoint = store.load("dldnn", 1)
     folder = store.root / "dldnn" / "1"
