@@ -27,7 +27,7 @@ EPOCHS = 1000
 """Of each stage (section IV.A)."""
 
 
-SHORT_RATE = 1 / 3
+SHORT_RATE = 0.1
 """Times as much for codewords shorter than 1/4."""
 
 
