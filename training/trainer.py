@@ -206,7 +206,8 @@ class Trainer:
     def _train_step(self) -> Tensor:
         """One optimiser step; [loss, numerator and denominator of the NMSE], float64."""
         recipe, scheme = self.recipe, self.scheme
-        torch.compiler.cudagraph_mark_step_begin()
+        if recipe.compiled:
+            torch.compiler.cudagraph_mark_step_begin()
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate_at(self.step)
         if not recipe.frames:
