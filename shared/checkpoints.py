@@ -150,7 +150,7 @@ class CheckpointStore:
             state = {key: _narrow(value, half) for key, value in getattr(scheme, part).state_dict().items()}
             data = save(state)
             digests[part] = _sha256(data)
-            if not (path := self._part(name, version, part, digests[part])).exists():
+            if (path := self._part(name, version, part, digests[part])).parent == folder:
                 path.write_bytes(data)
             getattr(scheme, part).load_state_dict({key: _widen(value) for key, value in state.items()})
         card = {
@@ -175,8 +175,8 @@ class CheckpointStore:
         own = self.root / name / str(version) / f"{part}.safetensors"
         if own.exists():
             return own
-        same = (path for path in (self.root / name).glob(f"*/{own.name}") if _sha256(path.read_bytes()) == digest)
-        return next(same, own)
+        others = (card.with_name(own.name) for card in (self.root / name).glob("*/card.json"))
+        return next((path for path in others if path.exists() and _sha256(path.read_bytes()) == digest), own)
 
     def new_folder(self, name: str, version: int) -> Path:
         """Where a version would be written. Raises Conflict if it exists, InvalidInput if it can never be."""

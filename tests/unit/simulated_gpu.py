@@ -30,7 +30,7 @@ class OnGpu(Tensor):
         made.held = held
         return made
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"OnGpu({self.held})"
 
     def tolist(self) -> Any:

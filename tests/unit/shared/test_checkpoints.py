@@ -123,6 +123,14 @@ def test_versions_with_one_encoder_keep_it_once(tmp_path: Path, make_scheme: Mak
             store.load("mine", version)
 
 
+def test_what_an_interrupted_save_has_left_is_written_again(tmp_path: Path, make_scheme: MakeScheme) -> None:
+    store, scheme = CheckpointStore(tmp_path), make_scheme("dldnn", SCENARIO, uplink_reading="none")
+    (tmp_path / "mine" / "1").mkdir(parents=True)
+    for part in PARTS:
+        (tmp_path / "mine" / "1" / f"{part}.safetensors").write_bytes(b"half of it")
+    assert store.save("mine", 1, scheme, {}).encoder_id == encoder_id(scheme)
+
+
 def test_card_says_what_was_saved(store: CheckpointStore) -> None:
     checkpoint = store.load("dldnn", 1)
     folder = store.root / "dldnn" / "1"

@@ -20,6 +20,8 @@ PILOTS = "multipath-p2:antennas=16"
     ("name", "world", "config"),
     [
         ("hyperrnn", PILOTS, {}),
+        ("rnn", PILOTS, {"uplink_reading": "none"}),
+        ("hyperdnn", PILOTS, {}),
         ("dldnn", PILOTS, {"uplink_reading": "none"}),
         ("crnet", IMAGES, {}),
         ("crnet", IMAGES, {"quantised_training": True}),
