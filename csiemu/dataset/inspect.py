@@ -136,7 +136,9 @@ def draw(channels: Channels, shape: Shape, title: str, path: Path) -> None:
     axes[0, 2].set(title="mean image", xlabel="angle bin", ylabel="delay row in file")
     figure.colorbar(mean, ax=axes[0, 2], label="share of power (dB)")
     largest = np.abs(image).reshape(len(image), -1).max(axis=1)
-    axes[0, 3].hist(20 * np.log10(largest), bins=40)
+    levels = 20 * np.log10(largest)
+    spread = (levels.min() - 0.5, levels.max() + 0.5)  # in public files all samples have the same
+    axes[0, 3].hist(levels, bins=40, range=spread)
     axes[0, 3].set(title="largest magnitude", xlabel="dB", ylabel="samples")
     for axis, index in zip(axes[1], np.linspace(0, len(image) - 1, EXAMPLES).astype(int), strict=True):
         axis.imshow(np.abs(image[index]) / largest[index], aspect="auto", extent=extent, cmap="magma", vmin=0, vmax=1)

@@ -384,6 +384,18 @@ def test_inspect_a_file_of_others(csiemu: Run, tmp_path: Path) -> None:
         assert found["correlation_of_neighbours"] is None
 
 
+def test_inspect_samples_of_one_largest_magnitude(csiemu: Run, tmp_path: Path) -> None:
+    """As in the public files, but for rounding."""
+    draw = np.random.default_rng(0)
+    image = draw.normal(size=(50, 64)) + 1j * draw.normal(size=(50, 64))
+    image *= 0.5 / np.abs(image).max(axis=1, keepdims=True)
+    parts = np.concatenate([image.real, image.imag], axis=1).astype(np.float32) + np.float32(0.5)
+    scipy.io.savemat(tmp_path / "DATA_Htestin.mat", {"HT": parts})
+    code, _, errors = csiemu("inspect", "DATA_Htestin.mat", first_rows=8, last_rows=0, antennas=8, plot="look.png")
+    assert (code, errors) == (0, "")
+    assert (tmp_path / "look.png").stat().st_size > 1000
+
+
 def test_inspect_malformed_files(csiemu: Run, tmp_path: Path) -> None:
     images = np.ones((3, 32, 32), np.complex64)
     scipy.io.savemat(tmp_path / "nan.mat", {"H_dl": images, "H_ul": images * np.nan})
