@@ -137,8 +137,8 @@ class CheckpointStore:
         return self.load(name, int(version) if version else None)
 
     def save(self, name: str, version: int, scheme: Scheme, card: dict[str, Any], *, half: bool = True) -> Checkpoint:
-        """Write a version, and load it back. Weights are stored as fp16 with `half` (and `scheme`'s own are rounded to
-        it, so that they are what was stored), else as fp32.
+        """Write a version, and load it back. With `half`, matrices and kernels are stored as fp16 (and `scheme`'s own
+        are rounded to it, so that they are what was stored); all else is fp32: a large bias has no digits to spare.
 
         Raises:
             Conflict: the version exists. InvalidInput: no such name or version can be.
@@ -219,7 +219,7 @@ def _check_name(name: str) -> str:
 
 def _narrow(value: Tensor, half: bool) -> Tensor:
     value = value.detach().cpu().contiguous()
-    return value.half() if half and value.is_floating_point() else value
+    return value.half() if half and value.is_floating_point() and value.dim() > 1 else value
 
 
 def _widen(value: Tensor) -> Tensor:
