@@ -62,8 +62,9 @@ class Settings(BaseSettings):
     compression=16,entry_bits=6. A wrong name lists them all."""
 
     recipe: str | None = None
-    """const or cosine (the CRNet paper's), principal (ours, for images), magnitude, phase or dualnet (for dualnet_mp),
-    tuning or default; default the design's. The options from here to seed replace its values."""
+    """const or cosine (the CRNet paper's), principal (ours, for images), linear (ours, for crnet), magnitude, phase or
+    dualnet (for dualnet_mp), tuning or default; default the design's. The options from here to seed replace its
+    values."""
 
     epochs: int | None = Field(None, ge=1)
     """Instead of steps: passes over the recipe's frames, or over as many as 100,000 fresh ones."""
@@ -96,7 +97,10 @@ class Settings(BaseSettings):
     """Training frames, computed once and kept in memory; 0 for fresh ones at every step."""
 
     start: str | None = None
-    """random weights, or principal components (images only)."""
+    """random weights, principal components (images only), or a linear autoencoder (crnet)."""
+
+    frozen_norms: bool | None = None
+    """Batch normalisations keep the statistics that they have at the start: for a linear one."""
 
     stage: str | None = None
     """all, or a stage of the scheme's own: magnitude, then phase (dualnet_mp); recipes of these names have them."""

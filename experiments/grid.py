@@ -19,7 +19,7 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import Conflict
 from training.recipes import Design, recipe
 from training.run import measure, train
-from training.trainer import Progress, Recipe
+from training.trainer import STARTS, Progress, Recipe
 
 WARMUP = 60
 """Steps of warm-up that a small share of a recipe keeps: what Adam's moments need."""
@@ -89,7 +89,7 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm], figures: Figur
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--share", type=float, default=1.0, help="of the paper's epochs (default 1)")
     parser.add_argument("--frames", type=int, help="training frames (default: the paper's 100,000)")
-    parser.add_argument("--start", choices=("random", "principal"))
+    parser.add_argument("--start", choices=STARTS)
     parser.add_argument("--precision", choices=("fp32", "bf16"))
     parser.add_argument("--compiled", action="store_true", default=None)
     parser.add_argument("--device", default="cpu")

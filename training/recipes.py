@@ -26,6 +26,9 @@ RECIPES: dict[str, Recipe] = {
     "principal": Recipe(
         batch=200, rate=2e-3, final_rate=5e-5, warmup=50, frames=EPOCH // 2, start="principal", precision="bf16"
     ),
+    "linear": Recipe(
+        batch=200, rate=2e-4, final_rate=2e-6, warmup=50, frames=EPOCH // 2, start="linear", frozen_norms=True
+    ),
     "dualnet": _DUALNET,
     "magnitude": dataclasses.replace(_DUALNET, stage="magnitude"),
     "phase": dataclasses.replace(_DUALNET, stage="phase", rate=1e-3),

@@ -78,8 +78,9 @@ def train(
     """
     store.new_folder(name, version)
     scheme = build(design, recipe.seed, pilots_from)
-    if recipe.start == "principal" and not (state / STATE).exists():
-        scheme.principal_start(_training_frames(scheme, recipe.seed, PRINCIPAL_FRAMES))
+    if recipe.start != "random" and not (state / STATE).exists():
+        begin = scheme.principal_start if recipe.start == "principal" else scheme.linear_start
+        begin(_training_frames(scheme, recipe.seed, PRINCIPAL_FRAMES))
     if start_from is not None:
         _copy("start_from", start_from, start_from.scheme, scheme)
         calibrate(scheme.eval(), recipe.seed)  # its quantiser may have other bits

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
@@ -30,7 +30,7 @@ from shared.errors import CsiError, InvalidInput
 from shared.schemes import Scheme
 
 PRECISIONS = ("fp32", "bf16")
-STARTS = ("random", "principal")
+STARTS = ("random", "principal", "linear")
 
 STATE = "state.json"
 """Of a training's folder: what names the other files. A folder without it holds no state."""
@@ -60,7 +60,9 @@ class Recipe:
         slope, final_slope: of the straight-through quantiser, annealed geometrically.
         precision: of matrix products, `fp32` or `bf16` (parameters and optimiser stay fp32).
         frames: training frames, computed once and seen once an epoch; 0 for fresh ones at every step.
-        start: `random` weights, or `principal` components (`Scheme.principal_start`).
+        start: `random` weights, `principal` components (`Scheme.principal_start`), or a `linear` autoencoder
+            (`Scheme.linear_start`).
+        frozen_norms: batch normalisations keep the statistics that they have at the start.
         stage: `all` of the scheme, or one of its stages (`Scheme.begin`).
         compiled: networks go through torch.compile, which takes a minute or two and needs a C++ compiler.
         seed: of the world and of the initial weights.
@@ -76,6 +78,7 @@ class Recipe:
     precision: str = "fp32"
     frames: int = 0
     start: str = "random"
+    frozen_norms: bool = False
     stage: str = "all"
     compiled: bool = False
     seed: int = 1
@@ -146,6 +149,10 @@ class Trainer:
         self.freeze_encoder = freeze_encoder
         self.sources = sources or {}
         scheme.begin(recipe.stage)
+        if recipe.frozen_norms:
+            for module in scheme.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         if freeze_encoder:
             scheme.encoder.requires_grad_(False)
         trained = [parameter for parameter in scheme.parameters() if parameter.requires_grad]

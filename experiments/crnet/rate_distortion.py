@@ -1,5 +1,6 @@
 """NMSE of a trained autoencoder against the bits of a codeword entry, every payload packed and unpacked: the same
-number of bits for each entry, and as many in all shared out where they help most.
+number of bits for each entry; as many in all, shared out where they help most; and these of entries compressed by the
+mu-law.
 
 python -m experiments.crnet.rate_distortion [NAME[/VERSION]] [ues]
 """
@@ -22,6 +23,13 @@ from training.run import calibrate
 
 ENTRY_BITS = (2, 3, 4, 5, 6, 7, 8)
 
+QUANTIZERS: dict[str, dict[str, Any]] = {
+    "equal bits": {"allocation": "equal", "companding": 0.0},
+    "greedy": {"allocation": "greedy", "companding": 0.0},
+    "greedy, mu = 20": {"allocation": "greedy", "companding": 20.0},
+}
+"""Fields of the configuration, by what they are called."""
+
 
 def main(name: str, ues: int) -> None:
     """Print the table: the checkpoint's networks, their quantiser set anew for each number of bits and allocation."""
@@ -34,24 +42,24 @@ def main(name: str, ues: int) -> None:
         f"{checkpoint.name}/{checkpoint.version}: {trained.name} 1/{trained.config.compression}, {checkpoint.scenario}"
     )
     print(
-        "| bits an entry | feedback bits | equal bits: NMSE (dB) | from float | greedy: NMSE (dB) | from float | rho |"
+        f"| bits an entry | feedback bits | {''.join(f'{name}: NMSE (dB) | from float | ' for name in QUANTIZERS)}rho |"
     )
-    print("|---|---|---|---|---|---|---|")
-    reference = _evaluated(trained, float32.BITS, "equal", ues)[1]
+    print("|---|---|" + "---|---|" * len(QUANTIZERS) + "---|")
+    reference = _evaluated(trained, float32.BITS, QUANTIZERS["equal bits"], ues)[1]
     for bits in ENTRY_BITS:
         cells = []
-        for allocation in ("equal", "greedy"):
-            total, found = _evaluated(trained, bits, allocation, ues)
+        for fields in QUANTIZERS.values():
+            total, found = _evaluated(trained, bits, fields, ues)
             cells += [f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}", _from(found, reference)]
         print(f"| {bits} | {total} | {' | '.join(cells)} | {found['rho']:.4f} |", flush=True)
     bits = SCALE_BITS + trained.entries * float32.BITS
     nmse = f"{reference['nmse_db']:.2f} ± {reference['nmse_se_db']:.2f}"
-    print(f"| float32 | {bits} | {nmse} | | | | {reference['rho']:.4f} |")
+    print(f"| float32 | {bits} | {nmse} |{' |' * (2 * len(QUANTIZERS) - 1)} {reference['rho']:.4f} |")
 
 
-def _evaluated(trained: ImageScheme, bits: int, allocation: str, ues: int) -> tuple[int, dict[str, Any]]:
+def _evaluated(trained: ImageScheme, bits: int, quantizer: dict[str, Any], ues: int) -> tuple[int, dict[str, Any]]:
     """Feedback bits and figures."""
-    config = dataclasses.replace(trained.config, entry_bits=bits, allocation=allocation)
+    config = dataclasses.replace(trained.config, entry_bits=bits, **quantizer)
     scheme = type(trained)(trained.scenario, config).eval()
     for side in ("encoder", "decoder"):
         getattr(scheme, side).network.load_state_dict(getattr(trained, side).network.state_dict())

@@ -1,6 +1,10 @@
-"""Uniform scalar quantiser of codewords: each entry over its own range, with K bits or with a share of all bits."""
+"""Uniform scalar quantiser of codewords: each entry over its own range, with K bits or with a share of all bits, as it
+is or compressed by the mu-law first, which gives small values the finer cells.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +18,18 @@ MOST_BITS = 12
 """Of an entry, where bits are allocated."""
 
 
+WIDTHS = torch.cat([torch.arange(1, 8, 0.125), torch.arange(8, 33.0)])
+COARSE_WIDTHS = torch.cat([torch.arange(1, 8, 0.5), torch.arange(8, 33, 4.0)])
+"""Half ranges tried, in standard deviations. Codewords of channels with few strong paths have long tails."""
+
+
 class UniformQuantizer(nn.Module):
     """2^b levels in the middle of equal cells between `low` and `high`, for each of n entries.
 
     Ranges and numbers of bits are buffers, so that they travel with the weights of whoever holds the quantiser.
 
     Attributes:
+        mu: of the mu-law (ITU-T G.711's compression, continuous), about the middle of the range; 0 is uniform.
         low, high: [n].
         bits: [n] uint8, b of each entry: K for all, or after `allocate` K on average; entries of 0 bits are not sent.
     """
@@ -28,8 +38,9 @@ class UniformQuantizer(nn.Module):
     high: Tensor
     bits: Tensor
 
-    def __init__(self, entries: int, bits: int, *, allocated: bool = False) -> None:
+    def __init__(self, entries: int, bits: int, *, allocated: bool = False, mu: float = 0.0) -> None:
         super().__init__()
+        self.mu = mu
         self.allocated = allocated
         self.total = entries * bits  # `bits` may be overwritten by those of other weights
         self.register_buffer("low", -torch.ones(entries))
@@ -60,12 +71,12 @@ class UniformQuantizer(nn.Module):
 
     def to_levels(self, values: Tensor) -> Tensor:
         """[N, n] values to [N, n] int64 in [0, 2^b); what is out of range goes to the next level."""
-        unit = (values - self.low) / (self.high - self.low)
+        unit = self._compressed((values - self.low) / (self.high - self.low))
         return (unit * self._levels()).floor().clamp(min=0).minimum(self._levels() - 1).long()
 
     def from_levels(self, levels: Tensor) -> Tensor:
         """[N, n] int64 to the middles of their cells, [N, n] float32."""
-        return self.low + (levels + 0.5) * ((self.high - self.low) / self._levels())
+        return self.low + (self.high - self.low) * self._expanded((levels + 0.5) / self._levels())
 
     def forward(self, values: Tensor) -> Tensor:
         """Quantised values with a straight-through gradient; none for what is out of range."""
@@ -83,19 +94,19 @@ class UniformQuantizer(nn.Module):
         errors = [values.var(0)]
         for bits in range(1, MOST_BITS + 1):
             self.bits.fill_(bits)
-            errors.append(self._fit(values, torch.linspace(1, 8, 15)))
+            errors.append(self._fit(values, COARSE_WIDTHS))
         gains = (torch.stack(errors).diff(dim=0).neg() * weight).cummin(0).values  # [bits, n]
         chosen = gains.flatten().argsort(descending=True, stable=True)[: self.total]
         self.bits.copy_(torch.zeros_like(gains).flatten().index_fill_(0, chosen, 1).view_as(gains).sum(0))
 
     @torch.no_grad()
     def calibrate(self, values: Tensor) -> None:
-        """Set each entry's range to mean +- c standard deviations, with the c in 1 .. 8 of least squared error.
+        """Set each entry's range to mean +- c standard deviations, with the c in 1 .. 32 of least squared error.
 
         Args:
             values: [N, n] codewords of training samples.
         """
-        self._fit(values, torch.linspace(1, 8, 57))
+        self._fit(values, WIDTHS)
 
     def _fit(self, values: Tensor, widths: Tensor) -> Tensor:
         """`calibrate`; the mean squared errors [n] that are left."""
@@ -110,6 +121,20 @@ class UniformQuantizer(nn.Module):
         self.low.copy_(mean - chosen * deviation)
         self.high.copy_(mean + chosen * deviation)
         return best
+
+    def _compressed(self, unit: Tensor) -> Tensor:
+        """mu-law of numbers in [0, 1], whose middle is 0.5; those beyond stay beyond."""
+        if not self.mu:
+            return unit
+        signed = 2 * unit - 1
+        return 0.5 + 0.5 * signed.sign() * (self.mu * signed.abs()).log1p() / math.log1p(self.mu)
+
+    def _expanded(self, unit: Tensor) -> Tensor:
+        """Inverse of `_compressed`."""
+        if not self.mu:
+            return unit
+        signed = 2 * unit - 1
+        return 0.5 + 0.5 * signed.sign() * (signed.abs() * math.log1p(self.mu)).expm1() / self.mu
 
     def _levels(self) -> Tensor:
         return 2 ** self.bits.float()

@@ -169,6 +169,14 @@ class Scheme(nn.Module):
         """
         raise InvalidInput(f"start: '{self.name}' cannot start from principal components; start is random")
 
+    def linear_start(self, downlink: Downlink) -> None:
+        """Begin as the best linear autoencoder of the given channels; for training with `frozen_norms`.
+
+        Raises:
+            InvalidInput: the scheme has no such weights.
+        """
+        raise InvalidInput(f"start: '{self.name}' cannot start linear; only crnet can")
+
     def compile_networks(self, mode: str) -> None:
         """Have torch.compile fuse the networks that `reconstruct` spends its time in; by default there are none.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from shared.errors import InvalidInput
-from shared.schemes.base import SchemeConfig
+from shared.schemes import crnet_start
+from shared.schemes.base import Downlink, SchemeConfig
 from shared.schemes.image_feedback import (
     FullyConnectedDecoder,
     FullyConnectedEncoder,
@@ -17,6 +20,7 @@ from shared.schemes.image_feedback import (
     conv_bn,
     conv_path,
 )
+from shared.schemes.image_layers import RowBatchNorm, to_layers
 
 HEADS: dict[str, tuple[tuple[int, int], ...]] = {
     "blank": (),
@@ -46,6 +50,10 @@ class CrNetConfig(ImageConfig):
             raise InvalidInput(f"head: '{self.head}' is not {', '.join(HEADS)}")
 
 
+FITTED = 2048
+"""Frames by which normalisations and merges are set in a linear start."""
+
+
 class MultiResolution(nn.Module):
     """Two paths beside each other, concatenated and merged by a 1x1 convolution."""
 
@@ -65,6 +73,13 @@ class MultiResolution(nn.Module):
                 nn.init.dirac_(module.weight)
         nn.init.zeros_(self.merge.weight)
         nn.init.dirac_(self.merge.weight[:, self.merge.in_channels // 2 :])
+
+    def fit(self, image: Tensor, lift: float, hinges: tuple[float, float], goal: Tensor, weight: Tensor) -> None:
+        """Give the paths hinges in the lifted image, at (fine, coarse), and let the merge bring them near `goal`."""
+        fine, coarse = (
+            crnet_start.hinged_path(p, image, lift, at) for p, at in zip((self.fine, self.coarse), hinges, strict=True)
+        )
+        crnet_start.fit_merge(self.merge, self.norm, [coarse, fine], goal, weight)
 
 
 class CrBlock(nn.Module):
@@ -109,3 +124,56 @@ class CrNet(ImageScheme):
                 nn.init.dirac_(module.weight)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.constant_(module.weight, scale)
+
+    @torch.no_grad()
+    def linear_start(self, downlink: Downlink) -> None:
+        """Begin as the best linear autoencoder of the given channels (`crnet_start`).
+
+        Raises:
+            InvalidInput: leaky ReLUs of slope 0, behind which no image can be below its middle.
+        """
+        if not self.config.slope:
+            raise InvalidInput("start: linear needs leaky ReLUs of a slope above 0; slope is 0")
+        images = self.scaled(downlink)
+        components = self.principal_components(images)
+        images = images[:FITTED]
+        stretch = crnet_start.STRETCH if HEADS[self.config.head] else 1.0  # a head's normalisation shrinks it again
+        root = math.sqrt(crnet_start.SIGMOID_GAIN * stretch)  # the same learning rate fits both layers
+        self._linear_encoder(images, root * components.mT)
+        self._linear_decoder(images, root * components, stretch)
+
+    def _linear_encoder(self, images: Tensor, weight: Tensor) -> None:
+        network = self.encoder.network
+        paths = network.features[0]
+        assert isinstance(paths, MultiResolution)
+        paths.hand_on_the_fine_path()
+        lifted = [
+            crnet_start.transparent_path(path, to_layers(images), crnet_start.LARGEST)
+            for path in (paths.coarse, paths.fine)
+        ]
+        crnet_start.transparent(paths.norm, paths.merge(*lifted))
+        network.fc.weight.copy_(weight)
+        network.fc.bias.copy_(-crnet_start.LARGEST * weight.sum(1))
+
+    def _linear_decoder(self, images: Tensor, weight: Tensor, stretch: float) -> None:
+        network = self.decoder.network
+        network.fc.weight.copy_(weight)
+        nn.init.zeros_(network.fc.bias)
+        wanted = to_layers(images).clamp(-crnet_start.REACH, crnet_start.REACH) + crnet_start.LARGEST
+        slope, steepness = torch.full_like(wanted, self.config.slope), wanted * (1 - wanted)  # of the sigmoid
+        wanted = wanted.logit()
+        slope[wanted >= 0] = 1
+        image = to_layers(network.fc(self.encoder.network(images)).unflatten(1, network.shape))
+        lift, hinges = 0.0, iter(crnet_start.HINGES)
+        for layer in network.refinement:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.dirac_(layer.weight)
+            elif isinstance(layer, RowBatchNorm):
+                crnet_start.transparent(layer, image, crnet_start.LIFT - lift, stretch)
+                lift, stretch = crnet_start.LIFT, 1.0
+            elif isinstance(layer, CrBlock):
+                last = layer is network.refinement[-1]
+                goal = wanted / slope if last else wanted + crnet_start.LIFT
+                layer.paths.fit(image, lift, next(hinges), goal - image, steepness * slope if last else steepness)
+                lift = crnet_start.LIFT
+            image = layer(image)

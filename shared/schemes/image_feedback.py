@@ -32,6 +32,8 @@ from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned, from_la
 
 SCALE_BITS = 8
 
+MOST_COMPANDING = 1000
+
 
 @dataclass(frozen=True)
 class ImageConfig(SchemeConfig):
@@ -41,6 +43,7 @@ class ImageConfig(SchemeConfig):
         compression: codeword entries are 2 Q M / compression.
         entry_bits: K, bits of a codeword entry, 2 to 8; 32 sends float32 (reference).
         allocation: `equal`, K bits for every entry, or `greedy`, K on average, more where they help more.
+        companding: mu of the mu-law by which entries are compressed before they are quantised; 0 leaves them.
         quantised_training: the quantiser is in the training path too (straight-through).
         observation: `perfect`, the UE knows its channel, or `estimated` at the scenario's SNR.
         scale_low_db, scale_high_db: range of the image's scale, twice its largest magnitude [dB], in 255 steps.
@@ -49,6 +52,7 @@ class ImageConfig(SchemeConfig):
     compression: int = 4
     entry_bits: int = float32.BITS
     allocation: str = "equal"
+    companding: float = 0.0
     quantised_training: bool = False
     observation: str = "perfect"
     scale_low_db: float = -52.0
@@ -63,6 +67,10 @@ class ImageConfig(SchemeConfig):
             raise InvalidInput(f"allocation: '{self.allocation}' is not equal or greedy")
         if self.allocation == "greedy" and self.entry_bits == float32.BITS:
             raise InvalidInput("allocation: 'greedy' has no bits to share out when the codeword is float32")
+        if not 0 <= self.companding <= MOST_COMPANDING:
+            raise InvalidInput(f"companding: {self.companding} is not in [0, {MOST_COMPANDING}]")
+        if self.companding and self.entry_bits == float32.BITS:
+            raise InvalidInput(f"companding: {self.companding} has nothing to compress when the codeword is float32")
         if self.observation not in ("perfect", "estimated"):
             raise InvalidInput(f"observation: '{self.observation}' is not perfect or estimated")
         Scale.check(self.scale_low_db, self.scale_high_db)
@@ -156,7 +164,8 @@ class ImageDecoder(Decoder):
 def _quantizer(config: ImageConfig, entries: int) -> UniformQuantizer | None:
     if config.entry_bits == float32.BITS:
         return None
-    return UniformQuantizer(entries, config.entry_bits, allocated=config.allocation == "greedy")
+    allocated = config.allocation == "greedy"
+    return UniformQuantizer(entries, config.entry_bits, allocated=allocated, mu=config.companding)
 
 
 class ImageEstimator(Scheme):
@@ -245,10 +254,9 @@ class ImageScheme(ImageEstimator):
         the best linear autoencoder, were it not for the leaky ReLUs. Training from random weights spends most of its
         time on the way to such a projection.
         """
-        numbers = self._scaled(downlink).flatten(1)
-        values, vectors = torch.linalg.eigh(numbers.mT @ numbers)
-        components = vectors[:, values.argsort(descending=True)[: self.entries]]
-        scale = 4 * float(numbers.std())  # a sigmoid's slope is 1/4 in the middle
+        images = self.scaled(downlink)
+        components = self.principal_components(images)
+        scale = 4 * float(images.std())  # a sigmoid's slope is 1/4 in the middle
         self.pass_through(scale)
         root = math.sqrt(scale)  # half of the scale in each layer keeps both in reach of the same learning rate
         self.encoder.network.fc.weight.copy_(root * components.mT)
@@ -256,18 +264,26 @@ class ImageScheme(ImageEstimator):
         for layer in (self.encoder.network.fc, self.decoder.network.fc):
             nn.init.zeros_(layer.bias)
 
+    def principal_components(self, images: Tensor) -> Tensor:
+        """As many orthonormal directions as there are codeword entries, in which images [N, M, 2, Q] have most power,
+        [M 2 Q, entries].
+        """
+        numbers = images.flatten(1)
+        values, vectors = torch.linalg.eigh(numbers.mT @ numbers)
+        return vectors[:, values.argsort(descending=True)[: self.entries]]
+
     @torch.no_grad()
     def calibrate(self, downlink: Downlink) -> None:
         """Set the quantiser's ranges, and share its bits out, by the codewords of the given channels."""
         if self.encoder.quantizer is None or self.decoder.quantizer is None:
             return
-        codewords = torch.cat([self.encoder.network(part).float() for part in self._scaled(downlink).split(256)])
+        codewords = torch.cat([self.encoder.network(part).float() for part in self.scaled(downlink).split(256)])
         if self.config.allocation == "greedy":
             self.encoder.quantizer.allocate(codewords, self.decoder.network.fc.weight.square().sum(0))
         self.encoder.quantizer.calibrate(codewords)
         self.decoder.quantizer.load_state_dict(self.encoder.quantizer.state_dict())
 
-    def _scaled(self, downlink: Downlink) -> Tensor:
+    def scaled(self, downlink: Downlink) -> Tensor:
         """What the encoder's network gets, [N T, M, 2, Q]."""
         image = self.encoder.images(self.encoder.observe(downlink).flatten(0, 1))
         return to_network(image, self.encoder.scale.from_level(self.encoder.scale.to_level(image)))

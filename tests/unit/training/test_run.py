@@ -46,6 +46,10 @@ def weights(checkpoint: Checkpoint, part: str = "decoder") -> torch.Tensor:
     return torch.cat([value.flatten() for value in getattr(checkpoint.scheme, part).state_dict().values()])
 
 
+def as_stored(value: torch.Tensor) -> torch.Tensor:
+    return value.half().float() if value.is_floating_point() and value.dim() > 1 else value
+
+
 def test_train_writes_a_checkpoint_that_loads(run: Train, store: CheckpointStore) -> None:
     made = run()
     loaded = store.load("rnn", 1)
@@ -56,7 +60,7 @@ def test_train_writes_a_checkpoint_that_loads(run: Train, store: CheckpointStore
     for part in ("encoder", "decoder"):
         for name, value in getattr(initial, part).state_dict().items():
             trained = getattr(loaded.scheme, part).state_dict()[name]
-            assert not torch.equal(trained, value.half().float()), name
+            assert not torch.equal(trained, as_stored(value)), name
 
 
 def test_card_accounts_for_the_training(run: Train) -> None:
@@ -74,6 +78,7 @@ def test_card_accounts_for_the_training(run: Train) -> None:
         "precision": "fp32",
         "frames": 0,
         "start": "random",
+        "frozen_norms": False,
         "stage": "all",
         "compiled": False,
         "seed": 1,
@@ -193,8 +198,8 @@ def test_reference_gets_the_pilots_of_a_trained_scheme(run: Train) -> None:
 def test_no_steps_store_the_initial_weights(run: Train) -> None:
     made = run(recipe=Recipe(steps=0, batch=4))
     assert made.card["training"] == {"trained": False}
-    expected = torch.cat([value.flatten() for value in build(RNN, 1).decoder.state_dict().values()])
-    assert torch.equal(weights(made), expected.half().float())
+    expected = torch.cat([as_stored(value).flatten() for value in build(RNN, 1).decoder.state_dict().values()])
+    assert torch.equal(weights(made), expected)
 
 
 def test_seed_gives_the_initial_weights() -> None:
@@ -279,8 +284,34 @@ def test_a_stage_goes_on_with_the_branch_that_it_began_with(run: Train) -> None:
 def test_principal_start_is_refused_where_there_is_none(run: Train) -> None:
     with pytest.raises(InvalidInput, match="start: 'rnn' cannot start from principal components; start is random"):
         run(recipe=dataclasses.replace(RECIPE, start="principal"))
+    with pytest.raises(InvalidInput, match="start: 'rnn' cannot start linear; only crnet can"):
+        run(recipe=dataclasses.replace(RECIPE, start="linear"))
     with pytest.raises(InvalidInput, match="compiled: 'rnn' is not worth compiling"):
         run(recipe=dataclasses.replace(RECIPE, compiled=True))
+
+
+def test_linear_start_is_trained_with_the_norms_it_sets(run: Train, tmp_path: Path) -> None:
+    """Their statistics, unlike their factors, are at the end what they were at the start, also if it was resumed."""
+    made = Design("crnet", "cost2100-indoor-csinet:antennas=8,first_rows=8", CrNetConfig())
+    some = dataclasses.replace(RECIPE, start="linear", frozen_norms=True, frames=16)
+    first = run("first", made=made, recipe=dataclasses.replace(some, steps=1, rate=1e-9)).scheme.state_dict()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("second", made=made, recipe=some, on_progress=interrupt)
+    second = run("second", made=made, recipe=some).scheme.state_dict()
+    through = run("third", made=made, recipe=some).scheme.state_dict()
+    statistics = [name for name in first if name.endswith(("running_mean", "running_var"))]
+    assert len(statistics) > 20
+    for name, value in second.items():
+        assert torch.equal(value, through[name]), name
+        if name in statistics:
+            assert torch.equal(value, first[name]), name
+    factor = "decoder.network.refinement.1.weight"
+    assert not torch.equal(second[factor], first[factor])
 
 
 def test_quantiser_of_other_bits_is_set_anew_when_weights_are_taken_over(run: Train) -> None:
@@ -324,9 +355,9 @@ def test_epochs_are_steps_over_the_frames() -> None:
     with pytest.raises(InvalidInput, match="epochs: 2 and steps: 5 cannot both be given"):
         recipe("cosine", {"steps": 5}, 2)
     with pytest.raises(
-        NotFound, match="recipe: 'linear' is unknown; recipes are default, const, cosine, principal, dual"
+        NotFound, match="recipe: 'straight' is unknown; recipes are default, const, cosine, principal, linear, dual"
     ):
-        recipe("linear", {})
+        recipe("straight", {})
 
 
 @pytest.mark.parametrize(
@@ -334,7 +365,7 @@ def test_epochs_are_steps_over_the_frames() -> None:
     [
         ({"frames": 3}, "frames: 3 is less than a batch of 4; 0 draws fresh ones"),
         ({"frames": -1}, "frames: -1 is less than 0"),
-        ({"start": "zero"}, "start: 'zero' is not one of random, principal"),
+        ({"start": "zero"}, "start: 'zero' is not one of random, principal, linear"),
     ],
 )
 def test_recipe_names_what_it_refuses(field: dict[str, Any], message: str) -> None:

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from shared.quantizers.uniform import UniformQuantizer
 
 
-def quantizer_of(bits: int, entries: int = 5) -> UniformQuantizer:
-    quantizer = UniformQuantizer(entries, bits)
+def quantizer_of(bits: int, entries: int = 5, mu: float = 0.0) -> UniformQuantizer:
+    quantizer = UniformQuantizer(entries, bits, mu=mu)
     quantizer.low.copy_(torch.linspace(-3, -1, entries))
     quantizer.high.copy_(torch.linspace(0.5, 4, entries))
     return quantizer
 
 
-@given(st.integers(2, 8), st.integers(0, 2**16))
-def test_every_level_comes_back(bits: int, seed: int) -> None:
-    quantizer = quantizer_of(bits)
+@given(st.integers(2, 8), st.integers(0, 2**16), st.sampled_from([0.0, 1.0, 20.0, 255.0]))
+def test_every_level_comes_back(bits: int, seed: int, mu: float) -> None:
+    quantizer = quantizer_of(bits, mu=mu)
     levels = torch.randint(0, 2**bits, (20, 5), generator=torch.Generator().manual_seed(seed))
     assert torch.equal(quantizer.to_levels(quantizer.from_levels(levels)), levels)
 
@@ -55,6 +55,31 @@ def test_calibration_is_near_the_best_for_a_gaussian(bits: int, share: float) ->
     quantizer.calibrate(values)
     error = (quantizer.from_levels(quantizer.to_levels(values)) - values).square().mean(0) / values.var(0)
     assert (error < share * 1.05).all(), error
+
+
+def test_mu_law_gives_small_values_the_finer_cells() -> None:
+    """Levels by ITU-T G.711's formula: of 16, F(x) = ln(1 + mu |x|) / ln(1 + mu) from the middle out."""
+    quantizer = UniformQuantizer(1, 4, mu=255.0)  # -1 to 1
+    values = torch.tensor([[0.0], [1 / 255], [0.1], [0.4], [1.0], [9.0], [-0.1], [-1.0], [-9.0]])
+    assert quantizer.to_levels(values)[:, 0].tolist() == [8, 9, 12, 14, 15, 15, 3, 0, 0]
+    middles = quantizer.from_levels(torch.arange(16)[:, None])[:, 0]
+    torch.testing.assert_close(middles[8:], (256 ** ((torch.arange(8) + 0.5) / 8) - 1) / 255)
+    torch.testing.assert_close(middles, -middles.flip(0))
+
+
+def test_mu_law_is_for_long_tails() -> None:
+    draw = torch.Generator().manual_seed(0)
+    gaussian = torch.randn(20_000, 1, generator=draw)
+    long_tailed = gaussian * torch.randn(20_000, 1, generator=draw).square()
+    gains = []
+    for values in (long_tailed, gaussian):
+        errors = []
+        for mu in (0.0, 20.0):
+            quantizer = UniformQuantizer(1, 6, mu=mu)
+            quantizer.calibrate(values)
+            errors.append((quantizer.from_levels(quantizer.to_levels(values)) - values).square().mean())
+        gains.append(float(errors[0] / errors[1]))
+    assert gains[0] > 4 > 1.2 > gains[1]
 
 
 def test_calibration_survives_constant_entries() -> None:

@@ -223,6 +223,8 @@ def test_saturated_scales_are_counted(make_scheme: MakeScheme) -> None:
         ({"entry_bits": 9}, "entry_bits: 9 is not 2 to 8, or 32 for float32"),
         ({"allocation": "fair"}, "allocation: 'fair' is not equal or greedy"),
         ({"allocation": "greedy"}, "allocation: 'greedy' has no bits to share out when the codeword is float32"),
+        ({"companding": -1.0, "entry_bits": 4}, "companding: -1.0 is not in [0, 1000]"),
+        ({"companding": 20.0}, "companding: 20.0 has nothing to compress when the codeword is float32"),
         ({"observation": "guessed"}, "observation: 'guessed' is not perfect or estimated"),
         ({"scale_low_db": 9.0}, "scale_low_db, scale_high_db: 9.0, 8.0; wanted -200 <= low < high <= 200"),
         ({"slope": 1.0}, "slope: 1.0 is not in [0, 1)"),
