@@ -26,19 +26,20 @@ RECIPES: dict[str, Recipe] = {
     "principal": Recipe(
         batch=200, rate=2e-3, final_rate=5e-5, warmup=50, frames=EPOCH // 2, start="principal", precision="bf16"
     ),
-    "linear": Recipe(
-        batch=200, rate=2e-4, final_rate=2e-6, warmup=50, frames=EPOCH // 2, start="linear", frozen_norms=True
-    ),
+    "linear": Recipe(batch=200, rate=3e-4, final_rate=1e-6, warmup=200, start="linear", frozen_norms=True),
     "dualnet": _DUALNET,
     "magnitude": dataclasses.replace(_DUALNET, stage="magnitude"),
     "phase": dataclasses.replace(_DUALNET, stage="phase", rate=1e-3),
+    "linear-tuning": Recipe(batch=200, rate=1e-4, final_rate=1e-6, warmup=50, frozen_norms=True),
     "tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
 }
 """Recipes by name: `const` and `cosine` are those of the CRNet paper (section IV.A, eq. 5: 30 of 2,500 epochs of
 warm-up); `principal` is `cosine` for a CPU's budget, from principal components and on half of the frames;
+`linear` begins as the best linear autoencoder and draws fresh frames;
 `magnitude` and `phase` are the stages of DualNet-MP, `dualnet` is both at once (their magnitude branch, eight
 convolutions without normalisation, explodes at the paper's 1e-3);
-`tuning` goes on from a checkpoint's weights (`--start-from`) with a quantiser in the path."""
+`tuning` goes on from a checkpoint's weights (`--start-from`) with a quantiser in the path, `linear-tuning` from those
+that `linear` made."""
 
 _OF_EPOCHS = ("const", "cosine")
 """Recipes whose steps are so many epochs."""
@@ -57,6 +58,9 @@ class Design:
 _NO_UPLINK = PilotConfig(uplink_reading="none")
 _PROJECTED = PilotConfig(feedback_bits=30, uplink_pilots=8, uplink_reading="projected")
 
+MU = 20.0
+"""Of the mu-law, for codewords that are nearly the image's principal components."""
+
 _INDOOR = "cost2100-indoor-csinet"
 _OUTDOOR = "cost2100-outdoor-csinet"
 
@@ -68,9 +72,12 @@ DESIGNS: dict[str, Design] = {
     "hyperdnn": Design("hyperdnn"),
     "hyperrnn-projected": Design("hyperrnn", "multipath-p8", _PROJECTED),
     "dldnn-projected": Design("dldnn", "multipath-p8", PilotConfig(feedback_bits=30, uplink_reading="none")),
-    "crnet": Design("crnet", _INDOOR, CrNetConfig(entry_bits=8, allocation="greedy"), "principal"),
+    "crnet": Design("crnet", _INDOOR, CrNetConfig(entry_bits=8, allocation="greedy", companding=MU), "linear"),
     "crnet-4bit": Design(
-        "crnet", _INDOOR, CrNetConfig(entry_bits=4, allocation="greedy", quantised_training=True), "tuning"
+        "crnet",
+        _INDOOR,
+        CrNetConfig(entry_bits=4, allocation="greedy", companding=MU, quantised_training=True),
+        "linear-tuning",
     ),
     "crnet-16": Design("crnet", _INDOOR, CrNetConfig(compression=16, entry_bits=6, allocation="greedy"), "principal"),
     "crnet-32": Design("crnet", _INDOOR, CrNetConfig(compression=32, entry_bits=6, allocation="greedy"), "principal"),

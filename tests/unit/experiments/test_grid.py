@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments import grid
-from experiments.crnet import figure_5, shipped, table_1, table_2, table_3, table_4
+from experiments.crnet import figure_5, linear, shipped, table_1, table_2, table_3, table_4
 from experiments.grid import Arm, Budget, slope_at_the_end
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput
@@ -105,3 +107,14 @@ def test_shipped_checkpoints_stand_beside_the_papers(
 def test_samples_of_earlier_trainings_count() -> None:
     training = {"frames_seen": 5, "before": {"frames_seen": 7, "before": None}}
     assert [part["frames_seen"] for part in shipped.history(training)] == [5, 7]
+
+
+def test_linear_autoencoder_loses_what_is_not_in_its_components(capsys: pytest.CaptureFixture[str]) -> None:
+    image = torch.eye(4).view(4, 2, 2, 1) * torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1)
+    assert linear.projected(image, torch.eye(4)[:, :3]) == pytest.approx(10 * math.log10(1 / 4))
+    linear.main(frames=64, ues=40)
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[:2] + row[3:] for row in rows[:2]] == [["1/4", "indoor", "-26.99"], ["1/8", "indoor", "-16.01"]]
+    indoor, outdoor = ([float(row[2]) for row in rows if row[1] == world] for world in ("indoor", "outdoor"))
+    assert indoor == sorted(indoor)  # fewer components, more error
+    assert all(better < worse < 0 for better, worse in zip(indoor, outdoor, strict=True))
