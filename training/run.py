@@ -25,11 +25,8 @@ from training.evaluation import evaluate
 from training.recipes import Design
 from training.trainer import STATE, Progress, Recipe, Trainer
 
-CALIBRATION_FRAMES = 4096
-"""Frames of the training split by which quantisers are calibrated."""
-
-PRINCIPAL_FRAMES = 16_384
-"""Frames of the training split whose principal components a training may start from."""
+MEASURED_FRAMES = 16_384
+"""Frames of the training split by which a start or a quantiser is set: fewer lack the far ends of codewords."""
 
 PROBE_UES = 16
 """UEs of the probe that is decoded again whenever the checkpoint is loaded into a gNB."""
@@ -80,7 +77,7 @@ def train(
     scheme = build(design, recipe.seed, pilots_from)
     if recipe.start != "random" and not (state / STATE).exists():
         begin = scheme.principal_start if recipe.start == "principal" else scheme.linear_start
-        begin(_training_frames(scheme, recipe.seed, PRINCIPAL_FRAMES))
+        begin(_training_frames(scheme, recipe.seed))
     if start_from is not None:
         _copy("start_from", start_from, start_from.scheme, scheme)
         calibrate(scheme.eval(), recipe.seed)  # its quantiser may have other bits
@@ -172,12 +169,11 @@ def _copy_frozen(source: Checkpoint, into: Scheme, stage: str) -> None:
 
 def calibrate(scheme: Scheme, seed: int) -> None:
     """Let the scheme set its quantisers' ranges by channels of the training split."""
-    scheme.calibrate(_training_frames(scheme, seed, CALIBRATION_FRAMES))
+    scheme.calibrate(_training_frames(scheme, seed))
 
 
-def _training_frames(scheme: Scheme, seed: int, count: int) -> DownlinkView:
-    """Frames of the training split, to measure something by."""
-    ue = torch.arange(count)
+def _training_frames(scheme: Scheme, seed: int) -> DownlinkView:
+    ue = torch.arange(MEASURED_FRAMES)
     return DownlinkView(scheme.scenario, Samples(seed, Split.TRAIN, ue, torch.zeros_like(ue)))
 
 

@@ -32,6 +32,9 @@ from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned, from_la
 
 SCALE_BITS = 8
 
+ALLOCATION_FRAMES = 4096
+"""Enough to share bits out by; ranges are set by all that are given."""
+
 MOST_COMPANDING = 1000
 
 
@@ -279,7 +282,9 @@ class ImageScheme(ImageEstimator):
             return
         codewords = torch.cat([self.encoder.network(part).float() for part in self.scaled(downlink).split(256)])
         if self.config.allocation == "greedy":
-            self.encoder.quantizer.allocate(codewords, self.decoder.network.fc.weight.square().sum(0))
+            self.encoder.quantizer.allocate(
+                codewords[:ALLOCATION_FRAMES], self.decoder.network.fc.weight.square().sum(0)
+            )
         self.encoder.quantizer.calibrate(codewords)
         self.decoder.quantizer.load_state_dict(self.encoder.quantizer.state_dict())
 

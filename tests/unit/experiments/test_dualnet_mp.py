@@ -54,8 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(arms.SCENARIOS, "indoor", world)
     monkeypatch.setattr(protocol, "FRAMES", 400)
     monkeypatch.setattr(protocol, "UES", 64)
-    monkeypatch.setattr(training.run, "PRINCIPAL_FRAMES", 256)
-    monkeypatch.setattr(training.run, "CALIBRATION_FRAMES", 256)
+    monkeypatch.setattr(training.run, "MEASURED_FRAMES", 256)
 
 
 @pytest.mark.usefixtures("small")
