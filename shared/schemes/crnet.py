@@ -50,10 +50,6 @@ class CrNetConfig(ImageConfig):
             raise InvalidInput(f"head: '{self.head}' is not {', '.join(HEADS)}")
 
 
-FITTED = 2048
-"""Frames by which normalisations and merges are set in a linear start."""
-
-
 class MultiResolution(nn.Module):
     """Two paths beside each other, concatenated and merged by a 1x1 convolution."""
 
@@ -136,7 +132,7 @@ class CrNet(ImageScheme):
             raise InvalidInput("start: linear needs leaky ReLUs of a slope above 0; slope is 0")
         images = self.scaled(downlink)
         components = self.principal_components(images)
-        images = images[:FITTED]
+        images = images[: crnet_start.FITTED]
         stretch = crnet_start.STRETCH if HEADS[self.config.head] else 1.0  # a head's normalisation shrinks it again
         root = math.sqrt(crnet_start.SIGMOID_GAIN * stretch)  # the same learning rate fits both layers
         self._linear_encoder(images, root * components.mT)
@@ -160,9 +156,9 @@ class CrNet(ImageScheme):
         network.fc.weight.copy_(weight)
         nn.init.zeros_(network.fc.bias)
         wanted = to_layers(images).clamp(-crnet_start.REACH, crnet_start.REACH) + crnet_start.LARGEST
-        slope, steepness = torch.full_like(wanted, self.config.slope), wanted * (1 - wanted)  # of the sigmoid
+        steepness = wanted * (1 - wanted)  # of the sigmoid: what an error before it makes behind it
         wanted = wanted.logit()
-        slope[wanted >= 0] = 1
+        slope = torch.where(wanted < 0, self.config.slope, 1.0)  # of the last leaky ReLU
         image = to_layers(network.fc(self.encoder.network(images)).unflatten(1, network.shape))
         lift, hinges = 0.0, iter(crnet_start.HINGES)
         for layer in network.refinement:

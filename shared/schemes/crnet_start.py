@@ -37,6 +37,9 @@ learning rate of the convolutions'."""
 HINGES = ((1.2, 1.7), (0.0, 1.5))
 """t of the fine and of the coarse path of the first and the second CRBlock."""
 
+FITTED = 2048
+"""Frames by which normalisations and merges are set."""
+
 PAIRS = 4
 """Channels with hinges: of real and imaginary part, both signs."""
 
@@ -108,9 +111,9 @@ def fit_merge(merge: RowConv2d, norm: RowBatchNorm, paths: list[Tensor], goal: T
             weighted @ weighted.mT, weighted @ (wanted * importance).flatten().double()
         ).solution.float()
         start = 0
-        for index in range(len(paths)):
-            merge.weight[channel, start : start + PAIRS, 0, 0] = found[index * PAIRS : (index + 1) * PAIRS]
-            start += paths[index].shape[1]
+        for path, weights in zip(paths, found[:-1].split(PAIRS), strict=True):
+            merge.weight[channel, start : start + PAIRS, 0, 0] = weights
+            start += path.shape[1]
         constant[channel] = found[-1]
     transparent(norm, merge(*paths))
     norm.bias.add_(constant)
