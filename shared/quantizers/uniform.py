@@ -5,6 +5,7 @@ is or compressed by the mu-law first, which gives small values the finer cells.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,14 @@ CODEWORD = "codeword"
 MOST_BITS = 12
 """Of an entry, where bits are allocated."""
 
+CHUNK = 512
+"""Samples whose errors are measured at once."""
 
-WIDTHS = torch.cat([torch.arange(1, 8, 0.125), torch.arange(8, 33.0)])
-COARSE_WIDTHS = torch.cat([torch.arange(1, 8, 0.5), torch.arange(8, 33, 4.0)])
-"""Half ranges tried, in standard deviations. Codewords of channels with few strong paths have long tails."""
+WIDTHS = torch.cat([torch.arange(1, 4, 0.5), torch.logspace(2, 5, 10, base=2)])
+"""Half ranges tried, in standard deviations: codewords of channels with few strong paths have long tails."""
+
+FINER = torch.linspace(0.82, 1.22, 9)
+"""Tried around the best of them, relative to it."""
 
 
 class UniformQuantizer(nn.Module):
@@ -94,7 +99,7 @@ class UniformQuantizer(nn.Module):
         errors = [values.var(0)]
         for bits in range(1, MOST_BITS + 1):
             self.bits.fill_(bits)
-            errors.append(self._fit(values, COARSE_WIDTHS))
+            errors.append(self._fit(values))
         gains = (torch.stack(errors).diff(dim=0).neg() * weight).cummin(0).values  # [bits, n]
         chosen = gains.flatten().argsort(descending=True, stable=True)[: self.total]
         self.bits.copy_(torch.zeros_like(gains).flatten().index_fill_(0, chosen, 1).view_as(gains).sum(0))
@@ -106,21 +111,36 @@ class UniformQuantizer(nn.Module):
         Args:
             values: [N, n] codewords of training samples.
         """
-        self._fit(values, WIDTHS)
+        self._fit(values, FINER)
 
-    def _fit(self, values: Tensor, widths: Tensor) -> Tensor:
-        """`calibrate`; the mean squared errors [n] that are left."""
+    def _fit(self, values: Tensor, finer: Tensor | None = None) -> Tensor:
+        """`calibrate`, to the nearest of `WIDTHS`, or `finer`; the mean squared errors [n] that are left."""
         mean, deviation = values.mean(0), values.std(0).clamp(min=1e-8)
-        chosen, best = torch.zeros_like(mean), torch.full_like(mean, torch.inf)
-        for width in widths:
-            self.low.copy_(mean - width * deviation)
-            self.high.copy_(mean + width * deviation)
-            error = (self.from_levels(self.to_levels(values)) - values).square().mean(0)
-            chosen = torch.where(error < best, width, chosen)
-            best = torch.minimum(error, best)
-        self.low.copy_(mean - chosen * deviation)
-        self.high.copy_(mean + chosen * deviation)
-        return best
+
+        def best_of(widths: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+            chosen, least = torch.zeros_like(mean), torch.full_like(mean, torch.inf)
+            for width in widths:
+                self._set_range(mean, width * deviation)
+                error = self._error(values)
+                chosen, least = torch.where(error < least, width, chosen), torch.minimum(error, least)
+            return chosen, least
+
+        width, least = best_of(WIDTHS)
+        if finer is not None:
+            width, least = best_of(width * finer[:, None])
+        self._set_range(mean, width * deviation)
+        return least
+
+    def _set_range(self, middle: Tensor, half: Tensor) -> None:
+        self.low.copy_(middle - half)
+        self.high.copy_(middle + half)
+
+    def _error(self, values: Tensor) -> Tensor:
+        """Mean squared error of each entry, [n]."""
+        total = torch.zeros_like(self.low)
+        for part in values.split(CHUNK):  # what a cache holds
+            total += (self.from_levels(self.to_levels(part)) - part).square().sum(0)
+        return total / len(values)
 
     def _compressed(self, unit: Tensor) -> Tensor:
         """mu-law of numbers in [0, 1], whose middle is 0.5; those beyond stay beyond."""

@@ -3,8 +3,8 @@
 The fully connected layers project on principal components. What stands between them and the images is made
 transparent:
 
-- A batch normalisation takes its input's statistics for its own, and undoes them by its factor and offset. It has to
-  keep them in training (`frozen_norms`): a batch of 200 images, most of whose power is in few numbers, has others.
+- A batch normalisation takes its input's statistics for its own, and undoes them by its factor and offset. It had
+  better keep them (`frozen_norms`): a batch of 200 images, most of whose power is in few numbers, has others.
 - A leaky ReLU hands on what is above 0. Where an image has to pass one alone, it is lifted so far.
 - The paths of the CRBlocks begin with hinges: pairs (v - t, -v - t) of a number v, bent by the first leaky ReLU, and
   combined so that the others leave them alone. Least squares then chooses the weights with which the merging

@@ -32,7 +32,7 @@ from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned, from_la
 
 SCALE_BITS = 8
 
-ALLOCATION_FRAMES = 4096
+ALLOCATION_FRAMES = 2048
 """Enough to share bits out by; ranges are set by all that are given."""
 
 MOST_COMPANDING = 1000
