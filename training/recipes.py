@@ -30,7 +30,7 @@ RECIPES: dict[str, Recipe] = {
     "dualnet": _DUALNET,
     "magnitude": dataclasses.replace(_DUALNET, stage="magnitude"),
     "phase": dataclasses.replace(_DUALNET, stage="phase", rate=1e-3),
-    "linear-tuning": Recipe(batch=200, rate=1e-4, final_rate=1e-6, warmup=50, frozen_norms=True),
+    "linear-tuning": Recipe(batch=200, rate=3e-5, final_rate=1e-6, warmup=50, frozen_norms=True),
     "tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
 }
 """Recipes by name: `const` and `cosine` are those of the CRNet paper (section IV.A, eq. 5: 30 of 2,500 epochs of

@@ -120,7 +120,8 @@ def train(
     scheme.load_state_dict(weights)
     scheme.begin(recipe.stage)
     scheme.eval()
-    if freeze_encoder_from is None:
+    tuned = start_from is not None and recipe.steps > 0 and getattr(design.config, "quantised_training", False)
+    if freeze_encoder_from is None and not tuned:  # a quantiser that the networks were tuned to stays as it is
         calibrate(scheme, recipe.seed)
     cost = {part: dataclasses.asdict(found) for part, found in complexity(scheme).items()}
     account = {"training": training, "parameters": parameter_counts(scheme), "complexity": cost}

@@ -325,6 +325,12 @@ def test_quantiser_of_other_bits_is_set_anew_when_weights_are_taken_over(run: Tr
     assert [int(quantizer.bits.sum()) for quantizer in quantizers] == [32 * 8, 32 * 2]
     assert [checkpoint.card["feedback_bits"] for checkpoint in (first, fine)] == [8 + 32 * 8, 8 + 32 * 2]
     assert fine.card["training"]["started_from"] == "crnet/1"
+    untuned = run("untuned", made=coarse, start_from=first, recipe=dataclasses.replace(RECIPE, steps=0))
+    tuned = run("tuned", made=coarse, start_from=first, recipe=dataclasses.replace(RECIPE, rate=1e-2))
+    for name, value in untuned.scheme.state_dict().items():
+        kept = torch.equal(value, tuned.scheme.state_dict()[name])
+        assert kept or "quantizer" not in name, name  # the networks were tuned to these very ranges
+    assert not torch.equal(weights(untuned), weights(tuned))
 
 
 @pytest.mark.parametrize(
