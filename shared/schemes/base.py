@@ -175,7 +175,7 @@ class Scheme(nn.Module):
         Raises:
             InvalidInput: the scheme has no such weights.
         """
-        raise InvalidInput(f"start: '{self.name}' cannot start linear; only crnet can")
+        raise InvalidInput(f"start: '{self.name}' has no linear start; start is random, or principal for images")
 
     def compile_networks(self, mode: str) -> None:
         """Have torch.compile fuse the networks that `reconstruct` spends its time in; by default there are none.
