@@ -14,11 +14,9 @@ RUN pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-u
 
 COPY protos protos
 COPY shared shared
-COPY training training
 COPY ue_client ue_client
 COPY gnb_server gnb_server
 COPY csiemu csiemu
-COPY benchmarks benchmarks
 COPY checkpoints checkpoints
 RUN pip install --no-cache-dir --no-deps . && mkdir /data && chown csiemu /data
 

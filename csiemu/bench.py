@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.table import Table
 
-from benchmarks import channels, serving, training
+from csiemu.benchmarks import channels, serving, training
 from csiemu.output import console, write_json
 from shared.settings import options
 

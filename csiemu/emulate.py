@@ -25,6 +25,7 @@ from rich.table import Table
 
 from csiemu.output import console, write_json
 from csiemu.processes import STORE, Gnb, end, spawn, tail
+from csiemu.training.recipes import DESIGNS
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
 from shared.channels.scenario import Scenario
@@ -32,7 +33,6 @@ from shared.checkpoints import CheckpointStore
 from shared.errors import InvalidInput, NotReady
 from shared.metrics import Domain
 from shared.settings import Rate, options
-from training.recipes import DESIGNS
 
 POLL_S = 1.0
 

@@ -11,11 +11,13 @@ from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.table import Table
 
 from csiemu.output import console, write_json
+from csiemu.training.run import measure
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Split
 from shared.checkpoints import CheckpointStore
+from shared.conditions import MAX_DELAY_SLOTS, RunConditions
+from shared.link.evaluation import evaluate
 from shared.settings import options
-from training.evaluation import evaluate
 
 
 class Settings(BaseSettings):
@@ -47,8 +49,11 @@ class Settings(BaseSettings):
     frames: int = Field(1, ge=1, le=1_000_000)
     """Frames of each UE."""
 
-    delay: int = Field(0, ge=0, le=1024)
-    """Slots between a report and the channel that its estimate is compared with."""
+    delay_slots: int = Field(0, ge=0, le=MAX_DELAY_SLOTS)
+    """Feedback delay: slots between a report and the channel that its estimate is compared with."""
+
+    renew_card: bool = False
+    """Write the card's figures anew, of --ues UEs in the card's own conditions, and its probe."""
 
     json_file: Path | None = Field(None, alias="json")
     """File for the result, JSON."""
@@ -68,16 +73,20 @@ COLUMNS = (
 def run(settings: Settings) -> None:
     """Measure and show."""
     torch.set_num_threads(1)
-    checkpoint = CheckpointStore(settings.checkpoints).load(settings.name, settings.version)
-    result = evaluate(
-        checkpoint.scheme,
-        Scenario.parse(settings.scenario) if settings.scenario else checkpoint.scenario,
-        seed=settings.seed,
-        split=Split[settings.split.upper()],
-        ues=settings.ues,
-        frames=settings.frames,
-        delay=settings.delay,
-    )
+    store = CheckpointStore(settings.checkpoints)
+    checkpoint = store.load(settings.name, settings.version)
+    if settings.renew_card:
+        checkpoint = measure(checkpoint, store, settings.ues)
+        result = checkpoint.card["evaluation"]
+    else:
+        scenario = Scenario.parse(settings.scenario) if settings.scenario else checkpoint.scenario
+        result = evaluate(
+            checkpoint.scheme,
+            RunConditions(scenario, settings.seed, settings.delay_slots),
+            split=Split[settings.split.upper()],
+            ues=settings.ues,
+            frames=settings.frames,
+        )
     card = checkpoint.card.get("evaluation", {})
     screen = console()
     screen.print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['feedback_bits']} bits a report")

@@ -11,9 +11,9 @@ from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from csiemu.output import console
+from csiemu.training import trainer
+from csiemu.training.order import Order
 from shared.settings import options
-from training import trainer
-from training.order import Order
 
 
 class Settings(BaseSettings):

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gnb_server.decoding import decode_frames
-from shared.channels.scenario import Scenario
-from shared.channels.streams import Samples, Split
+from shared.channels.streams import Split
 from shared.checkpoints import CheckpointStore
+from shared.conditions import RunConditions
+from shared.link.decoding import decode_frames
 
 TOLERANCE = 1e-4
 """Largest relative difference, ||a - b|| / ||b||, between the gNB's estimate and the one decoded again."""
@@ -37,20 +37,19 @@ def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) ->
     meta = json.loads(str(parts[0]["meta"]))
     decoded = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "meta"}
     sent = _read(sent_file)
-    scenario = Scenario.parse(meta["scenario"])
+    conditions = RunConditions.from_json(meta)
+    scenario = conditions.scenario
     estimates = {
         key: row for row, key in enumerate(zip(decoded["ue"].tolist(), decoded["sequence"].tolist(), strict=True))
     }
     wrong = compared = 0
     for version in np.unique(sent["decoder_version"]).tolist():
-        scheme = store.load(meta["scheme"], version).scheme
+        scheme = store.load(meta["model"], version, ("decoder",)).scheme
         keys, bits = _frames(sent, version, scenario.slots)
         if not len(keys):
             continue
-        fields = scheme.layout.fields_of(bits.reshape(len(keys) * scenario.slots, scheme.layout.bits))
-        shaped = {name: values.reshape(len(keys), scenario.slots, -1) for name, values in fields.items()}
         ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys.T)
-        again = decode_frames(scheme, scenario, Samples(meta["seed"], Split.EMULATE, ue, frame), shaped).numpy()
+        again = decode_frames(scheme, scenario, conditions.samples(Split.EMULATE, ue, frame), bits).numpy()
         for n, (ue_id, number) in enumerate(keys.tolist()):
             for t in range(scenario.slots):
                 row = estimates.get((ue_id, number * scenario.slots + t))

@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnb_server.decoding import decode_slot, side_information, whole_band
 from gnb_server.evaluator import Evaluator
 from gnb_server.faults import Faults
 from gnb_server.monitor import Monitor
@@ -32,8 +31,9 @@ from gnb_server.store import Store, Stored
 from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, NotReady, SequenceGap
+from shared.link.decoding import decode_slot, side_information, whole_band
+from shared.link.payload import saturated
 from shared.metrics import MEASURED, Outcomes, Sums
-from shared.payload import saturated
 from shared.schemes import State
 
 MAX_CHUNK_REPORTS = 65_536

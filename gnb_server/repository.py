@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import Conflict, DamagedCheckpoint, NotFound
-from training.evaluation import evaluate
+from shared.link.evaluation import evaluate
 
 PROBE_TOLERANCE_DB = 0.05
 """How far the probe's figure may be from the card's: kernels differ between machines, single sign bits with them."""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.channels.scenario import Scenario
+from shared.link.payload import PayloadLayout
 from shared.metrics import COLUMNS, MEASURED, Domain, Sums
-from shared.payload import PayloadLayout
 from shared.schemes import State
 
 

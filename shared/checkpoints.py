@@ -4,9 +4,9 @@ A part that another version of the same name has already, as a decoder for UEs i
 written again: the card's hash says which file it is.
 
 Loading checks the files against the card's hashes, and a gNB decodes the card's probe too before it serves with it
-(`gnb_server.repository`); nothing is ever unpickled. `encoder_id` is a hash of the encoder's weights (pilots among
-them) and of the payload layout: a decoder version may decode a report only if it was trained for the report's
-encoder_id.
+(`shared.link.probe`); nothing is ever unpickled. A UE loads the encoder alone, a gNB the decoder. `encoder_id` is a
+hash of the encoder's weights (pilots among them) and of the payload layout: a decoder version may decode a report only
+if it was trained for the report's encoder_id.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, NotFound
-from shared.schemes import Scheme, scheme_class
+from shared.schemes import ENDS, End, Scheme, scheme_class
 
 FORMAT = 1
-PARTS = ("encoder", "decoder")
 NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 """What a checkpoint may be called: never a path."""
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -37,11 +36,11 @@ _CARD_FIELDS = ("format", "scheme", "config", "scenario", "payload", "feedback_b
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A scheme with its weights and its card.
+    """A scheme, or one end of it, with its weights and its card.
 
     Attributes:
         name, version: where it stands in the repository.
-        scheme: in evaluation mode, float32 weights.
+        scheme: in evaluation mode, float32 weights; with the ends that were loaded.
         card: card.json as it is.
     """
 
@@ -101,8 +100,8 @@ class CheckpointStore:
             )
         return card
 
-    def load(self, name: str, version: int | None = None) -> Checkpoint:
-        """Load and check a version (default: the first).
+    def load(self, name: str, version: int | None = None, ends: tuple[End, ...] = ENDS) -> Checkpoint:
+        """Load and check a version (default: the first), or one end of it; the other's file need not be there.
 
         Raises:
             NotFound: no such name or version. DamagedCheckpoint: files, hashes or card do not fit together.
@@ -112,8 +111,8 @@ class CheckpointStore:
         try:
             scenario = Scenario.parse(card["scenario"])
             kind = scheme_class(card["scheme"])
-            scheme = kind(scenario, kind.config_class(**card["config"])).eval()
-            for part in PARTS:
+            scheme = kind(scenario, kind.config_class(**card["config"]), ends).eval()
+            for part in ends:
                 data = self._part(name, version, part, card["sha256"][part]).read_bytes()
                 digest = _sha256(data)
                 if digest != card["sha256"][part]:
@@ -121,7 +120,7 @@ class CheckpointStore:
                 getattr(scheme, part).load_state_dict({key: _widen(value) for key, value in load(data).items()})
         except (CsiError, SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise DamagedCheckpoint(f"checkpoint {name}/{version}: {error}") from error
-        found = encoder_id(scheme)
+        found = encoder_id(scheme) if "encoder" in ends else card["encoder_id"]
         if (found, scheme.layout.describe()) != (card["encoder_id"], card["payload"]):
             raise DamagedCheckpoint(
                 f"checkpoint {name}/{version}: weights and layout give encoder_id {found} and payload"
@@ -146,7 +145,7 @@ class CheckpointStore:
         folder = self.new_folder(name, version)
         folder.mkdir(parents=True, exist_ok=True)
         digests = {}
-        for part in PARTS:
+        for part in ENDS:
             state = {key: _narrow(value, half) for key, value in getattr(scheme, part).state_dict().items()}
             data = save(state)
             digests[part] = _sha256(data)
@@ -232,4 +231,4 @@ def parameter_counts(scheme: Scheme) -> dict[str, int]:
     def count(module: nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
 
-    return {part: count(getattr(scheme, part)) for part in PARTS}
+    return {part: count(getattr(scheme, part)) for part in ENDS}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from csiemu.training.recipes import Design, design
+from csiemu.training.run import train
+from csiemu.training.trainer import Recipe
 from shared.checkpoints import Checkpoint, CheckpointStore
-from training.recipes import Design, design
-from training.run import train
-from training.trainer import Recipe
 
 ROOT = Path(__file__).parent.parent
 SCENARIO = "multipath-p2:antennas=16"

@@ -22,7 +22,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, Kind, NotFound
-from ue_client.encoding import encode_frames
+from shared.link.encoding import encode_frames
 from ue_client.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.2, 2.0

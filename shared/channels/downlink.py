@@ -25,12 +25,12 @@ class DownlinkView:
     scenario: Scenario
     samples: Samples
 
-    def truth(self, domain: Domain, delay: int = 0) -> Truth:
+    def truth(self, domain: Domain, delay_slots: int = 0) -> Truth:
         """What estimates of the given domain are compared with, [N, T, ...]; slots as for `channel`."""
         if domain == "spatial":
-            return Truth.narrowband(self.channel(delay))
+            return Truth.narrowband(self.channel(delay_slots))
         world = require_wideband(self.scenario, "an image")
-        full = world.angular_delay(self.samples, Link.DOWNLINK, self._slots(delay), full=True)
+        full = world.angular_delay(self.samples, Link.DOWNLINK, self._slots(delay_slots), full=True)
         rows, chosen = world.rows().to(full.device), torch.arange(0, world.subcarriers, world.comparison_stride)
         waves = torch.polar(
             torch.ones(()), (-2 * math.pi / world.subcarriers) * (chosen[:, None] * torch.arange(world.subcarriers))
@@ -52,12 +52,13 @@ class DownlinkView:
         world = require_wideband(self.scenario, "an image")
         return world.estimated(self.samples, Purpose.DOWNLINK_NOISE, self._slots(), images)
 
-    def channel(self, delay: int = 0) -> Tensor:
-        """Downlink channels [N, T, M], complex64, of slots delay .. T-1+delay.
+    def channel(self, delay_slots: int = 0) -> Tensor:
+        """Downlink channels [N, T, M], complex64, of slots delay_slots .. T-1+delay_slots.
 
-        With a delay the frame's own process goes on past slot T-1: its long-term features stay, its fading evolves.
+        With a feedback delay the frame's process goes on past slot T-1: its long-term features stay, its fading
+        evolves.
         """
-        return self.scenario.spatial(self.samples, Link.DOWNLINK, self._slots(delay))
+        return self.scenario.spatial(self.samples, Link.DOWNLINK, self._slots(delay_slots))
 
     def pilots(self, pilots: Tensor) -> Tensor:
         """Received pilots y = h^H X_dl + n, eq. (2).
@@ -76,5 +77,5 @@ class DownlinkView:
         noise = self.samples.complex_normal(Purpose.DOWNLINK_NOISE, slots, pilots.shape[1])
         return channel.conj() @ pilots + noise * self.scenario.noise_power**0.5
 
-    def _slots(self, delay: int = 0) -> Tensor:
-        return torch.arange(self.scenario.slots, device=self.samples.ue.device) + delay
+    def _slots(self, delay_slots: int = 0) -> Tensor:
+        return torch.arange(self.scenario.slots, device=self.samples.ue.device) + delay_slots

@@ -76,9 +76,9 @@ class Scenario(ABC):
         """Self with the identity of what lies outside of it (data files), for those who must have the same."""
         return self
 
-    def check_here(self, delay: int = 0) -> None:  # noqa: B027  # most worlds need nothing
+    def check_here(self, delay_slots: int = 0) -> None:  # noqa: B027  # most worlds need nothing
         """Raises NotFound, InvalidInput or Conflict if what the world needs from this machine is missing or another,
-        or lacks the slots T .. T-1+delay.
+        or lacks the slots T .. T-1+delay_slots.
         """
 
     @abstractmethod

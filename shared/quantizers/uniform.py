@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from shared.payload import Field
+from shared.link.payload import Field
 
 CODEWORD = "codeword"
 """Name of the payload's field, or of its fields' beginning."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
+from shared.link.payload import PayloadLayout
 from shared.metrics import Domain, energy
-from shared.payload import PayloadLayout
 
 State = dict[str, Tensor]
 """Recurrent state of N UEs: name -> [N, ...]. Zeros at the start of a frame."""
@@ -43,8 +43,8 @@ class SchemeConfig:
         return dataclasses.asdict(self)
 
 
-class Encoder(nn.Module):
-    """The UE's side."""
+class Encoder(nn.Module, ABC):
+    """The UE's end."""
 
     @abstractmethod
     def observe(self, downlink: Downlink) -> Tensor:
@@ -55,8 +55,8 @@ class Encoder(nn.Module):
         """[N, observation] to payload fields: name -> [N, count] int64."""
 
 
-class Decoder(nn.Module):
-    """The gNB's side. It sees payload fields and the uplink view, nothing else."""
+class Decoder(nn.Module, ABC):
+    """The gNB's end. It sees payload fields and the uplink view, nothing else."""
 
     @abstractmethod
     def side_information(self, uplink: UplinkView) -> Tensor:
@@ -80,8 +80,14 @@ class Decoder(nn.Module):
         """
 
 
-class Scheme(nn.Module):
-    """A matched pair of encoder and decoder, built for a scenario.
+End = Literal["encoder", "decoder"]
+"""A part of a scheme: what runs at the UE, or at the gNB."""
+
+ENDS: tuple[End, ...] = ("encoder", "decoder")
+
+
+class Scheme(nn.Module, ABC):
+    """A matched pair of encoder and decoder, built for a scenario; a UE builds the encoder alone, a gNB the decoder.
 
     Class attributes:
         name: how commands, cards and the wire call it.
@@ -89,6 +95,15 @@ class Scheme(nn.Module):
         domain: what it estimates.
         sizes: fields of the scenario that must be those that it was built for.
         trainable: whether `csiemu train` has anything to optimise.
+        default_scenario: what it is trained for where nothing else is asked for.
+
+    Args:
+        scenario: the world that it is built for: its sizes are those of the networks.
+        config: an instance of `config_class`.
+        ends: what to build; the other end's attribute is missing.
+
+    Raises:
+        InvalidInput: configuration and scenario do not fit this scheme.
     """
 
     name: ClassVar[str]
@@ -96,24 +111,41 @@ class Scheme(nn.Module):
     domain: ClassVar[Domain] = "spatial"
     sizes: ClassVar[tuple[str, ...]] = ("antennas", "slots")
     trainable: ClassVar[bool] = True
+    default_scenario: ClassVar[str] = "multipath-p2"
 
     encoder: Encoder
     decoder: Decoder
 
-    def __init__(self, scenario: Scenario, config: SchemeConfig) -> None:
+    def __init__(self, scenario: Scenario, config: SchemeConfig, ends: tuple[End, ...] = ENDS) -> None:
         super().__init__()
         self.scenario = scenario
         self.config = config
+        self.check_sizes()
+        if "encoder" in ends:
+            self.encoder = self.make_encoder()
+        if "decoder" in ends:
+            self.decoder = self.make_decoder()
+
+    def check_sizes(self) -> None:
+        """Raises InvalidInput if configuration and scenario do not fit this scheme; by default they do."""
+
+    @abstractmethod
+    def make_encoder(self) -> Encoder:
+        """The UE's end, with initial weights."""
+
+    @abstractmethod
+    def make_decoder(self) -> Decoder:
+        """The gNB's end, with initial weights; whatever both ends hold is the encoder's, if that is there."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> PayloadLayout:
+        """The payload of one report, from either end."""
 
     @property
     def reads_uplink(self) -> bool:
         """Whether its decoder takes anything from the uplink."""
         return False
-
-    @property
-    @abstractmethod
-    def layout(self) -> PayloadLayout:
-        """The payload of one report."""
 
     def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
         """Differentiable path from observation to estimate, for training.
@@ -192,7 +224,7 @@ class Scheme(nn.Module):
     def normalise(self) -> None:
         """Bring parameters back to their constraints after an optimiser step (pilot power)."""
 
-    def check_scenario(self, scenario: Scenario, delay: int = 0) -> None:
+    def check_scenario(self, scenario: Scenario, delay_slots: int = 0) -> None:
         """Raises InvalidInput if the scenario's sizes are not those of this scheme, or it lacks what the decoder reads.
 
         Scenarios that need something of this machine are checked too (`Scenario.check_here`), with the slots that a
@@ -202,7 +234,7 @@ class Scheme(nn.Module):
             asked, built = getattr(scenario, name, "none"), getattr(self.scenario, name)
             if asked != built:
                 raise InvalidInput(f"scenario {name}: {asked}; this {self.name} was built for {built}")
-        scenario.check_here(delay)
+        scenario.check_here(delay_slots)
         if self.reads_uplink and not scenario.has_uplink:
             raise InvalidInput(f"scenario: {scenario} has no uplink; this {self.name} reads it")
 

@@ -13,14 +13,13 @@ from shared.errors import InvalidInput
 from shared.schemes import crnet_start
 from shared.schemes.base import Downlink, SchemeConfig
 from shared.schemes.image_feedback import (
-    FullyConnectedDecoder,
-    FullyConnectedEncoder,
     ImageConfig,
     ImageScheme,
     conv_bn,
     conv_path,
 )
 from shared.schemes.image_layers import RowBatchNorm, to_layers
+from shared.schemes.registry import register
 
 HEADS: dict[str, tuple[tuple[int, int], ...]] = {
     "blank": (),
@@ -91,6 +90,7 @@ class CrBlock(nn.Module):
         return self.activation(self.paths(image) + image)
 
 
+@register
 class CrNet(ImageScheme):
     """CRNet."""
 
@@ -99,15 +99,14 @@ class CrNet(ImageScheme):
 
     config: CrNetConfig
 
-    def networks(
-        self, shape: tuple[int, int, int], entries: int
-    ) -> tuple[FullyConnectedEncoder, FullyConnectedDecoder]:
+    def features(self) -> nn.Sequential:
         slope = self.config.slope
         coarse = conv_path((2, 2, 2, 2), ((3, 3), (1, 9), (9, 1)), slope)
-        features = nn.Sequential(MultiResolution(coarse, conv_path((2, 2), ((3, 3),), slope), 2), nn.LeakyReLU(slope))
-        head = HEADS[self.config.head]
-        refinement = nn.Sequential(*conv_path((2,) * (len(head) + 1), head, slope), CrBlock(slope), CrBlock(slope))
-        return FullyConnectedEncoder(features, shape, entries), FullyConnectedDecoder(refinement, shape, entries)
+        return nn.Sequential(MultiResolution(coarse, conv_path((2, 2), ((3, 3),), slope), 2), nn.LeakyReLU(slope))
+
+    def refinement(self) -> nn.Sequential:
+        slope, head = self.config.slope, HEADS[self.config.head]
+        return nn.Sequential(*conv_path((2,) * (len(head) + 1), head, slope), CrBlock(slope), CrBlock(slope))
 
     def pass_through(self, scale: float) -> None:
         for module in self.encoder.network.features:

@@ -9,13 +9,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from shared.schemes.image_feedback import (
-    FullyConnectedDecoder,
-    FullyConnectedEncoder,
     ImageScheme,
     conv_bn,
     conv_path,
 )
 from shared.schemes.image_layers import RowConv2d
+from shared.schemes.registry import register
 
 SLOPE = 0.3
 
@@ -33,17 +32,17 @@ class RefineNet(nn.Module):
         return self.activation(self.norm(self.path(image)) + image)
 
 
+@register
 class CsiNet(ImageScheme):
     """CsiNet."""
 
     name: ClassVar[str] = "csinet"
 
-    def networks(
-        self, shape: tuple[int, int, int], entries: int
-    ) -> tuple[FullyConnectedEncoder, FullyConnectedDecoder]:
-        features = nn.Sequential(*conv_path((2, 2), ((3, 3),), SLOPE))
-        refinement = nn.Sequential(RefineNet(), RefineNet(), RowConv2d(2, 2, (3, 3), bias=True))
-        return FullyConnectedEncoder(features, shape, entries), FullyConnectedDecoder(refinement, shape, entries)
+    def features(self) -> nn.Sequential:
+        return nn.Sequential(*conv_path((2, 2), ((3, 3),), SLOPE))
+
+    def refinement(self) -> nn.Sequential:
+        return nn.Sequential(RefineNet(), RefineNet(), RowConv2d(2, 2, (3, 3), bias=True))
 
     def pass_through(self, scale: float) -> None:
         for layers in (self.encoder.network.features, self.decoder.network.refinement):

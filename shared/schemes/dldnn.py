@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.schemes.base import Decoder, State, to_complex
+from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
 from shared.schemes.hypernetwork import Hypernetwork, UplinkInput
-from shared.schemes.pilots import PilotConfig, UplinkReading
-from shared.schemes.sign_feedback import SignEncoder, SignFeedbackScheme, signs
+from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
+from shared.schemes.registry import register
+from shared.schemes.sign_feedback import SignFeedbackScheme, signs
 
 DECODER_WIDTHS = (1024, 512, 512)
 """Hidden ReLU layers of the channel estimation DNN, each with batch normalisation (as the authors' code)."""
@@ -50,20 +51,22 @@ class DnnDecoder(Decoder):
         return to_complex(self.layers[-1](values * scales[-1])).unflatten(0, bits.shape[:-1])
 
 
+@register
 class DlDnn(SignFeedbackScheme):
     """The baseline: feedback bits in, channel out, slot by slot."""
 
     name: ClassVar[str] = "dldnn"
+    config_class: ClassVar[type[SchemeConfig]] = NoUplinkConfig
     readings: ClassVar[tuple[UplinkReading, ...]] = ("none",)
 
-    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
-        super().__init__(scenario, config)
-        self.encoder = SignEncoder(scenario, config)
-        self.decoder = DnnDecoder(scenario, config)
+    def make_decoder(self) -> DnnDecoder:
+        return DnnDecoder(self.scenario, self.config)
 
 
+@register
 class HyperDnn(DlDnn):
     """Ablation: DL-DNN whose decoder the uplink scales, without any memory over slots."""
 
     name: ClassVar[str] = "hyperdnn"
+    config_class: ClassVar[type[SchemeConfig]] = PilotConfig
     readings: ClassVar[tuple[UplinkReading, ...]] = ("array", "projected")

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.schemes.base import Decoder, State, to_complex
+from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
 from shared.schemes.hypernetwork import HYPER_WIDTH, Hypernetwork, UplinkInput, identity_like
-from shared.schemes.pilots import PilotConfig, UplinkReading
-from shared.schemes.sign_feedback import SignEncoder, SignFeedbackScheme, signs
+from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
+from shared.schemes.registry import register
+from shared.schemes.sign_feedback import SignFeedbackScheme, signs
 
 ESTIMATOR_WIDTH = 256
 """Hidden neurons of the estimator RNN, l^E (section V)."""
@@ -79,20 +80,21 @@ class HyperRnnDecoder(Decoder):
         return to_complex(torch.stack(estimates, dim=1))
 
 
+@register
 class HyperRnn(SignFeedbackScheme):
     """The paper's scheme."""
 
     name: ClassVar[str] = "hyperrnn"
     readings: ClassVar[tuple[UplinkReading, ...]] = ("array", "projected")
 
-    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
-        super().__init__(scenario, config)
-        self.encoder = SignEncoder(scenario, config)
-        self.decoder = HyperRnnDecoder(scenario, config)
+    def make_decoder(self) -> HyperRnnDecoder:
+        return HyperRnnDecoder(self.scenario, self.config)
 
 
+@register
 class Rnn(HyperRnn):
     """Ablation: the same RNN without uplink."""
 
     name: ClassVar[str] = "rnn"
+    config_class: ClassVar[type[SchemeConfig]] = NoUplinkConfig
     readings: ClassVar[tuple[UplinkReading, ...]] = ("none",)

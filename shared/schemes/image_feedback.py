@@ -19,12 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
+from shared.link.payload import SCALE, Field, PayloadLayout
 from shared.metrics import Domain, energy
-from shared.payload import SCALE, Field, PayloadLayout
 from shared.quantizers import float32
 from shared.quantizers.uniform import CODEWORD, UniformQuantizer
 from shared.schemes.base import Decoder, Downlink, Encoder, Scheme, SchemeConfig, State
@@ -176,6 +175,7 @@ class ImageEstimator(Scheme):
 
     domain: ClassVar[Domain] = "angular-delay"
     sizes: ClassVar[tuple[str, ...]] = ("antennas", "first_rows", "last_rows", "subcarriers")
+    default_scenario: ClassVar[str] = "cost2100-indoor-csinet"
 
     def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
         """Mean squared error of the scaled images' numbers (CRNet paper, section IV.A)."""
@@ -191,7 +191,10 @@ class ImageEstimator(Scheme):
 class ImageScheme(ImageEstimator):
     """Base of the autoencoders of images. Each slot's report stands alone.
 
-    Subclasses give `networks`, the encoder and the decoder network for a number of codeword entries.
+    Subclasses give the layers around the fully connected ones: `features` and `refinement`.
+
+    Attributes:
+        shape: of what the networks see of an image, (M, 2, Q). entries: of the codeword.
     """
 
     config_class: ClassVar[type[SchemeConfig]] = ImageConfig
@@ -200,25 +203,31 @@ class ImageScheme(ImageEstimator):
     encoder: ImageEncoder
     decoder: ImageDecoder
 
-    def __init__(self, scenario: Scenario, config: ImageConfig) -> None:
-        super().__init__(scenario, config)
-        world = require_wideband(scenario, self.name)
-        rows = len(world.rows())
-        numbers = 2 * rows * world.antennas
-        if numbers % config.compression:
-            raise InvalidInput(f"compression: {config.compression} does not divide {numbers}, the numbers of an image")
-        self.entries = numbers // config.compression
-        encoder, decoder = self.networks((world.antennas, 2, rows), self.entries)
-        xavier(encoder)
-        xavier(decoder)
-        self.encoder = ImageEncoder(world, config, encoder, self.entries)
-        self.decoder = ImageDecoder(config, decoder, self.entries)
+    def check_sizes(self) -> None:
+        self.world = require_wideband(self.scenario, self.name)
+        self.shape = (self.world.antennas, 2, len(self.world.rows()))
+        numbers, compression = math.prod(self.shape), self.config.compression
+        if numbers % compression:
+            raise InvalidInput(f"compression: {compression} does not divide {numbers}, the numbers of an image")
+        self.entries = numbers // compression
+
+    def make_encoder(self) -> ImageEncoder:
+        network = FullyConnectedEncoder(self.features(), self.shape, self.entries)
+        xavier(network)
+        return ImageEncoder(self.world, self.config, network, self.entries)
+
+    def make_decoder(self) -> ImageDecoder:
+        network = FullyConnectedDecoder(self.refinement(), self.shape, self.entries)
+        xavier(network)
+        return ImageDecoder(self.config, network, self.entries)
 
     @abstractmethod
-    def networks(
-        self, shape: tuple[int, int, int], entries: int
-    ) -> tuple[FullyConnectedEncoder, FullyConnectedDecoder]:
-        """Encoder, from [N, M, 2, Q] to [N, entries], and decoder, from there to [N, M, 2, Q], in [-0.5, 0.5]."""
+    def features(self) -> nn.Sequential:
+        """Layers of the encoder before its fully connected one, on images of real and imaginary part."""
+
+    @abstractmethod
+    def refinement(self) -> nn.Sequential:
+        """Layers of the decoder behind its fully connected one, before the sigmoid."""
 
     def compile_networks(self, mode: str) -> None:
         self.encoder.network.compile(mode=mode)
@@ -226,7 +235,7 @@ class ImageScheme(ImageEstimator):
 
     @property
     def layout(self) -> PayloadLayout:
-        quantizer = self.encoder.quantizer
+        quantizer = (self.encoder if hasattr(self, "encoder") else self.decoder).quantizer
         codeword = (Field(CODEWORD, self.entries, float32.BITS),) if quantizer is None else quantizer.fields()
         return PayloadLayout((Field(SCALE, 1, SCALE_BITS), *codeword))
 
@@ -240,7 +249,7 @@ class ImageScheme(ImageEstimator):
         return estimate.unflatten(0, observation.shape[:2])
 
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
-        if self.encoder.quantizer is None:
+        if self.decoder.quantizer is None:
             float32.check(CODEWORD, fields[CODEWORD])
 
     @abstractmethod

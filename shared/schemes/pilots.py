@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from shared.channels.scenario import Scenario
 from shared.errors import InvalidInput
 from shared.schemes.base import Scheme, SchemeConfig
 
@@ -47,6 +46,13 @@ class PilotConfig(SchemeConfig):
             raise InvalidInput("beam_power: needs uplink_reading=array")
 
 
+@dataclass(frozen=True)
+class NoUplinkConfig(PilotConfig):
+    """Sizes of a scheme whose decoder takes nothing from the uplink."""
+
+    uplink_reading: UplinkReading = "none"
+
+
 class Pilots(nn.Module):
     """X, [M, L] complex with unit-norm columns, stored as real and imaginary parts."""
 
@@ -77,12 +83,9 @@ class PilotScheme(Scheme):
 
     config: PilotConfig
 
-    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
-        super().__init__(scenario, config)
-        if config.uplink_reading not in self.readings:
-            raise InvalidInput(
-                f"uplink_reading: '{config.uplink_reading}'; {self.name} takes {' or '.join(self.readings)}"
-            )
+    def check_sizes(self) -> None:
+        if (reading := self.config.uplink_reading) not in self.readings:
+            raise InvalidInput(f"uplink_reading: '{reading}'; {self.name} takes {' or '.join(self.readings)}")
 
     @property
     def reads_uplink(self) -> bool:

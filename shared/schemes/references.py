@@ -21,10 +21,11 @@ from shared.channels import multipath
 from shared.channels.multipath import Multipath, require_multipath
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.payload import Field, PayloadLayout
+from shared.link.payload import Field, PayloadLayout
 from shared.quantizers import float32
-from shared.schemes.base import Decoder, Downlink, Encoder, State, to_complex, to_real
+from shared.schemes.base import Decoder, Downlink, Encoder, SchemeConfig, State, to_complex, to_real
 from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme, UplinkReading
+from shared.schemes.registry import register
 
 GRID = 256
 """Angles tried over the scenario's sector in the first step of the maximum-likelihood search."""
@@ -94,24 +95,49 @@ class LmmseDecoder(Decoder):
         return (vectors @ amplitudes[..., None])[..., 0]
 
 
+@dataclasses.dataclass(frozen=True)
+class ReferenceConfig(PilotConfig):
+    """Sizes of a reference: it has no say in its feedback bits."""
+
+    feedback_bits: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class GenieConfig(ReferenceConfig):
+    """Sizes of a reference that is given the long-term features."""
+
+    uplink_reading: UplinkReading = "genie"
+
+
 class Reference(PilotScheme):
     """Base of the references: they know the multipath world that they were built for, and no other."""
 
+    config_class: ClassVar[type[SchemeConfig]] = ReferenceConfig
     trainable: ClassVar[bool] = False
     sizes: ClassVar[tuple[str, ...]] = tuple(field.name for field in dataclasses.fields(Multipath))
 
-    def check_scenario(self, scenario: Scenario, delay: int = 0) -> None:
-        super().check_scenario(require_multipath(scenario, self.name), delay)
+    def check_sizes(self) -> None:
+        super().check_sizes()
+        require_multipath(self.scenario, self.name)
+
+    def check_scenario(self, scenario: Scenario, delay_slots: int = 0) -> None:
+        super().check_scenario(require_multipath(scenario, self.name), delay_slots)
 
 
 class FloatFeedbackScheme(Reference):
     """Base of the references whose report is the received pilots in float32."""
 
-    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
-        super().__init__(scenario, config)
-        pilots = Pilots(scenario.antennas, config.downlink_pilots).requires_grad_(False)
-        self.encoder = FloatEncoder(pilots)
-        self.decoder = LmmseDecoder(require_multipath(scenario, self.name), config, pilots)
+    encoder: FloatEncoder
+
+    def make_encoder(self) -> FloatEncoder:
+        return FloatEncoder(self._new_pilots())
+
+    def make_decoder(self) -> LmmseDecoder:
+        pilots = self.encoder.pilots if hasattr(self, "encoder") else self._new_pilots()
+        return LmmseDecoder(require_multipath(self.scenario, self.name), self.config, pilots)
+
+    def _new_pilots(self) -> Pilots:
+        return Pilots(self.scenario.antennas, self.config.downlink_pilots).requires_grad_(False)
 
     @property
     def layout(self) -> PayloadLayout:
@@ -121,13 +147,16 @@ class FloatFeedbackScheme(Reference):
         float32.check("samples", fields["samples"])
 
 
+@register
 class GenieLmmse(FloatFeedbackScheme):
     """Angles and gains given: the bound that pilots set."""
 
     name: ClassVar[str] = "genie_lmmse"
+    config_class: ClassVar[type[SchemeConfig]] = GenieConfig
     readings: ClassVar[tuple[UplinkReading, ...]] = ("genie",)
 
 
+@register
 class AngleLmmse(FloatFeedbackScheme):
     """Angles by maximum likelihood from the uplink array, then LMMSE."""
 
@@ -174,16 +203,18 @@ class UplinkOnlyDecoder(Decoder):
         return to_complex(side), {}
 
 
+@register
 class UplinkOnly(Reference):
     """What the uplink alone gives, at 0 feedback bits: the fading of the two links is independent."""
 
     name: ClassVar[str] = "uplink_only"
     readings: ClassVar[tuple[UplinkReading, ...]] = ("array",)
 
-    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
-        super().__init__(scenario, config)
-        self.encoder = SilentEncoder(scenario.antennas)
-        self.decoder = UplinkOnlyDecoder(require_multipath(scenario, self.name), config)
+    def make_encoder(self) -> SilentEncoder:
+        return SilentEncoder(self.scenario.antennas)
+
+    def make_decoder(self) -> UplinkOnlyDecoder:
+        return UplinkOnlyDecoder(require_multipath(self.scenario, self.name), self.config)
 
     @property
     def layout(self) -> PayloadLayout:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
-from shared.payload import Field, PayloadLayout
+from shared.link.payload import Field, PayloadLayout
 from shared.quantizers.sign import from_bits, hard_sign, straight_through_sign, to_bits
 from shared.schemes.base import Downlink, Encoder, to_real
 from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme
@@ -39,6 +39,9 @@ class SignFeedbackScheme(PilotScheme):
     """Base of the schemes whose report is B signs."""
 
     encoder: SignEncoder
+
+    def make_encoder(self) -> SignEncoder:
+        return SignEncoder(self.scenario, self.config)
 
     @property
     def layout(self) -> PayloadLayout:

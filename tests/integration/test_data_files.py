@@ -13,12 +13,12 @@ import grpc
 import numpy as np
 import pytest
 
+from csiemu.training.recipes import Design, design
+from csiemu.training.run import train
+from csiemu.training.trainer import Recipe
 from shared.channels.scenario import Scenario
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, NotFound
-from training.recipes import Design, design
-from training.run import train
-from training.trainer import Recipe
 
 CODE = grpc.StatusCode
 SIZES = "antennas=4,slots=2,subcarriers=9,first_rows=3,last_rows=1"

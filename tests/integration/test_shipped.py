@@ -8,7 +8,7 @@ import pytest
 
 from gnb_server.repository import verified
 from shared.checkpoints import CheckpointStore
-from training.evaluation import evaluate
+from shared.link.evaluation import evaluate
 
 STORE = CheckpointStore(Path(__file__).parents[2] / "checkpoints")
 TRAINED = ("hyperrnn", "hyperrnn-beams", "rnn", "hyperdnn", "dldnn", "hyperrnn-projected", "dldnn-projected")

@@ -14,14 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from gnb_server.decoding import decode_frames
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Purpose, Samples, Split
 from shared.checkpoints import CheckpointStore
-from shared.schemes import PilotConfig, scheme_class
-from ue_client.encoding import encode_frames
+from shared.link.decoding import decode_frames
+from shared.link.encoding import encode_frames
+from shared.schemes import scheme_class
+from shared.schemes.pilots import PilotConfig
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shared", "ue_client", "gnb_server", "training", "csiemu", "protos")

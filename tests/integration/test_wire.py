@@ -18,7 +18,7 @@ from shared.channels.streams import Samples, Split
 from shared.channels.transforms import to_spatial_frequency
 from shared.channels.wideband import Wideband
 from shared.checkpoints import CheckpointStore
-from training.evaluation import evaluate
+from shared.link.evaluation import evaluate
 
 
 @pytest.mark.parametrize("scheme", ["hyperrnn", "rnn", "dldnn", "genie_lmmse", "uplink_only", "crnet", "dualnet_mp"])

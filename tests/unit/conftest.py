@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gnb_server.decoding import decode_frames
 from shared.channels import synthesis
 from shared.channels.cost2100 import world
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
+from shared.link.decoding import decode_frames
+from shared.link.encoding import encode_frames
+from shared.link.payload import pack_bits
 from shared.schemes import Scheme, image_layers, scheme_class
 from tests.unit.simulated_gpu import Gpu
-from ue_client.encoding import encode_frames
 
 hypothesis.settings.register_profile(
     "unit",
@@ -95,12 +96,9 @@ def over_the_wire() -> Callable[[Scheme, Samples], tuple[bytes, Tensor]]:
 
     def run(scheme: Scheme, samples: Samples) -> tuple[bytes, Tensor]:
         world, reports = scheme.scenario, len(samples) * scheme.scenario.slots
-        fields = encode_frames(scheme, world, samples)
-        payload = scheme.layout.pack({name: v.reshape(reports, -1) for name, v in fields.items()}, reports)
-        received = {
-            name: values.reshape(len(samples), world.slots, -1)
-            for name, values in scheme.layout.unpack(payload, reports).items()
-        }
+        sent = encode_frames(scheme, world, samples)
+        payload = pack_bits(sent)
+        received = scheme.layout.unpack_bits(payload, reports).reshape(sent.shape)
         return payload, decode_frames(scheme, world, samples, received)
 
     return run

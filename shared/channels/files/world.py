@@ -64,14 +64,16 @@ class DataFile(Wideband):
         """Self with the hash of the files that are here."""
         return replace(self, sha256=self._fingerprint())
 
-    def check_here(self, delay: int = 0) -> None:
+    def check_here(self, delay_slots: int = 0) -> None:
         """Raises NotFound, InvalidInput or Conflict if the files are not here, are malformed, or are other ones."""
         found = self._fingerprint()
         if self.sha256 and found != self.sha256:
             raise Conflict(f"scenario sha256: {self.sha256}; the files here have {found}")
         slots = self._channels(Split.TEST).downlink.shape[1]
-        if self.slots + delay > slots:
-            raise InvalidInput(f"scenario slots, delay: {self.slots} + {delay}; the file has {slots} slots a sample")
+        if self.slots + delay_slots > slots:
+            raise InvalidInput(
+                f"scenario slots, delay_slots: {self.slots} + {delay_slots}; the file has {slots} slots a sample"
+            )
 
     def angular_delay(self, samples: Samples, link: Link, slots: Tensor, *, full: bool = False) -> Tensor:
         """As `Wideband.angular_delay`; a file does not have the rows that were cut off: with `full` they are 0.

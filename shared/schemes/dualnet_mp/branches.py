@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from shared.link.payload import Field
 from shared.quantizers.binary import BinaryLevels
 from shared.quantizers.sum_of_sigmoids import SumOfSigmoids
 from shared.schemes.block_layers import BlockConv2d, FromBlocks, Padding, ToBlocks, block_of
@@ -68,6 +69,10 @@ class Branch:
     core: str
     layers: str
     activation: Activation
+
+    def field(self, name: str) -> Field:
+        """Payload field of its codeword."""
+        return Field(name, self.entries, 1 if self.quantizer == "blq" else self.bits)
 
     def make_quantizer(self) -> Quantizer:
         return BinaryLevels() if self.quantizer == "blq" else SumOfSigmoids(self.entries, self.bits)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
-from shared.payload import Field
 from shared.quantizers import float32
 from shared.schemes.dualnet_mp.branches import BranchDecoder, BranchEncoder, Shape
 
@@ -16,9 +13,6 @@ MAGNITUDE = "magnitude"
 
 class MagnitudeEncoder(BranchEncoder):
     """Magnitudes in [0, 1] to a codeword."""
-
-    def field(self) -> Field:
-        return Field(MAGNITUDE, self.fc.out_features, self.quantizer.bits)
 
     def to_levels(self, magnitude: Tensor) -> Tensor:
         """[N, 1, Q, M] to [N, entries] int64."""
@@ -43,9 +37,6 @@ class PerfectMagnitudes(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-
-    def field(self) -> Field:
-        return Field(MAGNITUDE, math.prod(self.shape), float32.BITS)
 
     def to_levels(self, magnitude: Tensor) -> Tensor:
         """[N, 1, Q, M] to [N, Q M] int64."""

@@ -7,11 +7,21 @@ import math
 from torch import nn
 
 from shared.errors import InvalidInput
+from shared.link.payload import Field
+from shared.quantizers import float32
 from shared.schemes.dualnet_mp.branches import CHANNELS, Activation, Branch, Combiner, Shape, leaky
 from shared.schemes.dualnet_mp.config import DualNetConfig
 from shared.schemes.dualnet_mp.dominant import DominantEntries, LargestEntries
-from shared.schemes.dualnet_mp.magnitudes import MagnitudeDecoder, MagnitudeEncoder, PerfectMagnitudes
-from shared.schemes.dualnet_mp.phases import AngleDecoder, AngleEncoder, AngleQuantizer, CosineDecoder, CosineEncoder
+from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, MagnitudeDecoder, MagnitudeEncoder, PerfectMagnitudes
+from shared.schemes.dualnet_mp.phases import (
+    PHASE,
+    SIGN,
+    AngleDecoder,
+    AngleEncoder,
+    AngleQuantizer,
+    CosineDecoder,
+    CosineEncoder,
+)
 
 
 class Parts:
@@ -28,6 +38,18 @@ class Parts:
         self.magnitudes = self._branch("magnitude", config.magnitude_quantizer, config.magnitude_core, leaky)
         self.phases = self._branch("phase", config.quantizer, config.core, nn.Tanh)
 
+    def fields(self) -> tuple[Field, ...]:
+        """Payload fields of magnitudes and phases."""
+        perfect = Field(MAGNITUDE, math.prod(self.shape), float32.BITS)
+        magnitude = perfect if self.perfect else self.magnitudes.field(MAGNITUDE)
+        match self.config.phase:
+            case "mdpq":
+                return (magnitude, *AngleQuantizer(self.shape, self.config.mdpq_bits).fields())
+            case "smape":
+                return (magnitude, self.phases.field(PHASE), Field(SIGN, self.signs, 1))
+            case _:
+                return (magnitude, self.phases.field(PHASE))
+
     def magnitude_encoder(self) -> MagnitudeEncoder | PerfectMagnitudes:
         return PerfectMagnitudes(self.shape) if self.perfect else MagnitudeEncoder(self.magnitudes)
 
@@ -41,7 +63,7 @@ class Parts:
             case "mdpq":
                 return AngleQuantizer(self.shape, self.config.mdpq_bits)
             case "smape":
-                return CosineEncoder(self.phases, self.signs)
+                return CosineEncoder(self.phases)
             case _:
                 return AngleEncoder(self.phases)
 

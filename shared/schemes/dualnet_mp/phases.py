@@ -11,8 +11,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from shared.payload import Field
-from shared.schemes.dualnet_mp.branches import Branch, BranchDecoder, BranchEncoder, Shape
+from shared.link.payload import Field
+from shared.schemes.dualnet_mp.branches import BranchDecoder, BranchEncoder, Shape
 
 _STEEPEST = 1e-6
 """Least 1 - cos^2 whose root is taken: its slope is infinite at 0."""
@@ -25,9 +25,6 @@ PHASE, SIGN = "phase", "sign"
 
 class BranchPhaseEncoder(BranchEncoder):
     """A branch's codeword of an image of the phases."""
-
-    def fields(self) -> tuple[Field, ...]:
-        return (Field(PHASE, self.fc.out_features, self.quantizer.bits),)
 
     def encode(self, image: Tensor, dominant: Tensor) -> dict[str, Tensor]:
         """Images [N, Q, M] complex to payload fields."""
@@ -44,13 +41,6 @@ class BranchPhaseEncoder(BranchEncoder):
 
 class CosineEncoder(BranchPhaseEncoder):
     """SMAPE: cosines by a branch, and signs of the sines of dominant entries."""
-
-    def __init__(self, branch: Branch, signs: int) -> None:
-        super().__init__(branch)
-        self.signs = signs
-
-    def fields(self) -> tuple[Field, ...]:
-        return (*super().fields(), Field(SIGN, self.signs, 1))
 
     def encode(self, image: Tensor, dominant: Tensor) -> dict[str, Tensor]:
         return {**super().encode(image, dominant), SIGN: _signs(image, dominant)}

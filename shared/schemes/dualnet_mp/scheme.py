@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
-from shared.payload import SCALE, Field, PayloadLayout
+from shared.link.payload import SCALE, Field, PayloadLayout
 from shared.quantizers import float32
 from shared.schemes.base import Decoder, Downlink, SchemeConfig, State
 from shared.schemes.dualnet_mp.branches import BranchDecoder, BranchEncoder, begin_linear
@@ -33,6 +32,7 @@ from shared.schemes.dualnet_mp.phases import (
     CosSin,
 )
 from shared.schemes.image_feedback import SCALE_BITS, ImageEstimator, ImageObserver, Scale, xavier
+from shared.schemes.registry import register
 
 STAGES = ("all", MAGNITUDE, "phase")
 
@@ -97,6 +97,7 @@ class DualNetDecoder(Decoder):
         return torch.complex(image[:, 0], image[:, 1]) / 2
 
 
+@register
 class DualNetMp(ImageEstimator):
     """DualNet-MP. Each slot's report stands alone.
 
@@ -111,27 +112,31 @@ class DualNetMp(ImageEstimator):
     encoder: DualNetEncoder
     decoder: DualNetDecoder
 
-    def __init__(self, scenario: Scenario, config: DualNetConfig) -> None:
-        super().__init__(scenario, config)
-        world = require_wideband(scenario, self.name)
-        parts = Parts(config, (1, len(world.rows()), world.antennas))
-        self.encoder = DualNetEncoder(world, config, parts)
-        self.decoder = DualNetDecoder(config, parts)
-        xavier(self)
+    def check_sizes(self) -> None:
+        self.world = require_wideband(self.scenario, self.name)
+        self.parts = Parts(self.config, (1, len(self.world.rows()), self.world.antennas))
         self.stage = "all"
+
+    def make_encoder(self) -> DualNetEncoder:
+        encoder = DualNetEncoder(self.world, self.config, self.parts)
+        xavier(encoder)
+        return encoder
+
+    def make_decoder(self) -> DualNetDecoder:
+        decoder = DualNetDecoder(self.config, self.parts)
+        xavier(decoder)
+        return decoder
 
     @property
     def reads_uplink(self) -> bool:
-        return self.decoder.uplink != "none"
+        return self.parts.uplink != "none"
 
     @property
     def layout(self) -> PayloadLayout:
-        return PayloadLayout(
-            (Field(SCALE, 1, SCALE_BITS), self.encoder.magnitude.field(), *self.encoder.phase.fields())
-        )
+        return PayloadLayout((Field(SCALE, 1, SCALE_BITS), *self.parts.fields()))
 
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
-        if isinstance(self.encoder.magnitude, PerfectMagnitudes):
+        if self.parts.perfect:
             float32.check(MAGNITUDE, fields[MAGNITUDE])
 
     def begin(self, stage: str) -> None:

@@ -15,7 +15,7 @@ from gnb_server.sessions import Fleet, Lease
 from gnb_server.store import Store, Stored, _metadata
 from shared.channels.scenario import Scenario
 from shared.errors import Conflict, InvalidInput
-from shared.payload import Field, PayloadLayout
+from shared.link.payload import Field, PayloadLayout
 
 LAYOUT = PayloadLayout((Field("signs", 5, 1),))
 LEASE = Lease("t", "rnn", Scenario.parse("multipath-p2:slots=4"), 2**64 - 1, "00" * 8, 10, 3, 1)

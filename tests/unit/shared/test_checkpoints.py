@@ -16,9 +16,10 @@ from safetensors.torch import save as to_safetensors
 from shared.channels.scenario import Scenario
 from shared.checkpoints import CheckpointStore, encoder_id, parameter_counts
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, NotFound
-from shared.payload import Field, PayloadLayout
-from shared.schemes import PilotConfig, Scheme
+from shared.link.payload import Field, PayloadLayout
+from shared.schemes import Scheme
 from shared.schemes.hyperrnn import Rnn
+from shared.schemes.pilots import PilotConfig
 
 MakeScheme = Callable[..., Scheme]
 SCENARIO = "multipath-p2:antennas=4,slots=2"
@@ -363,7 +364,7 @@ def test_annotations_are_added_to_the_stored_card(store: CheckpointStore) -> Non
     assert annotated.scheme is checkpoint.scheme
 
 
-@pytest.mark.parametrize("package", ["shared", "training"])
+@pytest.mark.parametrize("package", ["shared", "csiemu/training"])
 def test_nothing_is_ever_unpickled(root: Path, package: str) -> None:
     """No module imports a pickle, nor torch.load, joblib or the like; NumPy's reader is told not to."""
     files = sorted((root / package).rglob("*.py"))

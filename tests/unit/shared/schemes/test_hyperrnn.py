@@ -13,8 +13,9 @@ from shared.channels.downlink import DownlinkView
 from shared.channels.multipath import Multipath
 from shared.channels.streams import Samples
 from shared.channels.uplink import UplinkView
-from shared.schemes import PilotConfig, Scheme
+from shared.schemes import Scheme
 from shared.schemes.hyperrnn import EstimatorRnn
+from shared.schemes.pilots import PilotConfig
 
 MakeScheme = Callable[..., Scheme]
 MakeSamples = Callable[..., Samples]

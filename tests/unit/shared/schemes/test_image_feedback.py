@@ -10,17 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from gnb_server.decoding import decode_frames
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
 from shared.errors import InvalidInput
-from shared.payload import Field
-from shared.schemes import CrNetConfig, Scheme, scheme_class
+from shared.link.decoding import decode_frames
+from shared.link.encoding import encode_frames
+from shared.link.evaluation import evaluate, evaluate_samples
+from shared.link.payload import Field
+from shared.schemes import Scheme, scheme_class
 from shared.schemes.complexity import complexity
+from shared.schemes.crnet import CrNetConfig
 from shared.schemes.image_feedback import ImageScheme, Scale, from_network, to_network
-from training.evaluation import evaluate, evaluate_samples
-from ue_client.encoding import encode_frames
 
 MakeScheme = Callable[..., Scheme]
 MakeSamples = Callable[..., Samples]

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from csiemu.training.trainer import Recipe, Trainer
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
 from shared.quantizers import float32
-from shared.schemes import DualNetConfig, DualNetMp, Scheme
+from shared.schemes import Scheme
 from shared.schemes.complexity import complexity
+from shared.schemes.dualnet_mp import DualNetConfig, DualNetMp
 from shared.schemes.dualnet_mp.branches import BranchDecoder
-from training.trainer import Recipe, Trainer
 
 MakeScheme = Callable[..., Scheme]
 MakeSamples = Callable[..., Samples]

@@ -1,0 +1,52 @@
+"""Table of docs/channels.md: what truncation costs in each world, and how much of the downlink the uplink shows.
+
+python -m csiemu.experiments.channels [frames]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+
+from csiemu.benchmarks.channels import PRESETS
+from csiemu.dataset.inspect import resemblance
+from shared.channels.scenario import Link, Scenario
+from shared.channels.streams import Samples, Split
+from shared.channels.transforms import truncation_loss
+from shared.channels.wideband import require_wideband
+
+_AT_ONCE = 100
+
+
+def main(frames: int) -> None:
+    """Print the table, frames 0 .. frames-1 of the test split, seed 0; the floor from the first fifth of them."""
+    torch.set_num_threads(1)
+    ue = torch.arange(frames)
+    samples = Samples(0, Split.TEST, ue, torch.zeros_like(ue))
+    print("| preset | truncation floor (dB) | magnitudes of a UE's links | of two UEs | complex, a UE's links |")
+    print("|---|---|---|---|---|")
+    for preset in PRESETS:
+        world = require_wideband(Scenario.parse(preset), "this table")
+        slot = torch.arange(1)
+        downlink, uplink = (world.angular_delay(samples, link, slot).numpy() for link in (Link.DOWNLINK, Link.UPLINK))
+        losses = [
+            truncation_loss(
+                world.angular_delay(samples.take(part), Link.DOWNLINK, slot, full=True),
+                world.first_rows,
+                world.last_rows,
+            )
+            for part in ue[: frames // 5].split(_AT_ONCE)
+        ]
+        floor = 10 * torch.cat(losses).double().mean().log10()
+        figures = (
+            resemblance(np.abs(downlink), np.abs(uplink)),
+            resemblance(np.abs(downlink), np.roll(np.abs(uplink), 1, axis=0)),
+            resemblance(downlink, uplink),
+        )
+        print(f"| `{preset}` | {floor:.1f} | {' | '.join(f'{value:.2f}' for value in figures)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)

@@ -1,0 +1,54 @@
+"""What the best linear autoencoder of images reaches, by float principal components, beside the CRNet paper's figures.
+
+python -m csiemu.experiments.crnet.linear [frames] [ues]
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import torch
+from torch import Tensor
+
+from csiemu.experiments.crnet.arms import SCENARIOS
+from csiemu.experiments.crnet.table_1 import PAPER
+from csiemu.training.recipes import Design
+from csiemu.training.run import build
+from shared.channels.downlink import DownlinkView
+from shared.channels.streams import Samples, Split
+from shared.schemes.crnet import CrNet, CrNetConfig
+
+CHUNK = 1000
+
+
+def main(frames: int, ues: int) -> None:
+    """Print the table, Markdown: components of training frames (seed 1), UEs of the test split (seed 0)."""
+    torch.set_num_threads(1)
+    print("| compression | scenario | linear: NMSE (dB) | CRNet, paper (dB) |\n|---|---|---|---|")
+    for world, (name, scenario) in enumerate(SCENARIOS.items()):
+        scheme = build(Design("crnet", scenario, CrNetConfig(compression=min(PAPER))), seed=1)
+        assert isinstance(scheme, CrNet)
+        components = scheme.principal_components(images(scheme, 1, Split.TRAIN, frames))  # the strongest first
+        new = images(scheme, 0, Split.TEST, ues)
+        for compression, paper in PAPER.items():
+            found = projected(new, components[:, : len(components) // compression])
+            print(f"| 1/{compression} | {name} | {found:.2f} | {paper[world][-1]:.2f} |", flush=True)
+
+
+def images(scheme: CrNet, seed: int, split: Split, count: int) -> Tensor:
+    """Scaled images [count, M, 2, Q]."""
+    parts = torch.arange(count).split(CHUNK)
+    views = (DownlinkView(scheme.scenario, Samples(seed, split, ue, torch.zeros_like(ue))) for ue in parts)
+    return torch.cat([scheme.scaled(view) for view in views])
+
+
+def projected(image: Tensor, components: Tensor) -> float:
+    """NMSE [dB], mean of ratios, of images [N, M, 2, Q] projected on orthonormal components [M 2 Q, n]."""
+    numbers = image.flatten(1)
+    error = numbers - numbers @ components @ components.mT
+    return 10 * math.log10((error.square().sum(1) / numbers.square().sum(1)).mean())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 32_768, int(sys.argv[2]) if len(sys.argv) > 2 else 5000)

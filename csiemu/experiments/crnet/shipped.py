@@ -1,0 +1,75 @@
+"""The shipped autoencoders beside the CRNet paper's: our NMSE and budget, and how fast the learning curve still fell.
+
+python -m csiemu.experiments.crnet.shipped [--checkpoints DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from csiemu.experiments.crnet.arms import EPOCHS, SCENARIOS
+from csiemu.experiments.crnet.table_1 import PAPER
+from csiemu.experiments.grid import slope_at_the_end
+from csiemu.training.recipes import EPOCH
+from shared.checkpoints import CheckpointStore
+
+HEAD = (
+    "checkpoint",
+    "scenario",
+    "compression",
+    "feedback bits",
+    "NMSE (dB)",
+    "paper, float (dB)",
+    "samples seen",
+    "paper's",
+    "slope at the end (dB per 100,000 samples)",
+)
+
+
+COLUMNS = {"csinet": (0, "const"), "crnet": (2, "cosine")}
+"""Where the paper's table has a scheme, and by which of its recipes."""
+
+
+def main() -> None:
+    """Print the table, Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    store = CheckpointStore(parser.parse_args().checkpoints)
+    cards = [
+        (f"{name}/{version}", store.card(name, version)) for name in store.names() for version in store.versions(name)
+    ]
+    for cells in (HEAD, ["---"] * len(HEAD), *(row(label, card) for label, card in cards if card["scheme"] in COLUMNS)):
+        print(f"| {' | '.join(cells)} |")
+
+
+def row(label: str, card: dict[str, Any]) -> list[str]:
+    """Cells of a checkpoint."""
+    found, compression = card["evaluation"], card["config"]["compression"]
+    column, recipe = COLUMNS[card["scheme"]]
+    world = list(SCENARIOS.values()).index(card["scenario"])
+    trainings = list(history(card["training"]))
+    return [
+        label,
+        list(SCENARIOS)[world],
+        f"1/{compression}",
+        f"{card['feedback_bits']:,}",
+        f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}",
+        f"{PAPER[compression][world][column]:.2f}",
+        f"{sum(training['frames_seen'] for training in trainings):,}",
+        f"{EPOCHS[recipe] * EPOCH:,}",
+        f"{slope_at_the_end(trainings[0]['curve'], EPOCH // trainings[0]['recipe']['batch']):.3f}",
+    ]
+
+
+def history(training: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A training, and those before it from whose weights it went on."""
+    yield training
+    if before := training.get("before"):
+        yield from history(before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""A table of trainings beside the paper's numbers: train what is missing, evaluate, write the table and the plot.
+
+Every arm is a checkpoint under runs/experiments, named by what it is, so that tables share arms, and a stopped run goes
+on where it was. Needs no more than training does, and matplotlib for the plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from csiemu.training.recipes import Design, recipe
+from csiemu.training.run import measure, train
+from csiemu.training.trainer import STARTS, Progress, Recipe
+from shared.checkpoints import Checkpoint, CheckpointStore
+from shared.errors import Conflict
+
+WARMUP = 60
+"""Steps of warm-up that a small share of a recipe keeps: what Adam's moments need."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One cell of a table.
+
+    Attributes:
+        name: of the checkpoint; two tables with the same arm share it.
+        labels: the row's first columns.
+        design: what is trained.
+        recipe: name of its recipe.
+        epochs: as the paper trained it.
+        paper_db: NMSE that the paper reports; None if it gives no number.
+        frozen_from: the arm from which it takes what the stage of its recipe does not train.
+        seed: of the recipe.
+        changes: recipe fields that differ.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    design: Design
+    recipe: str
+    epochs: int
+    paper_db: float | None
+    frozen_from: Arm | None = None
+    seed: int = 1
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run of a table may spend.
+
+    Attributes:
+        share: of the paper's epochs, warm-up too; 1 is the paper's budget.
+        changes: recipe fields that differ from the paper's.
+        ues: of the evaluation.
+    """
+
+    share: float
+    changes: dict[str, Any]
+    ues: int
+
+    def recipe(self, arm: Arm) -> Recipe:
+        """The arm's recipe at this budget: at least one epoch, and `WARMUP` steps of the recipe's warm-up."""
+        changes = {**arm.changes, **self.changes}
+        full = recipe(arm.recipe, changes)
+        shared = max(round(full.warmup * self.share), min(full.warmup, WARMUP))
+        warmup = full.warmup if "warmup" in changes else shared
+        epochs = max(1, round(arm.epochs * self.share))
+        return recipe(arm.recipe, {**changes, "warmup": warmup, "seed": arm.seed}, epochs)
+
+    def __str__(self) -> str:
+        """A name for its folder."""
+        return "-".join([f"share-{self.share:g}", *(f"{name}-{value}" for name, value in sorted(self.changes.items()))])
+
+
+Figures = Mapping[str, Callable[[Checkpoint], str]]
+"""Further columns of a table: title, and what stands there for a checkpoint."""
+
+
+def main(title: str, columns: Sequence[str], arms: Sequence[Arm], figures: Figures | None = None) -> None:
+    """The command of a table: parse the budget, run the arms, write `table.md` and `curves.png`."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--share", type=float, default=1.0, help="of the paper's epochs (default 1)")
+    parser.add_argument("--frames", type=int, help="training frames (default: the paper's 100,000)")
+    parser.add_argument("--start", choices=STARTS)
+    parser.add_argument("--precision", choices=("fp32", "bf16"))
+    parser.add_argument("--compiled", action="store_true", default=None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--ues", type=int, default=5000, help="of the evaluation")
+    parser.add_argument("--only", default="", help="run arms whose name contains this; show all that are there")
+    parser.add_argument("--out", type=Path, default=Path("runs/experiments"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    fields = ("frames", "start", "precision", "compiled")
+    changes = {name: value for name in fields if (value := getattr(options, name)) is not None}
+    budget = Budget(options.share, changes, options.ues)
+    store = CheckpointStore(options.out / str(budget))
+    done: list[tuple[Arm, Checkpoint]] = []
+    for arm in arms:
+        if options.only in arm.name:
+            trained(arm, budget, store, options.device)
+        if arm.name in store.names():
+            done.append((arm, store.load(arm.name)))
+    folder = store.root / title.split(":")[0].lower().replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = table(title, columns, budget, done, figures or {})
+    (folder / "table.md").write_text(text)
+    plot(title, done, folder / "curves.png")
+    print(f"{text}\nwritten to {folder}")
+
+
+def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Checkpoint:
+    """The arm's checkpoint; it is trained, after the arm that it goes on from, if it is not there.
+
+    Raises:
+        Conflict: it is there, but was trained by another recipe.
+    """
+    if arm.name in store.names():
+        found, wanted = store.load(arm.name), dataclasses.asdict(budget.recipe(arm))
+        made = found.card["training"]["recipe"]
+        if made != wanted:
+            names = ", ".join(f"{name}: {made.get(name)}" for name in wanted if made.get(name) != wanted[name])
+            raise Conflict(f"arm: {arm.name} in {store.root} was trained with {names}; name another folder (--out)")
+        if found.card.get("evaluation", {}).get("settings", {}).get("ues") != budget.ues:
+            found = measure(found, store, budget.ues)  # of other UEs, or stopped before
+        return found
+    frozen_from = trained(arm.frozen_from, budget, store, device) if arm.frozen_from is not None else None
+
+    def show(progress: Progress) -> None:
+        if progress.step % 500 == 0:
+            print(f"{arm.name} step {progress.step} {progress.nmse_db:.2f} dB {progress.seconds:.0f} s", flush=True)
+
+    chosen = budget.recipe(arm)
+    steps_an_epoch = max(1, chosen.steps // 50)
+    return train(
+        arm.name,
+        1,
+        arm.design,
+        chosen,
+        store=store,
+        state=store.root / "states" / arm.name,
+        device=device,
+        frozen_from=frozen_from,
+        evaluation_ues=budget.ues,
+        report_every=min(500, steps_an_epoch),
+        on_progress=show,
+    )
+
+
+def table(
+    title: str, columns: Sequence[str], budget: Budget, done: Sequence[tuple[Arm, Checkpoint]], figures: Figures
+) -> str:
+    """Markdown: our NMSE from packed payloads beside the paper's, the budget, and how fast the curve still falls."""
+    spent = ("epochs", "paper's", "samples seen", "slope at the end (dB an epoch)")
+    head = [*columns, "NMSE (dB)", *figures, "paper (dB)", *spent]
+    lines = [
+        f"# {title}",
+        "",
+        f"Budget: {budget}; test split, {budget.ues} UEs, seed 0.",
+        "",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
+    ]
+    for arm, checkpoint in done:
+        found, training = checkpoint.card["evaluation"], checkpoint.card["training"]
+        made = Recipe(**training["recipe"])
+        epochs = training["frames_seen"] / made.frames
+        cells = [
+            *arm.labels,
+            f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}",
+            *(figure(checkpoint) for figure in figures.values()),
+            "-" if arm.paper_db is None else f"{arm.paper_db:.2f}",
+            f"{epochs:g}",
+            f"{arm.epochs}",
+            f"{training['frames_seen']:,}",
+            f"{slope_at_the_end(training['curve'], made.frames // made.batch):.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def slope_at_the_end(curve: Sequence[dict[str, float]], steps_an_epoch: int) -> float:
+    """Least-squares slope of the last fifth of a learning curve, at least two points [dB an epoch]; 0 for fewer."""
+    last = curve[-max(2, len(curve) // 5) :]
+    if len(last) < 2:
+        return 0.0
+    epochs = torch.tensor([point["step"] / steps_an_epoch for point in last], dtype=torch.float64)
+    levels = torch.tensor([point["nmse_db"] for point in last], dtype=torch.float64)
+    epochs = epochs - epochs.mean()
+    return float((epochs * (levels - levels.mean())).sum() / epochs.square().sum())
+
+
+def plot(title: str, done: Sequence[tuple[Arm, Checkpoint]], path: Path) -> None:
+    """Training curves over the share of each arm's own training, as in Fig. 5 of the CRNet paper."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:  # a machine that only trains
+        print("no matplotlib here: no plot")
+        return
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    axes = figure.subplots()
+    for index, (arm, checkpoint) in enumerate(done):
+        training = checkpoint.card["training"]
+        steps = training["recipe"]["steps"]
+        points = [(point["step"] / steps, point["nmse_db"]) for point in training["curve"]]
+        label = ", ".join(arm.labels) + f" ({training['frames_seen']:,} samples)"
+        style = ("-", "--", ":", "-.")[index // 10 % 4]  # colours come again after ten
+        axes.plot(*zip(*points, strict=True), label=label, linewidth=1.2, linestyle=style)
+    axes.set(xlabel="share of the training", ylabel="NMSE in training (dB)", title=title)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=7)
+    figure.savefig(path, dpi=120)

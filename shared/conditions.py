@@ -1,0 +1,53 @@
+"""The conditions of a run: what every figure has to be named with, beside scheme and bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shared.channels.scenario import Scenario
+from shared.channels.streams import Samples, Split
+from shared.errors import InvalidInput
+
+MAX_DELAY_SLOTS = 1024
+"""Longest feedback delay."""
+
+
+@dataclass(frozen=True)
+class RunConditions:
+    """Which world reports are made in, and which channel their estimates are compared with.
+
+    Attributes:
+        scenario: the world.
+        seed: of the world, 64 bits.
+        delay_slots: feedback delay: the estimate of slot t is compared with the channel of slot t + delay_slots.
+
+    Raises:
+        InvalidInput: a value is out of range.
+    """
+
+    scenario: Scenario
+    seed: int = 0
+    delay_slots: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise InvalidInput(f"seed: {self.seed} is not in [0, 2^64)")
+        if not 0 <= self.delay_slots <= MAX_DELAY_SLOTS:
+            raise InvalidInput(f"delay_slots: {self.delay_slots} is not in [0, {MAX_DELAY_SLOTS}]")
+
+    def samples(self, split: Split, ue: Tensor, frame: int | Tensor) -> Samples:
+        """The frames [N] of UEs `ue` ([N] int64): the same number for all, or one each."""
+        return Samples(self.seed, split, ue, frame if isinstance(frame, Tensor) else torch.full_like(ue, frame))
+
+    def to_json(self) -> dict[str, Any]:
+        """For cards, results and stores; `from_json` reads it back."""
+        return {"scenario": str(self.scenario), "seed": self.seed, "delay_slots": self.delay_slots}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> RunConditions:
+        """Inverse of `to_json`; other keys are ignored. Raises NotFound, InvalidInput."""
+        return cls(Scenario.parse(found["scenario"]), int(found["seed"]), int(found["delay_slots"]))

@@ -1,0 +1,82 @@
+"""Estimates against the truth, and whole evaluations: every payload packed, unpacked and decoded, as over the wire.
+
+Only evaluators may import this module: it sees the downlink.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.channels.downlink import DownlinkView
+from shared.channels.streams import Samples, Split
+from shared.conditions import RunConditions
+from shared.link.decoding import decode_frames
+from shared.link.encoding import encode_frames
+from shared.link.payload import SCALE, pack_bits, saturated
+from shared.metrics import COLUMNS, DOMAIN_NAMES, Domain, Outcomes, Truth, summarise
+from shared.schemes import Scheme
+
+BATCH = 512
+"""Frames evaluated at once."""
+
+
+def true_channels(conditions: RunConditions, domain: Domain, samples: Samples) -> Truth:
+    """What the estimates of N frames are compared with, [N, T, ...]: the channels after the feedback delay."""
+    return DownlinkView(conditions.scenario, samples).truth(domain, conditions.delay_slots)
+
+
+def over_the_link(scheme: Scheme, conditions: RunConditions, samples: Samples) -> NDArray[np.uint8]:
+    """Reports of N frames as the gNB has them, [N, T, bits]: encoded, packed to a payload and unpacked."""
+    sent = encode_frames(scheme, conditions.scenario, samples)
+    reports = len(samples) * conditions.scenario.slots
+    return scheme.layout.unpack_bits(pack_bits(sent), reports).reshape(sent.shape)
+
+
+def outcomes(scheme: Scheme, conditions: RunConditions, samples: Samples, reports: NDArray[np.uint8]) -> Outcomes:
+    """Outcomes [N, T] of frames whose reports [N, T, bits] were received."""
+    estimates = decode_frames(scheme, conditions.scenario, samples, reports)
+    return Outcomes.measure(estimates, true_channels(conditions, scheme.domain, samples))
+
+
+def evaluate(
+    scheme: Scheme, conditions: RunConditions, *, split: Split = Split.TEST, ues: int = 5000, frames: int = 1
+) -> dict[str, Any]:
+    """NMSE and SGCS of frames 0..frames-1 of UEs 0..ues-1.
+
+    Returns:
+        `shared.metrics.summarise` of them, with the settings under `settings`, and the number of reports whose scale
+        is at an end of its range (`saturated_scales`) where a payload has one.
+
+    Raises:
+        InvalidInput: the scheme cannot run in these conditions (`Scheme.check_scenario`).
+    """
+    scheme = scheme.eval()
+    scheme.check_scenario(conditions.scenario, conditions.delay_slots)
+    by_slot, of_frames, at_an_end = np.zeros((conditions.scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS)), 0
+    for ue, frame in zip(
+        torch.arange(ues).repeat_interleave(frames).split(BATCH),
+        torch.arange(frames).repeat(ues).split(BATCH),
+        strict=True,
+    ):
+        samples = conditions.samples(split, ue, frame)
+        reports = over_the_link(scheme, conditions, samples)
+        found = outcomes(scheme, conditions, samples, reports)
+        fields = scheme.layout.fields_of(reports.reshape(-1, scheme.layout.bits))
+        at_an_end += int(saturated(scheme.layout, fields).sum())
+        by_slot += found.moments().sum(axis=0)
+        of_frames += found.frame_moments().sum(axis=0)
+    settings = {
+        **conditions.to_json(),
+        "split": split.name.lower(),
+        "ues": ues,
+        "frames": frames,
+        "domain": DOMAIN_NAMES[scheme.domain],
+    }
+    figures = {"settings": settings, **summarise(by_slot, of_frames)}
+    if SCALE in {field.name for field in scheme.layout.fields}:
+        figures["saturated_scales"] = at_an_end
+    return figures

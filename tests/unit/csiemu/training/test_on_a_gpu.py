@@ -1,0 +1,46 @@
+"""Training on a (simulated) GPU is that of the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from csiemu.training.trainer import Recipe, Trainer
+from shared.channels.scenario import Scenario
+from shared.schemes import scheme_class
+from tests.unit.simulated_gpu import Gpu
+
+IMAGES = "cost2100-indoor-csinet:antennas=8,first_rows=8"
+PAIRS = "cost2100-indoor-5g1-5g3:antennas=8,first_rows=4,last_rows=4"
+PILOTS = "multipath-p2:antennas=16"
+
+
+@pytest.mark.parametrize("frames", [0, 12])
+@pytest.mark.parametrize(
+    ("name", "world", "config"),
+    [
+        ("hyperrnn", PILOTS, {}),
+        ("rnn", PILOTS, {"uplink_reading": "none"}),
+        ("hyperdnn", PILOTS, {}),
+        ("dldnn", PILOTS, {"uplink_reading": "none"}),
+        ("crnet", IMAGES, {}),
+        ("crnet", IMAGES, {"quantised_training": True}),
+        ("csinet", IMAGES, {}),
+        ("dualnet_mp", PAIRS, {}),
+        ("dualnet_mp", PAIRS, {"phase": "mdpq", "uplink": "estimated"}),
+    ],
+)
+def test_steps(gpu: Gpu, name: str, world: str, config: dict[str, object], frames: int) -> None:
+    kind, scenario = scheme_class(name), Scenario.parse(world)
+
+    def losses(device: str) -> list[float]:
+        torch.manual_seed(0)
+        recipe = Recipe(steps=3, batch=4, warmup=0, rate=1e-4, frames=frames)
+        trainer = Trainer(kind(scenario, kind.config_class(**config)), scenario, recipe, device=device)
+        trainer.run(report_every=1)
+        return [report["loss"] for report in trainer.history]
+
+    wanted = losses("cpu")
+    with gpu:
+        ours = losses(gpu.device.type)
+    assert ours == pytest.approx(wanted, rel=1e-3)
