@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     scenario: str | None = None
     """preset[:field=value,...] for all schemes; default: what each checkpoint was trained for."""
 
-    delay: int = Field(0, ge=0, le=1024)
+    delay_slots: int = Field(0, ge=0, le=1024)
     """Slots between a report and the channel that its estimate is compared with."""
 
     json_file: Path | None = Field(None, alias="json")
@@ -170,7 +170,7 @@ def _rates(settings: Settings, store: CheckpointStore) -> dict[str, Rate]:
     rates = {}
     for name in names:
         scheme = store.load(name).scheme
-        scheme.check_scenario(scenario or scheme.scenario, settings.delay)
+        scheme.check_scenario(scenario or scheme.scenario, settings.delay_slots)
         rates[name] = settings.rate if settings.rate is not None else RATES[scheme.domain]
     return rates
 
@@ -191,7 +191,7 @@ def _start_ues(settings: Settings, out: Path, name: str, rate: Rate, base: int, 
         slots=settings.slots,
         duration=duration,
         scenario=settings.scenario,
-        delay=settings.delay,
+        delay_slots=settings.delay_slots,
         summary=summary,
         record=record,
         record_every=settings.check_every,
@@ -317,7 +317,7 @@ def _counted(url: str) -> dict[str, int]:
     """Reports counted in the store, by scheme, read from it after the gNB has ended."""
     store = Store(url, "default", 1)
     try:
-        schemes = {lease.token: lease.scheme for lease, _ in store.leases()}
+        schemes = {lease.token: lease.model for lease, *_ in store.leases()}
         counts: dict[str, int] = {}
         for token, count in store.counted().items():
             counts[schemes[token]] = counts.get(schemes[token], 0) + count
@@ -345,8 +345,8 @@ def _show(results: dict[str, Any], screen: Console) -> None:
         )
     screen.print(table)
     screen.print(
-        f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay']}; bits and wire"
-        " bytes per report"
+        f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay_slots']} slots; bits"
+        " and wire bytes per report"
     )
     by_domain: dict[str, list[str]] = {}
     for name, row in results["schemes"].items():

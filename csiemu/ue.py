@@ -23,7 +23,7 @@ __all__ = ["Settings", "run"]
 def run(settings: Settings) -> None:
     """Send until the slots or the duration are over, or SIGINT or SIGTERM; write summary and record."""
     torch.set_num_threads(1)
-    checkpoint = CheckpointStore(settings.checkpoints).load(settings.scheme, settings.version)
+    checkpoint = CheckpointStore(settings.checkpoints).load(settings.scheme, settings.version, ("encoder",))
     asyncio.run(_run(UeFleet(settings, checkpoint)))
 
 

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from gnb_server.evaluator import Evaluator
 from gnb_server.faults import Faults
 from gnb_server.handlers import Handlers
 from gnb_server.monitor import Monitor
-from gnb_server.pipeline import Pipeline
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rest.app import create_app
 from gnb_server.rpc import GrpcServer
+from gnb_server.serving.backend import InProcessBackend
+from gnb_server.serving.loop import ServingLoop
 from gnb_server.settings import Settings
 from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
@@ -29,24 +29,24 @@ from shared.errors import Conflict
 
 @contextlib.contextmanager
 def service(settings: Settings) -> Iterator[Handlers]:
-    """The gNB without its protocols: handlers over a running pipeline, earlier fleets of the run restored."""
+    """The gNB without its protocols: handlers over a running serving loop, earlier fleets of the run restored."""
     repository = Repository(CheckpointStore(settings.checkpoints))
     store = Store(settings.store, settings.run, settings.reports_kept)
-    monitor, evaluator = Monitor(), Evaluator()
+    monitor = Monitor()
     recorder = None
     if settings.record:
         recorder = Recorder(settings.record, settings.record_every, whole_band=settings.record_whole_band)
-    pipeline = Pipeline(
+    serving = ServingLoop(
         repository,
+        InProcessBackend(repository.version),
         store,
         monitor,
-        evaluator,
         recorder=recorder,
         faults=Faults(settings.fault),
         evaluate=settings.evaluate,
     )
-    handlers = Handlers(repository, store, monitor, evaluator, pipeline)
-    pipeline.start()
+    handlers = Handlers(repository, store, monitor, serving)
+    serving.start()
     try:
         for problem in handlers.restore():
             logging.error("not restored: %s", problem)
@@ -54,7 +54,7 @@ def service(settings: Settings) -> Iterator[Handlers]:
         yield handlers
     finally:
         handlers.ready = False
-        pipeline.close()
+        serving.close()
         store.close()
 
 

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gnb_server.sessions import Fleet
-from shared.channels.downlink import DownlinkView
-from shared.channels.streams import Samples, Split
-from shared.metrics import Truth
+from gnb_server.sessions import Lease
+from shared.channels.streams import Split
+from shared.link.evaluation import true_channels
+from shared.metrics import Domain, Truth
+
+
+@dataclass
+class _Held:
+    """The frame whose truth is held for each UE of a fleet (-1: none), and that truth."""
+
+    frames: NDArray[np.int64]
+    truth: Truth | None = None
 
 
 class Evaluator:
     """True downlink channels of the frames that are open, per fleet."""
 
     def __init__(self) -> None:
-        self._frames: dict[str, NDArray[np.int64]] = {}
-        self._truth: dict[str, Truth] = {}
+        self._held: dict[tuple[str, Domain], _Held] = {}
 
-    def truth(self, fleet: Fleet, rows: NDArray[np.int64], frame: int, slot: int) -> Truth:
-        """True channels [rows, ...] that the estimates of `slot` are compared with (slot + delay)."""
-        frames = self._frames.setdefault(fleet.token, np.full(fleet.ue_count, -1, np.int64))
-        new = rows[frames[rows] != frame]
-        if len(new):
-            ue = torch.from_numpy(new + fleet.first_ue)
-            samples = Samples(fleet.seed, Split.EMULATE, ue, torch.full_like(ue, frame))
-            fresh = DownlinkView(fleet.scenario, samples).truth(fleet.domain, fleet.delay)
-            if fleet.token not in self._truth:
-                self._truth[fleet.token] = fresh.room_for(fleet.ue_count)
-            self._truth[fleet.token].put(torch.from_numpy(new), fresh)
-            frames[new] = frame
-        return self._truth[fleet.token][torch.from_numpy(rows), slot]
+    def truth(self, lease: Lease, domain: Domain, rows: NDArray[np.int64], frame: int, slots: range) -> Truth:
+        """True channels [slots, rows, ...] that the estimates of a frame's slots are compared with."""
+        held = self._held.setdefault((lease.token, domain), _Held(np.full(lease.ue_count, -1, np.int64)))
+        new = rows[held.frames[rows] != frame]
+        if held.truth is None or len(new):
+            samples = lease.conditions.samples(Split.EMULATE, torch.from_numpy(new + lease.first_ue), frame)
+            fresh = true_channels(lease.conditions, domain, samples)
+            if held.truth is None:
+                held.truth = fresh.room_for(lease.ue_count)
+            held.truth.put(torch.from_numpy(new), fresh)
+            held.frames[new] = frame
+        return held.truth[torch.from_numpy(rows), torch.arange(slots.start, slots.stop)[:, None]]
 
-    def forget(self, fleet: Fleet) -> None:
+    def forget(self, token: str) -> None:
         """Free what is held for a fleet."""
-        self._frames.pop(fleet.token, None)
-        self._truth.pop(fleet.token, None)
+        self._held = {key: held for key, held in self._held.items() if key[0] != token}

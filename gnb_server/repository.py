@@ -1,23 +1,55 @@
-"""The gNB's models: which checkpoint versions are loaded and which one new frames are decoded with."""
+"""The gNB's models: which versions are loaded, and which one decodes new frames of which encoder.
+
+A version is a decoder: the gNB loads no encoder, and checks the decoder by the probe in its card, which needs neither
+the encoder nor the downlink.
+"""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from shared.checkpoints import Checkpoint, CheckpointStore
+from gnb_server.sessions import VersionFacts
+from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, DamagedCheckpoint, NotFound
-from shared.link.evaluation import evaluate
+from shared.link.payload import PayloadLayout
+from shared.link.probe import check_probe
+from shared.schemes import Scheme
 
-PROBE_TOLERANCE_DB = 0.05
-"""How far the probe's figure may be from the card's: kernels differ between machines, single sign bits with them."""
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A loaded decoder.
+
+    Attributes:
+        name, version: where it stands in the repository.
+        encoder_id: of the encoder whose reports it decodes, 16 hexadecimal digits.
+        layout: of these reports.
+        scheme: with its decoder alone.
+        sha256: of the decoder's file.
+    """
+
+    name: str
+    version: int
+    encoder_id: str
+    layout: PayloadLayout
+    scheme: Scheme
+    sha256: str
+
+    @property
+    def facts(self) -> VersionFacts:
+        """What its figures are named with."""
+        return VersionFacts(self.encoder_id, self.layout.bits, self.scheme.domain)
 
 
 @dataclass
 class _Model:
-    loaded: dict[int, Checkpoint]
-    serving: int
+    """Loaded versions of a name; for each encoder the one that decodes its new frames; the one loaded last."""
+
+    loaded: dict[int, ModelVersion] = field(default_factory=dict)
+    serving: dict[str, int] = field(default_factory=dict)
+    newest: int = 0
 
 
 class Repository:
@@ -28,103 +60,112 @@ class Repository:
         self._models: dict[str, _Model] = {}
         self._lock = threading.RLock()
 
-    def load(self, name: str, version: int | None = None) -> Checkpoint:
-        """Load (again) a version, check it, and serve new frames with it. Open frames finish on their version.
+    def load(self, name: str, version: int | None = None) -> ModelVersion:
+        """Load (again) a version, check it, and decode new frames of its encoder with it. Open frames finish on theirs.
 
         Args:
-            version: default: the one in service, or the first.
+            version: default: the one loaded last, or the first.
 
         Raises:
-            NotFound, InvalidInput: no such model, version or name. DamagedCheckpoint: files and card do not fit.
-            Conflict: reports that are being sent were encoded for another encoder.
+            NotFound, InvalidInput: no such model, version or name. DamagedCheckpoint: files, card and probe do not fit.
         """
-        checkpoint = verified(self.store, name, self.version_to_load(name, version))
+        found = verified(self.store, name, self.version_to_load(name, version))
         with self._lock:
-            model = self._models.setdefault(name, _Model({}, checkpoint.version))
-            model.loaded[checkpoint.version] = checkpoint
-            model.serving = checkpoint.version
-        return checkpoint
+            model = self._models.setdefault(name, _Model())
+            before = model.loaded.get(found.version)
+            if before is not None and (before.sha256, before.encoder_id) == (found.sha256, found.encoder_id):
+                found = before  # open frames go on with their states
+            model.loaded[found.version] = found
+            model.serving[found.encoder_id] = model.newest = found.version
+        return found
 
     def version_to_load(self, name: str, version: int | None) -> int:
-        """`version`, or the one in service, or the first. Raises NotFound, InvalidInput."""
+        """`version`, or the one loaded last, or the first. Raises NotFound, InvalidInput."""
         with self._lock:
             if version is None and name in self._models:
-                return self._models[name].serving
+                return self._models[name].newest
         return self.store.versions(name)[0] if version is None else version
 
     def unload(self, name: str, version: int | None = None) -> None:
         """Forget a version, or all of a name; no open frame may use it any more. Raises NotFound, Conflict."""
         with self._lock:
-            model = self._model(name)
+            if name not in self._models:
+                loaded = ", ".join(sorted(self._models)) or "none"
+                raise NotFound(f"model: '{name}' is not loaded; loaded are {loaded}")
+            model = self._models[name]
             if version is None:
                 del self._models[name]
             elif version not in model.loaded:
                 raise NotFound(f"version: {name}/{version} is not loaded; loaded are {sorted(model.loaded)}")
-            elif version == model.serving:
+            elif version in model.serving.values():
                 raise Conflict(f"version: {name}/{version} serves new frames; load another version first")
             else:
                 del model.loaded[version]
 
-    def serving(self, name: str) -> Checkpoint:
-        """The version that decodes new frames, loading the first one if none is loaded. Raises as `load`."""
+    def for_encoder(self, name: str, encoder_id: str) -> ModelVersion:
+        """The version that decodes new frames of an encoder, loading the first that can if none is loaded.
+
+        Raises:
+            Conflict: no version of the model decodes for it. NotFound, InvalidInput, DamagedCheckpoint: as `load`.
+        """
         with self._lock:
-            if (model := self._models.get(name)) is not None:
-                return model.loaded[model.serving]
-        return self.load(name)  # without the lock, which the serving thread takes for every chunk
+            model = self._models.get(name)
+            if model is not None and encoder_id in model.serving:
+                return model.loaded[model.serving[encoder_id]]
+        known = {version: self.store.card(name, version)["encoder_id"] for version in self.store.versions(name)}
+        for version, served in known.items():
+            if served == encoder_id:
+                return self.load(name, version)
+        decoded = ", ".join(dict.fromkeys(known.values()))
+        raise Conflict(f"encoder_id: {encoder_id or 'empty'}; the versions of {name} decode for {decoded}")
 
-    def for_encoder(self, name: str, encoder_id: str) -> Checkpoint:
-        """A version that decodes for an encoder: the one in service if it does. Raises Conflict, and as `load`."""
-        if (serving := self.serving(name)).encoder_id == encoder_id:
-            return serving
-        for version in self.store.versions(name):
-            if self.store.card(name, version)["encoder_id"] == encoder_id:
-                return self.version(name, version)
-        raise Conflict(f"encoder_id: {encoder_id}; no version of {name} decodes for it")
-
-    def version(self, name: str, version: int) -> Checkpoint:
+    def version(self, name: str, version: int) -> ModelVersion:
         """A certain version, loading it if it is not (after a restart). Raises as `load`."""
         with self._lock:
             model = self._models.get(name)
             if model is not None and version in model.loaded:
                 return model.loaded[version]
-        checkpoint = verified(self.store, name, version)
+        found = verified(self.store, name, version)
         with self._lock:
-            self._models.setdefault(name, _Model({}, version)).loaded[version] = checkpoint
-        return checkpoint
+            model = self._models.setdefault(name, _Model(newest=version))
+            model.serving.setdefault(found.encoder_id, version)
+            model.loaded[version] = found
+        return found
 
     def loaded(self, name: str) -> list[int]:
         """Loaded versions of a name, ascending; empty if none."""
         with self._lock:
             return sorted(self._models[name].loaded) if name in self._models else []
 
+    def serving(self, name: str) -> list[int]:
+        """Versions that decode new frames, one for each encoder."""
+        with self._lock:
+            return sorted(self._models[name].serving.values()) if name in self._models else []
+
     def index(self) -> list[dict[str, Any]]:
         """Every version in the repository: name, version, state and reason (Open Inference Protocol)."""
         rows = []
         for name in self.store.names():
-            loaded = self.loaded(name)
-            serving = self.serving(name).version if loaded else None
+            loaded, serving = self.loaded(name), self.serving(name)
             for version in self.store.versions(name):
                 state = "READY" if version in loaded else "UNAVAILABLE"
-                reason = "serves new frames" if version == serving else "" if loaded else "not loaded"
+                reason = "serves new frames" if version in serving else "" if loaded else "not loaded"
                 rows.append({"name": name, "version": str(version), "state": state, "reason": reason})
         return rows
 
-    def _model(self, name: str) -> _Model:
-        if name not in self._models:
-            raise NotFound(f"model: '{name}' is not loaded; loaded are {', '.join(sorted(self._models)) or 'none'}")
-        return self._models[name]
 
-
-def verified(store: CheckpointStore, name: str, version: int) -> Checkpoint:
-    """Load a checkpoint and decode its probe. Raises as `CheckpointStore.load`."""
-    checkpoint = store.load(name, version)
-    probe = checkpoint.card.get("probe")
-    if not probe:
-        raise DamagedCheckpoint(f"checkpoint {name}/{checkpoint.version}: the card has no probe")
-    found = evaluate(checkpoint.scheme, checkpoint.scenario, ues=int(probe["ues"]))["ratio_of_sums_db"]
-    if not abs(found - probe["ratio_of_sums_db"]) <= PROBE_TOLERANCE_DB:
-        raise DamagedCheckpoint(
-            f"checkpoint {name}/{checkpoint.version}: the probe gives {found:.3f} dB,"
-            f" the card says {probe['ratio_of_sums_db']:.3f} dB"
-        )
-    return checkpoint
+def verified(store: CheckpointStore, name: str, version: int) -> ModelVersion:
+    """Load a checkpoint's decoder and check it by its probe. Raises as `CheckpointStore.load`."""
+    checkpoint = store.load(name, version, ("decoder",))
+    try:
+        check_probe(checkpoint.scheme, checkpoint.card.get("probe", {}))
+    except DamagedCheckpoint as error:
+        raise DamagedCheckpoint(f"checkpoint {name}/{version}: {error}") from error
+    return ModelVersion(
+        name,
+        version,
+        checkpoint.encoder_id,
+        checkpoint.scheme.layout,
+        checkpoint.scheme,
+        checkpoint.card["sha256"]["decoder"],
+    )

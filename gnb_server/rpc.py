@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gnb_server.handlers import Attachment, Handlers
-from gnb_server.pipeline import Ack, Chunk
+from gnb_server.serving.chunks import Ack, Chunk
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.errors import Conflict, CsiError, InvalidInput, SequenceGap
@@ -33,26 +33,26 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
 
     async def Attach(self, request: pb.AttachRequest, context: grpc.aio.ServicerContext) -> pb.AttachResponse:
         attachment = Attachment(
-            scheme=request.scheme,
+            model=request.scheme,
             scenario=request.scenario,
             seed=request.seed,
             encoder_id=request.encoder_id.hex(),
             ue_count=request.ue_count,
             ue_base=request.ue_base if request.HasField("ue_base") else None,
-            delay=request.delay_slots,
+            delay_slots=request.delay_slots,
             token=request.token,
         )
         try:
-            fleet = await asyncio.to_thread(self._handlers.attach, attachment)
+            fleet, model = await asyncio.to_thread(self._handlers.attach, attachment)
         except CsiError as error:
             await _abort(context, error)
         return pb.AttachResponse(
-            token=fleet.token,
-            first_ue=fleet.first_ue,
-            ue_count=fleet.ue_count,
+            token=fleet.lease.token,
+            first_ue=fleet.lease.first_ue,
+            ue_count=fleet.lease.ue_count,
             next_sequence=fleet.next_sequence.tolist(),
-            feedback_bits=fleet.layout.bits,
-            slots_per_frame=fleet.scenario.slots,
+            feedback_bits=model.layout.bits,
+            slots_per_frame=fleet.slots,
         )
 
     async def Detach(self, request: pb.DetachRequest, context: grpc.aio.ServicerContext) -> pb.DetachResponse:

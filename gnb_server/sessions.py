@@ -1,108 +1,147 @@
-"""Fleets of UEs: their leases, and where each UE stands in its open frame."""
+"""Fleets of UEs: their leases, where each UE stands, and what its reports summed up to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from shared.channels.scenario import Scenario
-from shared.link.payload import PayloadLayout
+from shared.conditions import RunConditions
 from shared.metrics import COLUMNS, MEASURED, Domain, Sums
-from shared.schemes import State
 
 
 @dataclass(frozen=True)
 class Lease:
-    """What a fleet attached with, and the ids that it got. Persisted.
+    """What a fleet attached for, and the ids that it got. Persisted.
 
     Attributes:
         token: secret name of the fleet.
-        scheme: checkpoint name.
-        scenario, seed: the fleet's world.
-        encoder_id: 16 hexadecimal digits.
+        model: checkpoint name; which version decodes a frame, its encoder id says.
+        conditions: the fleet's world and feedback delay.
         first_ue, ue_count: leased ids.
-        delay: slots between a report and the channel that its estimate is compared with.
     """
 
     token: str
-    scheme: str
-    scenario: Scenario
-    seed: int
-    encoder_id: str
+    model: str
+    conditions: RunConditions
     first_ue: int
     ue_count: int
-    delay: int
-
-
-@dataclass
-class OpenFrames:
-    """Each UE's frame in progress: what its next report needs. Row = UE of the fleet.
-
-    Attributes:
-        bits: [ue_count, T, bits] uint8, payload bits of the slots so far (kept to rebuild the states after a crash).
-        side: [ue_count, T, S] side information of the frame, by decoder version (versions may want different input).
-        state: recurrent states, name -> [ue_count, ...], by decoder version.
-        outcome: [MEASURED, ue_count, T]: what was measured of the slots so far.
-    """
-
-    bits: NDArray[np.uint8]
-    outcome: NDArray[np.float64]
-    side: dict[int, Tensor] = field(default_factory=dict)
-    state: dict[int, State] = field(default_factory=dict)
-
-
-class Fleet:
-    """A lease with the present state of its UEs; arrays have one row per UE.
-
-    Attributes:
-        next_sequence: [ue_count] int64, the sequence that the gNB waits for.
-        version: [ue_count] int64, decoder version of the open (or last) frame; 0 before the first.
-        sums: [ue_count, T + 1, COLUMNS] totals by slot; the last row sums frame means.
-        wire_bytes: [ue_count] float64, share of the messages received.
-        stream: number of the newest stream; older ones are fenced off.
-        broken: memory and store may differ; the fleet is to be restored from the store at its next attach.
-        status: `attached`, `gone` (its stream ended without a detach) or `finished`.
-    """
-
-    def __init__(self, lease: Lease, layout: PayloadLayout, domain: Domain) -> None:
-        self.lease = lease
-        self.token = lease.token
-        self.scenario = lease.scenario
-        self.seed = lease.seed
-        self.delay = lease.delay
-        self.first_ue = lease.first_ue
-        self.ue_count = lease.ue_count
-        self.layout = layout
-        self.domain = domain
-        count, slots = lease.ue_count, lease.scenario.slots
-        self.next_sequence = np.zeros(count, np.int64)
-        self.version = np.zeros(count, np.int64)
-        self.sums: Sums = np.zeros((count, slots + 1, len(COLUMNS)))
-        self.wire_bytes = np.zeros(count)
-        measured = np.zeros((len(MEASURED), count, slots))
-        self.open = OpenFrames(np.zeros((count, slots, layout.bits), np.uint8), measured)
-        self.stream = 0
-        self.broken = False
-        self.status = "gone"
 
     @property
     def ues(self) -> range:
         """The fleet's UE ids."""
         return range(self.first_ue, self.first_ue + self.ue_count)
 
-    def start_frames(self, rows: NDArray[np.int64], version: int, side: Tensor, state: State) -> None:
-        """Begin a frame for `rows` on a decoder version: its side information [rows, T, S] and initial states."""
-        index = torch.from_numpy(rows)
-        if version not in self.open.side or self.open.side[version].shape[1:] != side.shape[1:]:
-            self.open.side[version] = torch.zeros(self.ue_count, *side.shape[1:])
-            self.open.state[version] = {k: torch.zeros(self.ue_count, *v.shape[1:]) for k, v in state.items()}
-        self.open.side[version][index] = side
-        for name, values in state.items():
-            self.open.state[version][name][index] = values
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """What the figures of a model version's reports have to be named with. Persisted.
+
+    Attributes:
+        encoder_id: of the encoder that it decodes for, 16 hexadecimal digits.
+        feedback_bits: of a report.
+        domain: of an estimate.
+    """
+
+    encoder_id: str
+    feedback_bits: int
+    domain: Domain
+
+
+class Totals:
+    """Sums over a fleet's stored reports that one version decoded.
+
+    Attributes:
+        sums: [ue_count, T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
+        wire_bytes: [ue_count, T] float64, shares of the messages received.
+    """
+
+    def __init__(self, ue_count: int, slots: int) -> None:
+        self.sums: Sums = np.zeros((ue_count, slots + 1, len(COLUMNS)))
+        self.wire_bytes = np.zeros((ue_count, slots))
+
+
+@dataclass
+class OpenFrames:
+    """Each UE's frame in progress, row = UE of the fleet: ahead of the store by the batch in hand.
+
+    Attributes:
+        next_sequence: [ue_count] int64, the sequence to be decoded next.
+        version: [ue_count] int64, that decodes the open (or last) frame; 0 before the first.
+        outcome: [MEASURED, ue_count, T], what was measured of the slots so far.
+        reports: bits of the slots so far, packed for each report, [ue_count, T, bytes] uint8 by version (kept to bring
+            recurrent states back after a crash).
+    """
+
+    next_sequence: NDArray[np.int64]
+    version: NDArray[np.int64]
+    outcome: NDArray[np.float64]
+    reports: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+
+    def keep(self, version: int, rows: NDArray[np.int64], sequence: int, bits: NDArray[np.uint8]) -> None:
+        """Note reports [slots, rows, bits] of a frame that a version has decoded, from `sequence` on."""
+        packed, first = np.packbits(bits, axis=-1), sequence % self.outcome.shape[2]
+        held = self.room_for(version, packed.shape[2])
+        held[rows, first : first + len(bits)] = packed.swapaxes(0, 1)
         self.version[rows] = version
-        for unused in set(self.open.side) - set(self.version.tolist()):
-            del self.open.side[unused], self.open.state[unused]
+        self.next_sequence[rows] = sequence + len(bits)
+        if len(self.reports) > 1:
+            for unused in self.reports.keys() - set(self.version.tolist()):
+                del self.reports[unused]
+
+    def room_for(self, version: int, report_bytes: int) -> NDArray[np.uint8]:
+        """The array of a version's packed reports, of `report_bytes` each."""
+        if version not in self.reports:
+            shape = (len(self.version), self.outcome.shape[2], report_bytes)
+            self.reports[version] = np.zeros(shape, np.uint8)
+        return self.reports[version]
+
+
+class Fleet:
+    """A lease with the present state of its UEs; arrays have one row per UE and hold what is stored.
+
+    Attributes:
+        encoder_id: of the encoder that it attached with last.
+        next_sequence: [ue_count] int64, the sequence that the gNB waits for.
+        version: [ue_count] int64, model version of the open (or last) frame; 0 before the first.
+        totals: by model version. facts: of these versions, and of the encoder's.
+        open: frames in progress; None once the fleet has detached.
+        stream: number of the newest stream; older ones are fenced off.
+        broken: memory and store may differ; the fleet is to be restored from the store at its next attach.
+        status: `attached`, `gone` (its stream ended without a detach) or `finished`.
+    """
+
+    def __init__(self, lease: Lease, encoder_id: str) -> None:
+        self.lease = lease
+        self.encoder_id = encoder_id
+        self.slots = lease.conditions.scenario.slots
+        self.next_sequence = np.zeros(lease.ue_count, np.int64)
+        self.version = np.zeros(lease.ue_count, np.int64)
+        self.totals: dict[int, Totals] = {}
+        self.facts: dict[int, VersionFacts] = {}
+        self.open: OpenFrames | None = OpenFrames(
+            self.next_sequence.copy(), self.version.copy(), np.zeros((len(MEASURED), lease.ue_count, self.slots))
+        )
+        self.stream = 0
+        self.broken = False
+        self.status = "gone"
+
+    def totals_of(self, version: int) -> Totals:
+        """Sums of a version's reports, zeros at first."""
+        if version not in self.totals:
+            self.totals[version] = Totals(self.lease.ue_count, self.slots)
+        return self.totals[version]
+
+    def encoder_of(self, row: int) -> str:
+        """Id of the encoder of a UE's open or last frame, or the one that the fleet attached with."""
+        version = int(self.version[row])
+        return self.facts[version].encoder_id if version in self.facts else self.encoder_id
+
+    def facts_of(self, encoder_id: str) -> VersionFacts:
+        """Facts that all versions for an encoder have in common."""
+        return next(facts for facts in list(self.facts.values()) if facts.encoder_id == encoder_id)
+
+    def versions_for(self, encoder_id: str) -> list[int]:
+        """Versions for an encoder that have decoded reports of the fleet."""
+        return [version for version in list(self.totals) if self.facts[version].encoder_id == encoder_id]

@@ -6,8 +6,9 @@ with it. Any SQLAlchemy URL of SQLite (WAL) or PostgreSQL (psycopg, the extra `p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gnb_server.sessions import Fleet, Lease
-from shared.channels.scenario import Scenario
+from gnb_server.sessions import Fleet, Lease, VersionFacts
+from shared.conditions import RunConditions
 from shared.errors import Conflict, InvalidInput
-from shared.metrics import COLUMNS, MEASURED
+from shared.metrics import COLUMNS, MEASURED, Sums
 
 _metadata = sa.MetaData()
 
@@ -28,22 +29,26 @@ _leases = sa.Table(
     _metadata,
     sa.Column("token", sa.String, primary_key=True),
     sa.Column("run", sa.String, nullable=False),
-    sa.Column("scheme", sa.String, nullable=False),
+    sa.Column("model", sa.String, nullable=False),
     sa.Column("scenario", sa.String, nullable=False),
     sa.Column("seed", sa.String, nullable=False),  # 64 bits unsigned, more than SQL's integers hold
-    sa.Column("encoder_id", sa.String, nullable=False),
+    sa.Column("delay_slots", sa.Integer, nullable=False),
+    sa.Column("encoder_id", sa.String, nullable=False),  # that the fleet attached with last
     sa.Column("first_ue", sa.BigInteger, nullable=False),
     sa.Column("ue_count", sa.BigInteger, nullable=False),
-    sa.Column("delay", sa.Integer, nullable=False),
     sa.Column("finished", sa.Boolean, nullable=False, default=False),
 )
 
-_serving = sa.Table(
-    "serving",  # the decoder version that was loaded last, by checkpoint name
+_versions = sa.Table(
+    "versions",  # that this run has used, and when each was loaded last (0: only because frames needed it)
     _metadata,
     sa.Column("run", sa.String, primary_key=True),
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("encoder_id", sa.String, nullable=False),
+    sa.Column("feedback_bits", sa.Integer, nullable=False),
+    sa.Column("domain", sa.String, nullable=False),
+    sa.Column("loaded_at", sa.Float, nullable=False),
 )
 
 _ues = sa.Table(
@@ -52,9 +57,10 @@ _ues = sa.Table(
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("ue", sa.BigInteger, primary_key=True),
     sa.Column("next_sequence", sa.BigInteger, nullable=False),
-    sa.Column("decoder_version", sa.Integer, nullable=False),
-    sa.Column("open_frame", sa.LargeBinary, nullable=False),  # payload bits of the open frame's slots so far
-    sa.Column("wire_bytes", sa.Float, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),  # of the open or last frame
+    sa.Column(
+        "open_frame", sa.LargeBinary, nullable=False
+    ),  # reports of the open frame's slots so far, whole bytes each
 )
 
 _totals = sa.Table(
@@ -62,8 +68,10 @@ _totals = sa.Table(
     _metadata,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("ue", sa.BigInteger, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
     sa.Column("slot", sa.Integer, primary_key=True),
     *(sa.Column(name, sa.Float, nullable=False) for name in COLUMNS),
+    sa.Column("wire_bytes", sa.Float, nullable=False),
 )
 
 _reports = sa.Table(
@@ -73,7 +81,7 @@ _reports = sa.Table(
     sa.Column("ue", sa.BigInteger, primary_key=True),
     sa.Column("ring", sa.Integer, primary_key=True),
     sa.Column("sequence", sa.BigInteger, nullable=False),
-    sa.Column("decoder_version", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
     *(sa.Column(name, sa.Float, nullable=False) for name in MEASURED),
     sa.Column("latency_ms", sa.Float, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
@@ -81,21 +89,66 @@ _reports = sa.Table(
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What one chunk adds.
+class Progress:
+    """How far a chunk brought the UEs of some rows of a fleet.
 
     Attributes:
-        fleet: whose.
-        rows: [R] UE rows of the fleet that moved on.
-        touched: slots of the frame (0..T-1, and T for frame means) whose sums changed.
-        reports: [K, 5 + MEASURED] float64, one row per report: row of the fleet, sequence, version,
-            latency [ms], time of arrival [s since 1970].
+        rows: [n] int64. next_sequence: of all of them.
+        version: of the open frame (or the last). open_frame: its reports so far, one of n byte strings per row.
     """
 
-    fleet: Fleet
     rows: NDArray[np.int64]
-    touched: list[int]
-    reports: NDArray[np.float64]
+    next_sequence: int
+    version: int
+    open_frame: list[bytes]
+
+
+@dataclass(frozen=True)
+class Increment:
+    """What the reports of one version in a chunk add to the sums of some UEs of a fleet.
+
+    Attributes:
+        version: that decoded them.
+        rows: [n] int64. slots: of the frame, S of them.
+        sums: [S, n, COLUMNS] by slot. frame_means: [n, COLUMNS] of frames that they complete, or [0, COLUMNS].
+        wire_bytes: of each report.
+    """
+
+    version: int
+    rows: NDArray[np.int64]
+    slots: range
+    sums: Sums
+    frame_means: Sums
+    wire_bytes: float
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Single reports of one version in a chunk, in the order of an increment's [slots, rows].
+
+    Attributes:
+        version: that decoded them.
+        rows: [n] int64. first_sequence: of the S reports of each.
+        measured: [MEASURED, S, n].
+        latency_ms: from arrival to when they were decoded. received_at: seconds since 1970.
+    """
+
+    version: int
+    rows: NDArray[np.int64]
+    first_sequence: int
+    measured: NDArray[np.float64]
+    latency_ms: float
+    received_at: float
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What one chunk of a fleet adds to the store."""
+
+    lease: Lease
+    progress: list[Progress] = field(default_factory=list)
+    increments: list[Increment] = field(default_factory=list)
+    reports: list[Reports] = field(default_factory=list)
 
 
 class Store:
@@ -116,13 +169,17 @@ class Store:
             wanted = "wanted sqlite:///FILE, or postgresql://USER@HOST/NAME with the extra `postgres`"
             raise InvalidInput(f"store: '{_without_password(url)}' cannot be used; {wanted}: {error}") from None
         self._check_tables()
-        insert = sqlite.insert if self._sqlite else postgresql.insert
-        self._upserts = {}
-        for table in (_serving, _ues, _totals, _reports):
-            statement: Any = insert(table)
-            keys = [column.name for column in table.primary_key]
-            changes = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
-            self._upserts[table.name] = statement.on_conflict_do_update(index_elements=keys, set_=changes)
+        self._insert = sqlite.insert if self._sqlite else postgresql.insert
+        self._upserts = {table.name: self._upsert(table) for table in (_versions, _ues, _reports)}
+        self._upserts[_totals.name] = self._upsert(_totals, add=True)
+
+    def _upsert(self, table: sa.Table, *, add: bool = False) -> Any:
+        """Insert rows; those that are there are replaced or, with `add`, added to."""
+        statement: Any = self._insert(table)
+        keys = [column.name for column in table.primary_key]
+        new = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
+        changes = {name: table.c[name] + value for name, value in new.items()} if add else new
+        return statement.on_conflict_do_update(index_elements=keys, set_=changes)
 
     def _check_tables(self) -> None:
         """Raises InvalidInput if the tables are those of another version of this program."""
@@ -133,8 +190,8 @@ class Store:
                 what = f"table {table.name} of {self._engine.url} lacks {', '.join(sorted(missing))}"
                 raise InvalidInput(f"store: {what}: another version wrote it; move it away or name another store")
 
-    def lease(self, lease: Lease) -> None:
-        """Keep a new lease. Raises Conflict if one of its ids is taken."""
+    def lease(self, lease: Lease, encoder_id: str) -> None:
+        """Keep a new lease, of UEs with this encoder. Raises Conflict if one of its ids is taken."""
         with self._engine.begin() as connection:
             taken = sa.select(_leases.c.first_ue, _leases.c.ue_count).where(
                 _leases.c.run == self.run,
@@ -146,12 +203,15 @@ class Store:
                     f"ue_base: UE ids {lease.first_ue}..{lease.first_ue + lease.ue_count - 1} overlap those leased"
                     f" before ({other.first_ue}..{other.first_ue + other.ue_count - 1})"
                 )
-            row = {
-                name: getattr(lease, name)
-                for name in ("token", "scheme", "encoder_id", "first_ue", "ue_count", "delay")
-            }
-            text = {"run": self.run, "scenario": str(lease.scenario), "seed": str(lease.seed), "finished": False}
-            connection.execute(sa.insert(_leases).values(**row, **text))
+            conditions = {**lease.conditions.to_json(), "seed": str(lease.conditions.seed)}
+            ids = {name: getattr(lease, name) for name in ("token", "model", "first_ue", "ue_count")}
+            row = {**ids, **conditions, "run": self.run, "encoder_id": encoder_id, "finished": False}
+            connection.execute(sa.insert(_leases).values(**row))
+
+    def keep_encoder(self, token: str, encoder_id: str) -> None:
+        """Note the encoder that a fleet came back with."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(_leases).where(_leases.c.token == token).values(encoder_id=encoder_id))
 
     def next_free_ue(self) -> int:
         """The first id above all leased ones."""
@@ -159,112 +219,128 @@ class Store:
         with self._engine.connect() as connection:
             return int(connection.execute(last).scalar() or 0)
 
-    def finish(self, token: str) -> None:
-        """Mark a lease as finished."""
+    def finish(self, lease: Lease) -> None:
+        """Mark a lease as finished and forget its open frames."""
         with self._engine.begin() as connection:
-            connection.execute(sa.update(_leases).where(_leases.c.token == token).values(finished=True))
+            connection.execute(sa.update(_leases).where(_leases.c.token == lease.token).values(finished=True))
+            connection.execute(sa.update(_ues).where(self._among(_ues, lease)).values(open_frame=b""))
 
-    def leases(self) -> list[tuple[Lease, bool]]:
-        """All leases of the run with whether they are finished, in the order of their ids."""
+    def leases(self) -> list[tuple[Lease, str, bool]]:
+        """All leases of the run, each with its encoder id and whether it is finished, in the order of their ids."""
         query = sa.select(_leases).where(_leases.c.run == self.run).order_by(_leases.c.first_ue)
         with self._engine.connect() as connection:
-            return [
-                (
-                    Lease(
-                        token=row.token,
-                        scheme=row.scheme,
-                        scenario=Scenario.parse(row.scenario),
-                        seed=int(row.seed),
-                        encoder_id=row.encoder_id,
-                        first_ue=row.first_ue,
-                        ue_count=row.ue_count,
-                        delay=row.delay,
-                    ),
-                    row.finished,
-                )
-                for row in connection.execute(query)
-            ]
+            rows = connection.execute(query).mappings().all()
+        ids = ("token", "model", "first_ue", "ue_count")
+        return [
+            (
+                Lease(conditions=RunConditions.from_json(dict(row)), **{name: row[name] for name in ids}),
+                row["encoder_id"],
+                row["finished"],
+            )
+            for row in rows
+        ]
 
-    def keep_serving(self, name: str, version: int) -> None:
-        """Remember which version a model was loaded at."""
+    def keep_version(self, model: str, version: int, facts: VersionFacts, loaded_at: float | None = None) -> None:
+        """Remember a version that the run uses; `loaded_at` [s since 1970] if it was loaded to serve new frames."""
+        row = {"run": self.run, "model": model, "version": version, **dataclasses.asdict(facts)}
         with self._engine.begin() as connection:
-            row = {"run": self.run, "name": name, "version": version}
-            connection.execute(self._upserts[_serving.name], row)
+            if loaded_at is not None:
+                connection.execute(self._upserts[_versions.name], {**row, "loaded_at": loaded_at})
+            else:
+                statement: Any = self._insert(_versions)
+                connection.execute(statement.on_conflict_do_nothing(), {**row, "loaded_at": 0.0})
 
-    def serving(self) -> dict[str, int]:
-        """Versions that models were loaded at last, by name."""
-        query = sa.select(_serving.c.name, _serving.c.version).where(_serving.c.run == self.run)
+    def versions(self) -> dict[str, dict[int, VersionFacts]]:
+        """Versions that the run has used, by model, those that were loaded last at the end."""
+        found: dict[str, dict[int, VersionFacts]] = {}
+        query = sa.select(_versions).where(_versions.c.run == self.run).order_by(_versions.c.loaded_at)
         with self._engine.connect() as connection:
-            return {row.name: row.version for row in connection.execute(query)}
+            for row in connection.execute(query):
+                facts = VersionFacts(row.encoder_id, row.feedback_bits, row.domain)
+                found.setdefault(row.model, {})[row.version] = facts
+        return found
+
+    def loaded(self) -> list[tuple[str, int]]:
+        """(model, version) that were loaded to serve new frames, in that order."""
+        query = (
+            sa.select(_versions.c.model, _versions.c.version)
+            .where(_versions.c.run == self.run, _versions.c.loaded_at > 0)
+            .order_by(_versions.c.loaded_at)
+        )
+        with self._engine.connect() as connection:
+            return [(row.model, row.version) for row in connection.execute(query)]
 
     def restore(self, fleet: Fleet) -> None:
-        """Put a fleet's stored sequences, versions, sums, wire bytes and open payload bits into its arrays."""
-        among = (fleet.first_ue, fleet.first_ue + fleet.ue_count - 1)
+        """Put a fleet's stored sequences, versions, sums and open frames into its arrays."""
+        lease, slots = fleet.lease, fleet.slots
         with self._engine.connect() as connection:
-            for row in connection.execute(sa.select(_ues).where(_ues.c.run == self.run, _ues.c.ue.between(*among))):
-                index = row.ue - fleet.first_ue
-                fleet.next_sequence[index] = row.next_sequence
-                fleet.version[index] = row.decoder_version
-                fleet.wire_bytes[index] = row.wire_bytes
-                bits = np.unpackbits(np.frombuffer(row.open_frame, np.uint8))
-                slots = row.next_sequence % fleet.scenario.slots
-                fleet.open.bits[index, :slots] = bits[: slots * fleet.layout.bits].reshape(slots, fleet.layout.bits)
-            totals = sa.select(_totals).where(_totals.c.run == self.run, _totals.c.ue.between(*among))
-            for row in connection.execute(totals):
-                fleet.sums[row.ue - fleet.first_ue, row.slot] = row[3:]  # slot -1 is the last row
+            for row in connection.execute(sa.select(_ues).where(self._among(_ues, lease))):
+                index = row.ue - lease.first_ue
+                fleet.next_sequence[index], fleet.version[index] = row.next_sequence, row.version
+                if fleet.open is not None and (reached := row.next_sequence % slots):
+                    reports = np.frombuffer(row.open_frame, np.uint8).reshape(reached, -1)
+                    fleet.open.room_for(row.version, reports.shape[1])[index, :reached] = reports
+            for row in connection.execute(sa.select(_totals).where(self._among(_totals, lease))):
+                totals, index = fleet.totals_of(row.version), row.ue - lease.first_ue
+                totals.sums[index, row.slot] = row[4:-1]  # slot -1 is the last row
+                if row.slot >= 0:
+                    totals.wire_bytes[index, row.slot] = row.wire_bytes
+        if fleet.open is not None:
+            fleet.open.next_sequence[:], fleet.open.version[:] = fleet.next_sequence, fleet.version
+
+    def _among(self, table: sa.Table, lease: Lease) -> sa.ColumnElement[bool]:
+        """The rows of a lease's UEs."""
+        return sa.and_(table.c.run == self.run, table.c.ue.between(lease.ues.start, lease.ues.stop - 1))
 
     def commit(self, batch: Iterable[Stored]) -> None:
         """Write what chunks added, in one transaction."""
-        ues: list[dict[str, Any]] = []
-        totals: list[dict[str, Any]] = []
-        reports: list[dict[str, Any]] = []
-        for item in batch:
-            ues += self._ue_rows(item.fleet, item.rows)
-            totals += self._total_rows(item.fleet, item.rows, item.touched)
-            reports += self._report_rows(item.fleet, item.reports)
+        rows: dict[str, list[dict[str, Any]]] = {_ues.name: [], _totals.name: [], _reports.name: []}
+        for stored in batch:
+            first_ue = stored.lease.first_ue
+            for progress in stored.progress:
+                rows[_ues.name] += self._ue_rows(first_ue, progress)
+            for increment in stored.increments:
+                rows[_totals.name] += self._total_rows(first_ue, increment)
+            for reports in stored.reports:
+                rows[_reports.name] += self._report_rows(first_ue, reports)
         with self._engine.begin() as connection:
-            for table, rows in ((_ues, ues), (_totals, totals), (_reports, reports)):
-                if rows:
-                    connection.execute(self._upserts[table.name], rows)
+            for name, of_table in rows.items():
+                if of_table:
+                    connection.execute(self._upserts[name], of_table)
 
-    def _ue_rows(self, fleet: Fleet, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-        slots = fleet.next_sequence[rows] % fleet.scenario.slots
-        frames = [np.packbits(fleet.open.bits[row, :t]).tobytes() for row, t in zip(rows, slots, strict=True)]
-        columns = (fleet.first_ue + rows, fleet.next_sequence[rows], fleet.version[rows], fleet.wire_bytes[rows])
-        return [
-            {
+    def _ue_rows(self, first_ue: int, progress: Progress) -> Iterator[dict[str, Any]]:
+        for ue, frame in zip((first_ue + progress.rows).tolist(), progress.open_frame, strict=True):
+            yield {
                 "run": self.run,
                 "ue": ue,
-                "next_sequence": sequence,
-                "decoder_version": version,
+                "next_sequence": progress.next_sequence,
+                "version": progress.version,
                 "open_frame": frame,
-                "wire_bytes": wire,
             }
-            for ue, sequence, version, wire, frame in zip(*(c.tolist() for c in columns), frames, strict=True)
-        ]
 
-    def _total_rows(self, fleet: Fleet, rows: NDArray[np.int64], touched: list[int]) -> list[dict[str, Any]]:
-        names = {t: -1 if t == fleet.scenario.slots else t for t in touched}
-        return [
-            {"run": self.run, "ue": ue, "slot": names[t], **dict(zip(COLUMNS, sums, strict=True))}
-            for t in touched
-            for ue, sums in zip((fleet.first_ue + rows).tolist(), fleet.sums[rows, t].tolist(), strict=True)
-        ]
+    def _total_rows(self, first_ue: int, increment: Increment) -> Iterator[dict[str, Any]]:
+        ues = (first_ue + increment.rows).tolist()
+        by_slot = [*zip(increment.slots, increment.sums.tolist(), strict=True), (-1, increment.frame_means.tolist())]
+        for slot, of_rows in by_slot:
+            wire_bytes = increment.wire_bytes if slot >= 0 else 0.0
+            for ue, sums in zip(ues, of_rows, strict=False):
+                key = {"run": self.run, "ue": ue, "version": increment.version, "slot": slot}
+                yield {**key, **dict(zip(COLUMNS, sums, strict=True)), "wire_bytes": wire_bytes}
 
-    def _report_rows(self, fleet: Fleet, reports: NDArray[np.float64]) -> list[dict[str, Any]]:
-        return [
-            {
-                "run": self.run,
-                "ue": fleet.first_ue + int(row),
-                "ring": int(sequence) % self.reports_kept,
-                "sequence": int(sequence),
-                "decoder_version": int(version),
-                "latency_ms": latency,
-                "received_at": received,
-                **dict(zip(MEASURED, measured, strict=True)),
-            }
-            for row, sequence, version, latency, received, *measured in reports.tolist()
-        ]
+    def _report_rows(self, first_ue: int, reports: Reports) -> Iterator[dict[str, Any]]:
+        ues = (first_ue + reports.rows).tolist()
+        for sequence, of_rows in enumerate(np.moveaxis(reports.measured, 0, -1).tolist(), reports.first_sequence):
+            for ue, measured in zip(ues, of_rows, strict=True):
+                yield {
+                    "run": self.run,
+                    "ue": ue,
+                    "ring": sequence % self.reports_kept,
+                    "sequence": sequence,
+                    "version": reports.version,
+                    "latency_ms": reports.latency_ms,
+                    "received_at": reports.received_at,
+                    **dict(zip(MEASURED, measured, strict=True)),
+                }
 
     def reports(self, ue: int, first: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
         """Kept reports of a UE from sequence `first` on, the newest `limit`, ascending."""

@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shared.errors import InvalidInput
+
 Domain = Literal["spatial", "angular-delay"]
 """What an estimate is: the array's channel on one subcarrier, or an image of the kept delay rows."""
 
@@ -75,12 +77,21 @@ class Truth:
         total: [...] squared norm of the channel with what was cut off.
         subcarriers: [..., F, M] complex64, the whole channel at some subcarriers; the domain of M does not matter.
         synthesis: [F, Q] complex64, from an image's rows to these subcarriers; None for channels [..., M].
+
+    Raises:
+        InvalidInput: shapes that do not belong together.
     """
 
     channel: Tensor
     total: Tensor
     subcarriers: Tensor
     synthesis: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        leading = self.channel.shape[: -1 if self.synthesis is None else -2]
+        if self.total.shape != leading or self.subcarriers.shape[:-2] != leading:
+            shapes = ", ".join(str(tuple(part.shape)) for part in self._parts)
+            raise InvalidInput(f"truth: channel, total and subcarriers have shapes {shapes}; their first axes differ")
 
     @classmethod
     def narrowband(cls, channel: Tensor) -> Truth:
@@ -144,7 +155,10 @@ class Outcomes:
 
     @classmethod
     def measure(cls, estimate: Tensor, truth: Truth) -> Outcomes:
-        """Compare estimates, of the shape of `truth.channel`, with true channels."""
+        """Compare estimates, of the shape of `truth.channel`, with true channels. Raises InvalidInput for others."""
+        if estimate.shape != truth.channel.shape:
+            asked, found = tuple(truth.channel.shape), tuple(estimate.shape)
+            raise InvalidInput(f"estimates: shape {found}; the true channels have {asked}")
         axes = truth.channel.dim() - truth.total.dim()
         error, power = energy(estimate - truth.channel, axes), energy(truth.channel, axes)
         ours = estimate[..., None, :] if truth.synthesis is None else truth.synthesis @ estimate

@@ -19,16 +19,21 @@ from numpy.typing import NDArray
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.channels.scenario import Scenario
-from shared.channels.streams import Samples, Split
+from shared.channels.streams import Split
 from shared.checkpoints import Checkpoint
+from shared.conditions import RunConditions
 from shared.errors import Conflict, CsiError, InvalidInput, Kind, NotFound
 from shared.link.encoding import encode_frames
+from shared.link.payload import pack_bits
 from ue_client.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.2, 2.0
 """Waits between attempts to reach the gNB, doubling from the first to the most."""
 
-_COMES_BACK = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+ATTACH_S, DETACH_S = 60.0, 10.0
+"""Deadlines of the calls: an attach may wait for the gNB to load a model and to rebuild open frames."""
+
+_COMES_BACK = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 """Statuses after which the gNB may be reached again; a broken stream may have UNKNOWN, too."""
 
 
@@ -71,8 +76,10 @@ class UeFleet:
         self.settings = settings
         self.checkpoint = checkpoint
         self.scheme = checkpoint.scheme
-        self.scenario = Scenario.parse(settings.scenario) if settings.scenario else checkpoint.scenario
-        self.scheme.check_scenario(self.scenario, settings.delay)
+        scenario = Scenario.parse(settings.scenario) if settings.scenario else checkpoint.scenario
+        self.conditions = RunConditions(scenario.pinned(), settings.seed, settings.delay_slots)
+        self.scheme.check_scenario(scenario, settings.delay_slots)
+        self.slots = scenario.slots
         self.counts = Counts()
         self.recorded: Recorded = {"ue": [], "sequence": [], "decoder_version": [], "payload": []}
         self._token = ""
@@ -147,14 +154,15 @@ class UeFleet:
         response = await stub.Attach(
             pb.AttachRequest(
                 scheme=self.checkpoint.name,
-                scenario=str(self.scenario.pinned()),
-                seed=settings.seed,
+                scenario=str(self.conditions.scenario),
+                seed=self.conditions.seed,
                 encoder_id=bytes.fromhex(self.checkpoint.encoder_id),
                 ue_count=settings.ues,
                 ue_base=self._first_ue if self._token else settings.ue_base,
-                delay_slots=settings.delay,
+                delay_slots=self.conditions.delay_slots,
                 token=self._token,
-            )
+            ),
+            timeout=ATTACH_S,
         )
         self._token, self._first_ue = response.token, response.first_ue
         if response.feedback_bits != self.scheme.layout.bits:
@@ -166,7 +174,7 @@ class UeFleet:
         """Say that the fleet is finished; everything is acked, so that a gNB that is away just now loses nothing."""
         try:
             async with self._channel() as channel:
-                await pb_grpc.CsiFeedbackStub(channel).Detach(pb.DetachRequest(token=self._token))
+                await pb_grpc.CsiFeedbackStub(channel).Detach(pb.DetachRequest(token=self._token), timeout=DETACH_S)
         except grpc.aio.AioRpcError as error:
             logging.warning("the gNB was not there for the detach: %s", error.details())
 
@@ -223,7 +231,7 @@ class UeFleet:
         self._produced.release()
 
     def _record(self, chunk: _Pending, ack: pb.Ack) -> None:
-        frame = ack.first_slot // self.scenario.slots
+        frame = ack.first_slot // self.slots
         if self.settings.record is None or frame % self.settings.record_every:
             return
         versions = np.broadcast_to(np.array(ack.decoder_version, np.int64), ack.ue_count)
@@ -236,7 +244,7 @@ class UeFleet:
 
     async def _produce(self) -> None:
         """Chunks in the order of their slots, paced, at most `window` of them without ack."""
-        settings, slots = self.settings, self.scenario.slots
+        settings, slots = self.settings, self.slots
         started = time.monotonic()
         whole_frames = settings.rate == "max"
         slot = 0
@@ -279,7 +287,7 @@ class UeFleet:
             ue_count=ues,
             first_slot=slot,
             slot_count=len(bits),
-            payload=np.packbits(bits).tobytes(),
+            payload=pack_bits(bits),
         )
         chunk = _Pending(request, bits)
         self._pending[request.first_ue, slot] = chunk
@@ -295,12 +303,8 @@ class UeFleet:
         return held[1]
 
     def _encode(self, frame: int, first: int, ues: int) -> NDArray[np.uint8]:
-        ue = torch.arange(ues) + self._first_ue + first
-        samples = Samples(self.settings.seed, Split.EMULATE, ue, torch.full_like(ue, frame))
-        fields = encode_frames(self.scheme, self.scenario, samples)
-        by_slot = {name: values.swapaxes(0, 1).reshape(-1, values.shape[-1]) for name, values in fields.items()}
-        layout = self.scheme.layout
-        return layout.bits_of(by_slot, ues * self.scenario.slots).reshape(self.scenario.slots, ues, layout.bits)
+        samples = self.conditions.samples(Split.EMULATE, torch.arange(ues) + self._first_ue + first, frame)
+        return encode_frames(self.scheme, self.conditions.scenario, samples).swapaxes(0, 1)
 
 
 def as_csi_error(error: grpc.aio.AioRpcError) -> CsiError:

@@ -48,8 +48,8 @@ class Settings(BaseSettings):
     duration: float | None = Field(None, gt=0)
     """Seconds to send for; default: no end."""
 
-    delay: int = Field(0, ge=0, le=1024)
-    """Slots between a report and the channel that its estimate is compared with."""
+    delay_slots: int = Field(0, ge=0, le=1024)
+    """Feedback delay: slots between a report and the channel that its estimate is compared with."""
 
     window: int = Field(8, ge=1, le=64)
     """Chunks that may wait for their ack."""

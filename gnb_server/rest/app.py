@@ -100,7 +100,7 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
 
     @app.get("/v2/models/{name}", response_model=models.ModelAnswer)
     def model(name: Name) -> dict[str, Any]:
-        """A model's versions and the card of the one in service."""
+        """A model's versions and the card of the one loaded last."""
         return handlers.model(name)
 
     @app.get("/v2/models/{name}/versions/{version}", response_model=models.ModelAnswer)

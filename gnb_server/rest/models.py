@@ -44,7 +44,7 @@ class World(BaseModel):
     """What every NMSE of a UE is to be named with."""
 
     scheme: str = Field(description="checkpoint name")
-    encoder_id: str = Field(description="of the encoder that the UEs run, 16 hexadecimal digits")
+    encoder_id: str = Field(description="of the encoder that made the reports, 16 hexadecimal digits")
     scenario: str
     seed: int
     delay_slots: int = Field(description="slots between a report and the channel that it is compared with")
@@ -75,7 +75,7 @@ class SchemeFigures(Figures):
     saturated_scales: int = Field(
         description="reports decoded since the gNB started whose scale is at an end of its range"
     )
-    decoder_versions: dict[str, int] = Field(description="reports decoded since the gNB started, by decoder version")
+    decoder_versions: dict[str, int] = Field(description="reports by decoder version, since the start of the run")
 
 
 class UeFigures(Figures):
@@ -192,7 +192,7 @@ class VersionParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Annotated[int, Field(ge=1, lt=10**9)] | None = Field(
-        default=None, description="default: the one in service"
+        default=None, description="default: the one loaded last"
     )
 
 

@@ -65,7 +65,7 @@ def evaluate(
         samples = conditions.samples(split, ue, frame)
         reports = over_the_link(scheme, conditions, samples)
         found = outcomes(scheme, conditions, samples, reports)
-        fields = scheme.layout.fields_of(reports.reshape(-1, scheme.layout.bits))
+        fields = scheme.layout.fields_of(reports.reshape(found.error.size, scheme.layout.bits))
         at_an_end += int(saturated(scheme.layout, fields).sum())
         by_slot += found.moments().sum(axis=0)
         of_frames += found.frame_moments().sum(axis=0)

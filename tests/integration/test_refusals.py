@@ -102,7 +102,7 @@ class Ue:
 @pytest.mark.parametrize(
     ("chunk", "code", "says"),
     [
-        ({"encoder_id": b"12345678"}, CODE.FAILED_PRECONDITION, "this fleet attached with"),
+        ({"encoder_id": b"12345678"}, CODE.FAILED_PRECONDITION, "the versions of hyperrnn decode for"),
         ({"encoder_id": b"1234"}, CODE.INVALID_ARGUMENT, "4 bytes; wanted 8"),
         ({"payload": b"abc"}, CODE.INVALID_ARGUMENT, "3 bytes for 2 reports of 20 bits; wanted 5"),
         ({"payload": bytes(6)}, CODE.INVALID_ARGUMENT, "wanted 5"),

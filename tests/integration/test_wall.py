@@ -25,7 +25,7 @@ from shared.schemes import scheme_class
 from shared.schemes.pilots import PilotConfig
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("shared", "ue_client", "gnb_server", "training", "csiemu", "protos")
+PACKAGES = ("shared", "ue_client", "gnb_server", "csiemu", "protos")
 
 
 def redraw(monkeypatch: pytest.MonkeyPatch, link: str) -> None:

@@ -18,6 +18,7 @@ from shared.channels.streams import Samples, Split
 from shared.channels.transforms import to_spatial_frequency
 from shared.channels.wideband import Wideband
 from shared.checkpoints import CheckpointStore
+from shared.conditions import RunConditions
 from shared.link.evaluation import evaluate
 
 
@@ -28,8 +29,7 @@ def test_wire_equals_offline(gnb: Any, small_store: CheckpointStore, scheme: str
     checkpoint = small_store.load(scheme)
     offline = evaluate(
         checkpoint.scheme,
-        checkpoint.scenario,
-        seed=5,
+        RunConditions(checkpoint.scenario, 5),
         split=Split.EMULATE,
         ues=7,
         frames=40 // checkpoint.scenario.slots,
@@ -46,9 +46,11 @@ def test_wire_equals_offline(gnb: Any, small_store: CheckpointStore, scheme: str
 
 
 def test_delay_is_named_and_scored(gnb: Any, small_store: CheckpointStore) -> None:
-    gnb.run_ues(scheme="hyperrnn", ues=4, slots=16, seed=5, ue_base=0, delay=3)
+    gnb.run_ues(scheme="hyperrnn", ues=4, slots=16, seed=5, ue_base=0, delay_slots=3)
     checkpoint = small_store.load("hyperrnn")
-    offline = evaluate(checkpoint.scheme, checkpoint.scenario, seed=5, split=Split.EMULATE, ues=4, frames=2, delay=3)
+    offline = evaluate(
+        checkpoint.scheme, RunConditions(checkpoint.scenario, 5, 3), split=Split.EMULATE, ues=4, frames=2
+    )
     row = gnb.call("/v1/nmse")[1]["schemes"][0]
     assert row["delay_slots"] == 3
     assert row["nmse_db"] == pytest.approx(offline["nmse_db"], abs=0.01)
@@ -135,7 +137,7 @@ def test_estimates_of_the_whole_band(start_gnb: Callable[..., Any], tmp_path: Pa
     fleet = gnb.run_ues(scheme=scheme, ues=4, slots=8, seed=2)
     reported = gnb.call("/v1/nmse")[1]["schemes"][0]["nmse_sf_db"]
     gnb.stop()
-    world, ratios = fleet.scenario, []
+    world, ratios = fleet.conditions.scenario, []
     with np.load(next((tmp_path / "rec").glob("*.npz")), allow_pickle=False) as file:
         for ue, sequence, estimate in zip(file["ue"], file["sequence"], file["estimate_whole_band"], strict=True):
             samples = Samples(2, Split.EMULATE, torch.tensor([ue]), torch.tensor([sequence // world.slots]))

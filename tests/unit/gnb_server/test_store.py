@@ -1,4 +1,4 @@
-"""Leases, restored fleets and the ring of reports."""
+"""Leases, versions, restored fleets and the ring of reports."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnb_server.sessions import Fleet, Lease
-from gnb_server.store import Store, Stored, _metadata
+from gnb_server.sessions import Fleet, Lease, VersionFacts
+from gnb_server.store import Increment, Progress, Reports, Store, Stored, _metadata
 from shared.channels.scenario import Scenario
+from shared.conditions import RunConditions
 from shared.errors import Conflict, InvalidInput
-from shared.link.payload import Field, PayloadLayout
+from shared.metrics import COLUMNS, MEASURED
 
-LAYOUT = PayloadLayout((Field("signs", 5, 1),))
-LEASE = Lease("t", "rnn", Scenario.parse("multipath-p2:slots=4"), 2**64 - 1, "00" * 8, 10, 3, 1)
+SLOTS, BITS, ENCODER = 4, 5, "00" * 8
+CONDITIONS = RunConditions(Scenario.parse(f"multipath-p2:slots={SLOTS}"), 2**64 - 1, 1)
+LEASE = Lease("t", "rnn", CONDITIONS, 10, 3)
+FACTS = VersionFacts(ENCODER, BITS, "spatial")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -39,58 +42,111 @@ def store(url: str) -> Iterator[Store]:
     opened.close()
 
 
-def reports(sequences: range) -> np.ndarray:
-    """Of row 1: latency 3, received at 4, error 1, power and total 2, sgcs 0.5, rho 0.6."""
-    return np.array([[1, sequence, 7, 3.0, 4.0, 1.0, 2.0, 2.0, 0.5, 0.6] for sequence in sequences])
+def reports(sequences: range) -> Stored:
+    """Of row 1: error 1, power and total 2, sgcs 0.5, rho 0.6."""
+    measured = np.tile(np.array([1.0, 2.0, 2.0, 0.5, 0.6])[:, None, None], (1, len(sequences), 1))
+    return Stored(LEASE, reports=[Reports(7, np.array([1]), sequences.start, measured, 3.0, 4.0)])
 
 
 def test_leases(store: Store) -> None:
     assert store.next_free_ue() == 0
-    store.lease(LEASE)
+    store.lease(LEASE, ENCODER)
     assert store.next_free_ue() == 13
     for first, count in ((9, 2), (12, 1), (0, 100)):
         with pytest.raises(Conflict, match=r"overlap those leased before \(10\.\.12\)"):
-            store.lease(dataclasses.replace(LEASE, token="u", first_ue=first, ue_count=count))
-    store.lease(dataclasses.replace(LEASE, token="u", first_ue=13))
-    assert store.leases() == [(LEASE, False), (dataclasses.replace(LEASE, token="u", first_ue=13), False)]
-    store.finish("t")
-    assert [finished for _, finished in store.leases()] == [True, False]
+            store.lease(dataclasses.replace(LEASE, token="u", first_ue=first, ue_count=count), ENCODER)
+    other = dataclasses.replace(LEASE, token="u", first_ue=13)
+    store.lease(other, ENCODER)
+    store.keep_encoder("u", "11" * 8)
+    assert store.leases() == [(LEASE, ENCODER, False), (other, "11" * 8, False)]
+    store.finish(LEASE)
+    assert [finished for *_, finished in store.leases()] == [True, False]
 
 
-def test_a_fleet_comes_back_as_it_was(store: Store) -> None:
-    store.lease(LEASE)
-    fleet = Fleet(LEASE, LAYOUT, "spatial")
-    generator = np.random.default_rng(0)
-    fleet.next_sequence[:] = [6, 6, 4]  # two slots into a frame, and at the start of one
-    fleet.version[:] = 7
-    fleet.wire_bytes[:] = [1.5, 2.5, 3.5]
-    fleet.open.bits[:] = generator.integers(0, 2, fleet.open.bits.shape)
-    fleet.sums[:] = generator.random(fleet.sums.shape)
-    store.commit([Stored(fleet, np.arange(3), [0, 1, 2, 3, 4], reports(range(6)))])
-    again = Fleet(LEASE, LAYOUT, "spatial")
+def a_fleet(generator: np.random.Generator) -> tuple[Fleet, list[Stored]]:
+    """A fleet whose first UEs are two slots into a frame and whose third is at the end of one, and its chunks."""
+    fleet, chunks = Fleet(LEASE, ENCODER), []
+    assert fleet.open is not None
+    for version, rows, first, count in ((7, [0, 1, 2], 0, 4), (8, [0, 1], 4, 1), (8, [0, 1], 5, 1)):
+        index = np.array(rows)
+        sums = generator.random((count, len(rows), len(COLUMNS)))
+        sums[..., 0] = 1
+        fleet.open.keep(version, index, first, generator.integers(0, 2, (count, len(rows), BITS), np.uint8))
+        reached = (first + count) % SLOTS
+        frames = [row.tobytes() for row in fleet.open.reports[version][index, :reached]]
+        whole = generator.random((len(rows) if reached == 0 else 0, len(COLUMNS)))
+        slots = range(first % SLOTS, first % SLOTS + count)
+        progress = Progress(index, first + count, version, frames)
+        chunks.append(Stored(LEASE, [progress], [Increment(version, index, slots, sums, whole, 1.5)]))
+        totals = fleet.totals_of(version)
+        totals.sums[index, slots.start : slots.stop] += sums.swapaxes(0, 1)
+        totals.sums[index[: len(whole)], -1] += whole
+        totals.wire_bytes[index, slots.start : slots.stop] += 1.5
+        fleet.next_sequence[index], fleet.version[index] = first + count, version
+    return fleet, chunks
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_fleet_comes_back_as_it_was(store: Store, together: bool) -> None:
+    store.lease(LEASE, ENCODER)
+    fleet, chunks = a_fleet(np.random.default_rng(0))
+    for batch in [chunks] if together else [[chunk] for chunk in chunks]:
+        store.commit(batch)
+    again = Fleet(LEASE, ENCODER)
     store.restore(again)
-    for name in ("next_sequence", "version", "sums", "wire_bytes"):
+    assert again.open is not None
+    assert fleet.open is not None
+    for name in ("next_sequence", "version"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fleet, name))
-    np.testing.assert_array_equal(again.open.bits[:2, :2], fleet.open.bits[:2, :2])
-    assert store.counted() == {"t": int(fleet.sums[:, :4, 0].sum())}
+        np.testing.assert_array_equal(getattr(again.open, name), getattr(fleet.open, name))
+    assert set(again.totals) == {7, 8}
+    for version, totals in fleet.totals.items():
+        np.testing.assert_array_equal(again.totals[version].sums, totals.sums)
+        np.testing.assert_array_equal(again.totals[version].wire_bytes, totals.wire_bytes)
+    assert set(again.open.reports) == {8}
+    np.testing.assert_array_equal(again.open.reports[8][:2, :2], fleet.open.reports[8][:2, :2])
+    assert store.counted() == {"t": 16}
+    store.finish(LEASE)
+    finished = Fleet(LEASE, ENCODER)
+    finished.open = None
+    store.restore(finished)
+    np.testing.assert_array_equal(finished.totals[7].sums, fleet.totals[7].sums)
 
 
 def test_ring(store: Store) -> None:
-    fleet = Fleet(LEASE, LAYOUT, "spatial")
     for part in (range(3), range(3, 6), range(6, 7)):
-        store.commit([Stored(fleet, np.array([1]), [], reports(part))])
+        store.commit([reports(part)])
     assert [row["sequence"] for row in store.reports(11)] == [3, 4, 5, 6]
     assert [row["sequence"] for row in store.reports(11, first=5)] == [5, 6]
     assert [row["sequence"] for row in store.reports(11, limit=2)] == [5, 6]
     assert store.reports(12) == []
+    assert {name: store.reports(11)[0][name] for name in MEASURED} == {
+        "error": 1.0,
+        "power": 2.0,
+        "total": 2.0,
+        "sgcs": 0.5,
+        "rho": 0.6,
+    }
+
+
+def test_versions(store: Store) -> None:
+    """Those that were loaded, in their order; one that frames needed is known, but not loaded again."""
+    other = dataclasses.replace(FACTS, encoder_id="11" * 8)
+    store.keep_version("rnn", 2, FACTS, loaded_at=1.0)
+    store.keep_version("rnn", 3, FACTS)
+    store.keep_version("rnn", 1, other, loaded_at=2.0)
+    store.keep_version("rnn", 2, FACTS)
+    assert store.loaded() == [("rnn", 2), ("rnn", 1)]
+    store.keep_version("rnn", 2, FACTS, loaded_at=3.0)
+    assert store.loaded() == [("rnn", 1), ("rnn", 2)]
+    assert store.versions() == {"rnn": {1: other, 2: FACTS, 3: FACTS}}
 
 
 def test_runs_are_kept_apart(store: Store, url: str) -> None:
-    store.lease(LEASE)
-    store.keep_serving("rnn", 2)
-    store.keep_serving("rnn", 3)
+    store.lease(LEASE, ENCODER)
+    store.keep_version("rnn", 2, FACTS, loaded_at=1.0)
     other = Store(url, "other", 4)
-    assert (store.serving(), other.serving()) == ({"rnn": 3}, {})
+    assert (store.loaded(), other.loaded(), other.versions()) == ([("rnn", 2)], [], {})
     assert (other.next_free_ue(), other.leases()) == (0, [])
 
 

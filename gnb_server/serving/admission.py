@@ -1,0 +1,87 @@
+"""Which chunks are taken: coordinates, payload, order, and the model version of each frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnb_server.faults import Faults
+from gnb_server.repository import ModelVersion, Repository
+from gnb_server.serving.chunks import Admitted, Chunk, Group, Job
+from gnb_server.sessions import Fleet
+from shared.errors import Conflict, InvalidInput, NotReady, SequenceGap
+
+MAX_CHUNK_REPORTS = 65_536
+
+RESTORING = "fleet: its state is being restored; attach again with its token"
+
+
+def admit(job: Job, models: Repository, faults: Faults) -> Admitted:
+    """Check and unpack a chunk; `faults` may change its bits.
+
+    Raises:
+        InvalidInput, Conflict, NotFound, DamagedCheckpoint: it cannot belong to the fleet, or nothing decodes it.
+        SequenceGap: reports before it are missing. NotReady: the fleet's state is to be restored first.
+    """
+    fleet, chunk = job.fleet, job.chunk
+    if fleet.open is None:
+        raise Conflict("fleet-token: this fleet has detached")
+    if fleet.broken:
+        raise NotReady(RESTORING)
+    check_coordinates(fleet, chunk)
+    model = models.for_encoder(fleet.lease.model, chunk.encoder_id)
+    bits = faults.flip(model.layout.unpack_bits(chunk.payload, chunk.reports))
+    fields = model.layout.fields_of(bits)
+    model.scheme.check_fields(fields)
+    shape = (chunk.slot_count, chunk.ue_count)
+    rows = np.arange(chunk.ue_count) + (chunk.first_ue - fleet.lease.first_ue)
+    groups = _groups(fleet, chunk, rows, model, models)
+    by_slot = {name: values.reshape(*shape, values.shape[1]) for name, values in fields.items()}
+    return Admitted(bits.reshape(*shape, model.layout.bits), by_slot, rows, groups, model)
+
+
+def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:
+    """Raises InvalidInput for a chunk that cannot belong to the fleet."""
+    slots, ues = fleet.slots, fleet.lease.ues
+    if chunk.ue_count < 1 or chunk.first_ue < ues.start or chunk.ues.stop > ues.stop:
+        raise InvalidInput(
+            f"first_ue, ue_count: {chunk.first_ue}, {chunk.ue_count}; this fleet leases {ues.start}..{ues.stop - 1}"
+        )
+    if chunk.slot_count < 1 or chunk.first_slot % slots + chunk.slot_count > slots:
+        raise InvalidInput(
+            f"first_slot, slot_count: {chunk.first_slot}, {chunk.slot_count}; wanted 1..{slots} slots of one frame"
+            f" (frames start at multiples of {slots})"
+        )
+    if chunk.first_slot + chunk.slot_count >= 2**32 * slots:
+        raise InvalidInput(f"first_slot: {chunk.first_slot} is beyond the last frame, 2^32 - 1")
+    if chunk.reports > MAX_CHUNK_REPORTS:
+        raise InvalidInput(f"ue_count * slot_count: more than {MAX_CHUNK_REPORTS} reports in one chunk")
+
+
+def _groups(
+    fleet: Fleet, chunk: Chunk, rows: NDArray[np.int64], model: ModelVersion, models: Repository
+) -> list[Group]:
+    """The chunk's new reports by version and first slot; frames that begin in it are begun on `model`."""
+    assert fleet.open is not None  # checked by `admit`
+    expected = fleet.open.next_sequence[rows]
+    if (gap := int(expected.min())) < chunk.first_slot:
+        ue = chunk.first_ue + int(expected.argmin())
+        raise SequenceGap(f"first_slot: {chunk.first_slot} of UE {ue} leaves a gap; expected {gap}", gap)
+    skipped = expected - chunk.first_slot
+    within = expected % fleet.slots > 0
+    versions = np.where(within, fleet.open.version[rows], model.version)
+    groups = []
+    for version, first in sorted({*zip(versions.tolist(), skipped.tolist(), strict=True)}):
+        if first >= chunk.slot_count:
+            continue
+        columns = np.flatnonzero((versions == version) & (skipped == first))
+        decoding = model if version == model.version else models.version(fleet.lease.model, version)
+        if decoding.encoder_id != chunk.encoder_id:
+            raise Conflict(
+                f"encoder_id: {chunk.encoder_id}; the open frame of UE {chunk.first_ue + int(columns[0])} was begun"
+                f" with {decoding.encoder_id}"
+            )
+        if version not in fleet.facts:
+            decoding.scheme.check_scenario(fleet.lease.conditions.scenario, fleet.lease.conditions.delay_slots)
+        groups.append(Group(decoding, columns, first))
+    return groups

@@ -1,0 +1,106 @@
+"""Chunks of reports as they come, as they are worked on, and as they are acknowledged."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnb_server.repository import ModelVersion
+from gnb_server.sessions import Fleet
+from shared.link.decoding import Fields
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk as it came: coordinates as in `FeedbackRequest`, and its size on the wire [bytes]."""
+
+    encoder_id: str
+    first_ue: int
+    ue_count: int
+    first_slot: int
+    slot_count: int
+    payload: bytes
+    wire_bytes: int
+
+    @property
+    def reports(self) -> int:
+        """Reports in it."""
+        return self.ue_count * self.slot_count
+
+    @property
+    def ues(self) -> range:
+        """UE ids in it."""
+        return range(self.first_ue, self.first_ue + self.ue_count)
+
+
+@dataclass(frozen=True)
+class Ack:
+    """A stored chunk: decoder version per UE [U], NMSE [slots, U] (NaN where a repeat's result is not kept)."""
+
+    chunk: Chunk
+    versions: NDArray[np.int64]
+    nmse: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """UEs of a chunk whose new reports begin at the same slot and are decoded by one version.
+
+    Attributes:
+        model: the version.
+        columns: [n] int64, of the chunk's UEs.
+        skipped: slots at the chunk's beginning that were stored before.
+    """
+
+    model: ModelVersion
+    columns: NDArray[np.int64]
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """What admission found out about a chunk.
+
+    Attributes:
+        bits: [slots, U, bits] uint8, zeros and ones. fields: name -> [slots, U, count] int64.
+        rows: [U] int64, UE rows of the fleet.
+        groups: what is to be decoded; UEs that have sent nothing new are in none.
+        model: the version that decodes new frames of the chunk's encoder.
+    """
+
+    bits: NDArray[np.uint8]
+    fields: Fields
+    rows: NDArray[np.int64]
+    groups: list[Group]
+    model: ModelVersion
+
+
+@dataclass(eq=False)
+class Job:
+    """A chunk of a fleet on its way to its ack; it came at `received` [s since 1970] and `arrived` [s, monotonic]."""
+
+    fleet: Fleet
+    chunk: Chunk
+    future: Future[Ack]
+    received: float = field(default_factory=time.time)
+    arrived: float = field(default_factory=time.monotonic)
+
+    @property
+    def frame(self) -> int:
+        """Number of the frame that the chunk is of."""
+        return self.chunk.first_slot // self.fleet.slots
+
+    @property
+    def slots(self) -> range:
+        """Slots of the frame, 0-based."""
+        first = self.chunk.first_slot % self.fleet.slots
+        return range(first, first + self.chunk.slot_count)
+
+    def overlaps(self, other: Job) -> bool:
+        """Whether both have reports of one UE."""
+        mine, theirs = self.chunk.ues, other.chunk.ues
+        return self.fleet is other.fleet and mine.start < theirs.stop and theirs.start < mine.stop

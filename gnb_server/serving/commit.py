@@ -1,0 +1,94 @@
+"""From scored chunks to acks: one transaction, then memory, monitor and recorder, then the answers.
+
+Nothing is shown or acknowledged that is not stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from gnb_server.monitor import Monitor
+from gnb_server.recorder import Recorder
+from gnb_server.serving.chunks import Job
+from gnb_server.serving.scoring import Scored
+from gnb_server.store import Store
+from shared.errors import NotReady
+from shared.metrics import COLUMNS
+
+Fail = Callable[[Job, Exception], None]
+"""Called for a chunk that has failed, with the reason."""
+
+
+class Committer:
+    """Stores what chunks add and answers them. With `write` off (benchmarks) nothing is stored."""
+
+    def __init__(self, store: Store, monitor: Monitor, recorder: Recorder | None, *, write: bool) -> None:
+        self._store = store
+        self._monitor = monitor
+        self._recorder = recorder
+        self._write = write
+
+    def commit(self, batch: list[Scored], fail: Fail) -> None:
+        """Store a batch in one transaction; if that fails each chunk in one of its own, so that one chunk's fault is
+        its own. A chunk whose UEs' chunk before it has failed fails too.
+        """
+        try:
+            self._store_all(batch)
+        except Exception:
+            if len(batch) > 1:
+                logging.exception("serving: a batch could not be stored; trying its chunks one by one")
+            batch = self._one_by_one(batch, fail)
+        for scored in batch:
+            self._apply(scored)
+            scored.job.future.set_result(scored.ack)
+
+    def _store_all(self, batch: list[Scored]) -> None:
+        if not self._write:
+            return
+        for scored in batch:
+            for version in scored.facts.keys() - scored.job.fleet.facts.keys():
+                self._store.keep_version(scored.job.fleet.lease.model, version, scored.facts[version])
+        self._store.commit(scored.stored for scored in batch)
+
+    def _one_by_one(self, batch: list[Scored], fail: Fail) -> list[Scored]:
+        done: list[Scored] = []
+        failed: list[Job] = []
+        for scored in batch:
+            try:
+                if any(map(scored.job.overlaps, failed)):
+                    raise NotReady("a chunk of these UEs before this one could not be stored")
+                self._store_all([scored])
+                done.append(scored)
+            except Exception as error:
+                failed.append(scored.job)
+                fail(scored.job, error)
+        return done
+
+    def _apply(self, scored: Scored) -> None:
+        """Bring memory to what has been stored."""
+        fleet, stored = scored.job.fleet, scored.stored
+        fleet.facts |= scored.facts
+        for progress in stored.progress:
+            fleet.next_sequence[progress.rows] = progress.next_sequence
+            fleet.version[progress.rows] = progress.version
+        added, wire_bytes = np.zeros((fleet.slots + 1, len(COLUMNS))), 0.0
+        for increment in stored.increments:
+            totals, slots = fleet.totals_of(increment.version), slice(increment.slots.start, increment.slots.stop)
+            totals.sums[increment.rows, slots] += increment.sums.swapaxes(0, 1)
+            totals.wire_bytes[increment.rows, slots] += increment.wire_bytes
+            added[slots] += increment.sums.sum(axis=1)
+            if len(increment.frame_means):
+                totals.sums[increment.rows, -1] += increment.frame_means
+                added[-1] += increment.frame_means.sum(axis=0)
+            wire_bytes += increment.wire_bytes * len(increment.rows) * len(increment.slots)
+        encoder_id, latency = scored.job.chunk.encoder_id, (scored.latency_ms, scored.reports)
+        self._monitor.add(fleet.lease, encoder_id, added, wire_bytes, *latency, scored.saturated)
+        if self._recorder is not None:
+            try:
+                for record in scored.records:
+                    self._recorder.add(fleet.lease, encoder_id, **record)
+            except OSError:  # the reports are stored
+                logging.exception("serving: reports could not be recorded")

@@ -1,0 +1,127 @@
+"""Decoded chunks against the truth: what they add to the sums, and what their acks say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gnb_server.evaluator import Evaluator
+from gnb_server.recorder import Recorder
+from gnb_server.serving.backend import Estimates
+from gnb_server.serving.chunks import Ack, Admitted, Group, Job
+from gnb_server.sessions import VersionFacts
+from gnb_server.store import Increment, Progress, Reports, Store, Stored
+from shared.link.payload import saturated
+from shared.metrics import COLUMNS, Outcomes
+
+Decoded = list[tuple[Group, Estimates]]
+"""What became of a chunk's groups."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A chunk that is decoded and compared, not yet stored.
+
+    Attributes:
+        facts: of the versions that decoded it.
+        stored: what it adds to the store. ack: its answer, for when it is stored.
+        reports: new ones. saturated: those whose scale is at an end of its range.
+        latency_ms: from arrival to when it was decoded.
+        records: for the recorder, one row per report.
+    """
+
+    job: Job
+    facts: dict[int, VersionFacts]
+    stored: Stored
+    ack: Ack
+    reports: int
+    saturated: int
+    latency_ms: float
+    records: list[dict[str, NDArray[Any]]]
+
+
+class Scorer:
+    """Compares decoded chunks with the truth. Without an `evaluator` nothing is compared nor stored (benchmarks)."""
+
+    def __init__(self, evaluator: Evaluator | None, store: Store, recorder: Recorder | None) -> None:
+        self._evaluator = evaluator
+        self._store = store
+        self._recorder = recorder
+
+    def score(self, job: Job, admitted: Admitted, decoded: Decoded, latency_ms: float, *, lost: bool) -> Scored:
+        """Compare a chunk; its frames in progress take notice of it.
+
+        Args:
+            lost: fault injection: move on, but count nothing.
+        """
+        fleet, chunk = job.fleet, job.chunk
+        assert fleet.open is not None  # admitted
+        nmse = np.full((chunk.slot_count, chunk.ue_count), np.nan)
+        new = np.zeros_like(nmse, bool)
+        versions = fleet.open.version[admitted.rows]
+        stored, records = Stored(fleet.lease), []
+        for group, estimates in decoded:
+            rows, first = admitted.rows[group.columns], chunk.first_slot + group.skipped
+            fleet.open.keep(group.model.version, rows, first, admitted.bits[group.skipped :, group.columns])
+            versions[group.columns] = group.model.version
+            new[group.skipped :, group.columns] = not lost
+            stored.progress.append(self._progress(job, group, rows))
+            if self._evaluator is None:
+                continue
+            slots = job.slots[group.skipped :]
+            truth = self._evaluator.truth(fleet.lease, group.model.scheme.domain, rows, job.frame, slots)
+            outcomes = Outcomes.measure(torch.from_numpy(estimates), truth)
+            fleet.open.outcome[:, rows[:, None], np.array(slots)] = outcomes.measured.swapaxes(1, 2)
+            if lost:
+                continue
+            nmse[group.skipped :, group.columns] = outcomes.ratio
+            whole = rows if slots.stop == fleet.slots else rows[:0]
+            frame_means = Outcomes.of(fleet.open.outcome[:, whole]).frame_moments()
+            version, each = group.model.version, chunk.wire_bytes / chunk.reports
+            stored.increments.append(Increment(version, rows, slots, outcomes.moments(), frame_means, each))
+            stored.reports.append(Reports(version, rows, first, outcomes.measured, latency_ms, job.received))
+            if self._recorder is not None and self._recorder.wants(job.frame):
+                bits = admitted.bits[group.skipped :, group.columns]
+                records.append(self._recorder.rows(fleet.lease, group.model, rows, first, bits, estimates, truth))
+        if self._evaluator is not None and not new.all():
+            self._add_repeats(job, admitted, versions, new, stored)
+            self._fill_repeats(job, versions, new, nmse)
+        at_an_end = np.broadcast_to(saturated(admitted.model.layout, admitted.fields), new.shape)
+        ack = Ack(chunk, versions, nmse)
+        facts = {group.model.version: group.model.facts for group, _ in decoded}
+        return Scored(job, facts, stored, ack, int(new.sum()), int((at_an_end & new).sum()), latency_ms, records)
+
+    @staticmethod
+    def _progress(job: Job, group: Group, rows: NDArray[np.int64]) -> Progress:
+        reached, version = job.slots.stop % job.fleet.slots, group.model.version
+        assert job.fleet.open is not None
+        open_frame = [row.tobytes() for row in job.fleet.open.reports[version][rows, :reached]]
+        return Progress(rows, job.chunk.first_slot + job.chunk.slot_count, version, open_frame)
+
+    @staticmethod
+    def _add_repeats(
+        job: Job, admitted: Admitted, versions: NDArray[np.int64], new: NDArray[np.bool_], stored: Stored
+    ) -> None:
+        """Count the bytes of reports that were stored before: they were on the wire again."""
+        for k, slot in enumerate(job.slots):
+            for version in np.unique(versions[~new[k]]).tolist():
+                rows = admitted.rows[~new[k] & (versions == version)]
+                sums, none = np.zeros((1, len(rows), len(COLUMNS))), np.zeros((0, len(COLUMNS)))
+                each = job.chunk.wire_bytes / job.chunk.reports
+                stored.increments.append(Increment(version, rows, range(slot, slot + 1), sums, none, each))
+
+    def _fill_repeats(
+        self, job: Job, versions: NDArray[np.int64], new: NDArray[np.bool_], nmse: NDArray[np.float64]
+    ) -> None:
+        """Put into the ack of a repeated chunk what the store has of its reports."""
+        chunk = job.chunk
+        for column in np.flatnonzero(~new.all(axis=0)).tolist():
+            for row in self._store.reports(chunk.first_ue + column, chunk.first_slot, None):
+                k = row["sequence"] - chunk.first_slot
+                if k < chunk.slot_count and not new[k, column]:
+                    versions[column] = row["version"]
+                    nmse[k, column] = row["error"] / row["power"]

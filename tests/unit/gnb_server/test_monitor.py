@@ -1,0 +1,147 @@
+"""Windows that hold some, all and none of the reports, by a clock that stands where the test puts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gnb_server.monitor import BUCKET_S, LONGEST_WINDOW_S, Monitor, ue_row
+from gnb_server.sessions import Fleet, Lease, VersionFacts
+from shared.channels.scenario import Scenario
+from shared.conditions import RunConditions
+from shared.metrics import MEASURED, Outcomes
+
+SLOTS, BITS, ENCODER = 2, 20, "ab" * 8
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def outcomes(ratio: float, frames: int) -> Outcomes:
+    """[frames, SLOTS] of one ratio."""
+    measured = np.ones((len(MEASURED), frames, SLOTS))
+    measured[0] = ratio
+    measured[3:] = 0.5
+    return Outcomes.of(measured)
+
+
+class Run:
+    """A monitored fleet whose chunks come when the clock says; each is one frame of all its UEs."""
+
+    def __init__(self, ues: int = 4) -> None:
+        self.clock = Clock()
+        self.monitor = Monitor(self.clock)
+        conditions = RunConditions(Scenario.parse(f"multipath-p2:slots={SLOTS}"))
+        self.fleet = Fleet(Lease("t", "rnn", conditions, 0, ues), ENCODER)
+        self.fleet.facts[1] = VersionFacts(ENCODER, BITS, "spatial")
+        self.monitor.watch(self.fleet)
+        self.ues = ues
+
+    def chunk(self, ratio: float, latency_ms: float = 5.0) -> None:
+        found = outcomes(ratio, self.ues)
+        sums = np.concatenate([found.moments().sum(axis=0), found.frame_moments().sum(axis=0)[None]])
+        totals = self.fleet.totals_of(1)
+        totals.sums[:, :-1] += found.moments()
+        totals.sums[:, -1] += found.frame_moments()
+        totals.wire_bytes += 3.0
+        self.monitor.add(self.fleet.lease, ENCODER, sums, 3.0 * self.ues * SLOTS, latency_ms, self.ues * SLOTS, 1)
+
+    def row(self, window_s: float | None) -> dict[str, Any]:
+        rows, overall = self.monitor.figures(window_s)
+        assert len(rows) == 1
+        assert overall["reports"] == rows[0]["reports"]
+        assert overall["latency_ms"] == rows[0]["latency_ms"]
+        return rows[0]
+
+
+@pytest.fixture
+def run() -> Run:
+    """A chunk of -10 dB at 1000 s, one of -20 dB at 1100 s; it is 1104 s."""
+    made = Run()
+    made.chunk(0.1, latency_ms=100.0)
+    made.clock.now = 1100.0
+    made.chunk(0.01)
+    made.clock.now = 1104.0
+    return made
+
+
+def test_a_window_that_holds_all(run: Run) -> None:
+    for window in (None, 105.0, 600.0):
+        row = run.row(window)
+        assert row["reports"] == 16
+        assert row["nmse_db"] == pytest.approx(10 * np.log10(0.055))
+        assert row["frames"] == 8
+        assert row["wire_bytes_total"] == 48.0
+        assert row["latency_ms"]["mean"] == pytest.approx(52.5)
+        assert row["reports_per_s"] == pytest.approx(16 / 104)
+
+
+def test_a_window_that_holds_some(run: Run) -> None:
+    row = run.row(10.0)
+    assert row["reports"] == 8
+    assert row["nmse_db"] == pytest.approx(-20)
+    assert [slot["reports"] for slot in row["by_slot"]] == [4, 4]
+    assert row["wire_bytes_total"] == 24.0
+    assert row["latency_ms"]["mean"] == pytest.approx(5.0)
+    assert row["reports_per_s"] == pytest.approx(8 / 4)
+    assert row["saturated_scales"] == 2  # since the gNB started, whatever the window
+    assert row["decoder_versions"] == {"1": 16}  # since the run's start
+
+
+def test_a_window_that_holds_none(run: Run) -> None:
+    row = run.row(3.0)
+    assert (row["reports"], row["nmse_db"], row["wire_bytes"], row["reports_per_s"]) == (0, None, None, 0)
+    assert row["latency_ms"] == {"mean": None, "p50": None, "p99": None}
+    assert run.row(None)["reports"] == 16
+
+
+def test_the_window_moves_on_without_new_reports(run: Run) -> None:
+    assert run.row(10.0)["reports"] == 8
+    run.clock.now = 1111.0
+    assert run.row(10.0)["reports"] == 0
+
+
+def test_buckets_older_than_the_longest_window_are_dropped(run: Run) -> None:
+    run.clock.now = 1000.0 + LONGEST_WINDOW_S + 1
+    run.chunk(0.01)
+    assert run.row(LONGEST_WINDOW_S)["reports"] == 16
+    assert run.row(None)["reports"] == 24
+    group = next(iter(run.monitor._groups.values()))
+    assert [bucket.started for bucket in group.buckets] == [1100.0, run.clock.now]
+
+
+def test_what_comes_within_a_bucket_is_kept_together(run: Run) -> None:
+    for _ in range(1000):
+        run.clock.now += BUCKET_S / 1000
+        run.chunk(0.01)
+    assert len(next(iter(run.monitor._groups.values())).buckets) <= 4
+
+
+def kept(run: Run, ages: dict[int, float]) -> list[dict[str, Any]]:
+    """Rows of the store, by sequence and how long ago they came."""
+    measured = {"error": 0.1, "power": 1.0, "total": 1.0, "sgcs": 0.5, "rho": 0.6}
+    return [
+        {"sequence": s, "version": 1, "received_at": run.clock.now - age, "latency_ms": 5.0, **measured}
+        for s, age in ages.items()
+    ]
+
+
+@pytest.mark.parametrize(("window", "reports", "frames"), [(20.0, 4, 2), (10.0, 3, 1), (5.0, 1, 0), (1.0, 0, 0)])
+def test_the_window_of_one_ue(run: Run, window: float, reports: int, frames: int) -> None:
+    rows = kept(run, {0: 12.0, 1: 9.0, 2: 8.0, 3: 2.0})
+    row = ue_row(run.fleet, 0, rows, window, run.clock)
+    assert (row["reports"], row["frames"]) == (reports, frames)
+    assert row["nmse_db"] == (pytest.approx(-10) if reports else None)
+
+
+def test_one_ue_in_total(run: Run) -> None:
+    row = ue_row(run.fleet, 0, [], None, run.clock)
+    assert (row["reports"], row["frames"], row["wire_bytes"]) == (4, 2, 3.0)

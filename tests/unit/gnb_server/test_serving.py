@@ -1,0 +1,502 @@
+"""The gNB without its protocols: chunks of several fleets in one batch, encoders that change, failing disks."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from csiemu.training.recipes import Design
+from csiemu.training.run import train
+from csiemu.training.trainer import Recipe
+from gnb_server.app import service
+from gnb_server.handlers import Attachment, Handlers
+from gnb_server.serving.backend import Estimates, InProcessBackend, Part
+from gnb_server.serving.chunks import Ack, Chunk, Job
+from gnb_server.serving.loop import ServingLoop
+from gnb_server.serving.scoring import Scorer
+from gnb_server.settings import Settings
+from gnb_server.store import Store, Stored
+from shared.checkpoints import CheckpointStore
+from shared.errors import Conflict, InvalidInput, NotReady, SequenceGap
+from shared.link.probe import check_probe
+from shared.schemes.crnet import CrNetConfig
+
+UES = 2
+
+
+@pytest.fixture
+def settings(tmp_path: Path, small_store: CheckpointStore) -> Settings:
+    return Settings(checkpoints=small_store.root, store=f"sqlite:///{tmp_path / 'gnb.sqlite'}", grpc_port=0)
+
+
+@pytest.fixture
+def handlers(settings: Settings) -> Iterator[Handlers]:
+    with service(settings) as running:
+        yield running
+
+
+class Ues:
+    """Two UEs that send zeros, encoded by any version of a model."""
+
+    def __init__(self, handlers: Handlers, store: CheckpointStore, name: str = "hyperrnn", version: int = 1) -> None:
+        self.handlers, self.store = handlers, store
+        self.checkpoint = store.load(name, version)
+        self.wanted = Attachment(name, str(self.checkpoint.scenario), 0, self.checkpoint.encoder_id, UES)
+        self.fleet, _ = handlers.attach(self.wanted)
+        self.stream = 0
+
+    def open(self) -> Ues:
+        _, self.stream = self.handlers.open_stream(self.fleet.lease.token)
+        return self
+
+    def come_back(self, version: int | None = None) -> Ues:
+        """Back to the lease, with another encoder if asked."""
+        if version is not None:
+            self.checkpoint = self.store.load(self.checkpoint.name, version)
+        again = dataclasses.replace(self.wanted, token=self.fleet.lease.token, encoder_id=self.checkpoint.encoder_id)
+        self.fleet, _ = self.handlers.attach(again)
+        return self.open()
+
+    def submit(self, slot: int, *, ues: int = UES, first: int = 0, payload: bytes | None = None) -> Any:
+        payload = bytes(self.checkpoint.scheme.layout.chunk_bytes(ues)) if payload is None else payload
+        first_ue = self.fleet.lease.first_ue + first
+        chunk = Chunk(self.checkpoint.encoder_id, first_ue, ues, slot, 1, payload, len(payload))
+        return self.handlers.submit(self.fleet, self.stream, chunk)
+
+    def send(self, *slots: int) -> list[Ack]:
+        return [self.submit(slot).result(30) for slot in slots]
+
+
+@contextmanager
+def one_batch(handlers: Handlers) -> Iterator[None]:
+    """What is submitted meanwhile waits, and is decoded together."""
+    go_on = threading.Event()
+    handlers._serving.call(lambda: go_on.wait(30))
+    yield
+    go_on.set()
+
+
+def shown(handlers: Handlers) -> list[dict[str, Any]]:
+    """All that REST shows of reports: figures, windows and UEs."""
+    windowed = [row | {"reports_per_s": 0} for row in handlers.nmse(window_s=600)["schemes"]]
+    whole = [row | {"reports_per_s": 0} for row in handlers.nmse()["schemes"]]
+    return [*whole, *windowed, *handlers.ues()]
+
+
+# --- whatever goes wrong with one chunk fails that chunk alone ---
+
+
+def test_a_chunk_that_is_refused_fails_alone_in_its_batch(handlers: Handlers, small_store: CheckpointStore) -> None:
+    good, bad = Ues(handlers, small_store).open(), Ues(handlers, small_store).open()
+    with one_batch(handlers):
+        refused, decoded = bad.submit(5), good.submit(0)
+    with pytest.raises(SequenceGap, match="expected 0"):
+        refused.result(30)
+    assert decoded.result(30).nmse.shape == (1, UES)
+    assert not good.fleet.broken
+    assert not bad.fleet.broken
+    assert bad.send(0)
+
+
+@pytest.fixture(scope="module")
+def two_forms(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
+    """crnet/1 with greedy bits, crnet/2 with a float32 codeword: their payloads have other fields."""
+    folder = tmp_path_factory.mktemp("two-forms")
+    store = CheckpointStore(folder)
+    scenario = "cost2100-indoor-csinet:antennas=8,first_rows=8,slots=2"
+    for version, config in enumerate((CrNetConfig(entry_bits=4, allocation="greedy"), CrNetConfig()), start=1):
+        design, recipe = Design("crnet", scenario, config), Recipe(steps=2, batch=8, warmup=1, seed=version)
+        train("crnet", version, design, recipe, store=store, state=folder / f"state-{version}", evaluation_ues=16)
+    return store
+
+
+def test_a_chunk_is_checked_by_the_version_that_it_was_encoded_for(tmp_path: Path, two_forms: CheckpointStore) -> None:
+    """Whichever version was loaded last."""
+    chosen = Settings(checkpoints=two_forms.root, store=f"sqlite:///{tmp_path / 'gnb.sqlite'}", grpc_port=0)
+    with service(chosen) as handlers:
+        handlers.load("crnet", 1)
+        handlers.load("crnet", 2)
+        greedy, floats = (Ues(handlers, two_forms, "crnet", version).open() for version in (1, 2))
+        with one_batch(handlers):
+            futures = [greedy.submit(0), floats.submit(0)]
+        assert [future.result(30).versions.tolist() for future in futures] == [[1] * UES, [2] * UES]
+        nan = np.frombuffer(floats.checkpoint.scheme.layout.pack(_nan_fields(floats), UES), np.uint8).tobytes()
+        with one_batch(handlers):
+            refused, decoded = floats.submit(1, payload=nan), greedy.submit(1)
+        with pytest.raises(InvalidInput, match="NaN"):
+            refused.result(30)
+        assert decoded.result(30).nmse.shape == (1, UES)
+        assert not greedy.fleet.broken
+        assert not floats.fleet.broken
+
+
+def _nan_fields(ues: Ues) -> dict[str, np.ndarray]:
+    layout = ues.checkpoint.scheme.layout
+    fields = {field.name: np.zeros((UES, field.count), np.int64) for field in layout.fields}
+    return fields | {"codeword": np.full_like(fields["codeword"], 0x7FC00000)}
+
+
+def breaking(stage: str, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """From now on a stage raises when it comes to a fleet's chunk."""
+    if stage == "admission":
+        admit = ServingLoop._admitted.__globals__["admit"]
+
+        def admission(job: Job, *others: Any) -> Any:
+            if job.fleet.lease.token == token:
+                raise KeyError("codeword4")
+            return admit(job, *others)
+
+        monkeypatch.setattr("gnb_server.serving.loop.admit", admission)
+    elif stage == "decoding":
+        decode = InProcessBackend.decode
+
+        def decoding(self: InProcessBackend, model: str, version: int, parts: list[Part]) -> list[Estimates]:
+            if any(part.lease.token == token for part in parts):
+                raise RuntimeError("shapes cannot be multiplied")
+            return decode(self, model, version, parts)
+
+        monkeypatch.setattr(InProcessBackend, "decode", decoding)
+    elif stage == "scoring":
+        score = Scorer.score
+
+        def scoring(self: Scorer, job: Job, *others: Any, **options: Any) -> Any:
+            if job.fleet.lease.token == token:
+                raise InvalidInput("estimates: shape (3,)")
+            return score(self, job, *others, **options)
+
+        monkeypatch.setattr(Scorer, "score", scoring)
+    else:
+        commit = Store.commit
+
+        def committing(self: Store, batch: Any) -> None:
+            chunks: list[Stored] = list(batch)
+            if any(stored.lease.token == token for stored in chunks):
+                raise OSError("integer out of range")
+            commit(self, chunks)
+
+        monkeypatch.setattr(Store, "commit", committing)
+
+
+@pytest.mark.parametrize("stage", ["admission", "decoding", "scoring", "commit"])
+def test_a_fault_of_ours_fails_one_chunk_alone(
+    handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Of three fleets in a batch the second one's chunk goes wrong; it is restored and goes on where it was."""
+    before, bad, after = (Ues(handlers, small_store).open() for _ in range(3))
+    for ues in (before, bad, after):
+        ues.send(0, 1)
+    with monkeypatch.context() as broken:
+        breaking(stage, broken, bad.fleet.lease.token)
+        with one_batch(handlers):
+            futures = [ues.submit(slot) for slot in (2, 3) for ues in (before, bad, after)]
+        for future in futures[1::3]:
+            with pytest.raises(NotReady, match=r"gNB: |attach again"):
+                future.result(30)
+    for index, ues in ((0, before), (2, after)):
+        assert [futures[index].result(30).nmse.shape, futures[index + 3].result(30).nmse.shape] == [(1, UES)] * 2
+        assert not ues.fleet.broken
+        ues.send(4)
+    assert bad.fleet.broken
+    bad.come_back()
+    acks = bad.send(2, 3, 4)
+    assert handlers.nmse()["overall"]["reports"] == 3 * 5 * UES
+    calm = Ues(handlers, small_store).open()  # other ids, another world: what counts is that states were rebuilt
+    calm.send(0, 1, 2, 3, 4)
+    assert all(np.isfinite(ack.nmse).all() for ack in acks)
+
+
+def test_chunks_of_other_ues_of_a_fleet_are_not_its_failed_ones(
+    handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One UE's chunk cannot be stored; its next one is not either, the other UE's is."""
+    ues = Ues(handlers, small_store).open()
+    commit = Store.commit
+
+    def committing(self: Store, batch: Any) -> None:
+        chunks: list[Stored] = list(batch)
+        if any(0 in progress.rows and progress.next_sequence == 1 for stored in chunks for progress in stored.progress):
+            raise OSError("integer out of range")
+        commit(self, chunks)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "commit", committing)
+        with one_batch(handlers):
+            first, other, next_ = (ues.submit(0, ues=1), ues.submit(0, ues=1, first=1), ues.submit(1, ues=1))
+        for future in (first, next_):
+            with pytest.raises(NotReady):
+                future.result(30)
+        assert other.result(30).nmse.shape == (1, 1)
+    ues.come_back()
+    assert ues.fleet.next_sequence.tolist() == [0, 1]
+
+
+def test_models_take_turns(handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch is of one model, of all its fleets; a call waits for what came before it."""
+    fleets = [Ues(handlers, small_store, name).open() for name in ("crnet", "rnn", "crnet", "dldnn")]
+    done: list[Any] = []
+    process = ServingLoop._process
+
+    def noted(self: ServingLoop, jobs: list[Job]) -> None:
+        done.append([job.fleet.lease.first_ue for job in jobs])
+        process(self, jobs)
+
+    monkeypatch.setattr(ServingLoop, "_process", noted)
+    monkeypatch.setattr("gnb_server.serving.batching.MAX_BATCH_REPORTS", 3 * UES)
+    with one_batch(handlers):
+        acks = [ues.submit(slot) for slot in (0, 1) for ues in fleets]
+        called = handlers._serving.call(lambda: done.append("called"))
+        acks += [fleets[1].submit(2)]
+    called.result(30)
+    assert all(ack.result(30).nmse.shape == (1, UES) for ack in acks)
+    first, second, third, fourth = (ues.fleet.lease.first_ue for ues in fleets)
+    assert done == [[first, third, first], [second, second], [fourth, fourth], [third], "called", [second]]
+
+
+# --- a version per frame ---
+
+
+def test_two_encoders_of_a_model_are_served_at_once(handlers: Handlers, small_store: CheckpointStore) -> None:
+    """Whichever was loaded last, and attached fleets do not hold a load back."""
+    first = Ues(handlers, small_store).open()
+    handlers.load("hyperrnn", 3)
+    second = Ues(handlers, small_store, version=3).open()
+    with one_batch(handlers):
+        acks = [first.submit(0), second.submit(0)]
+    assert [ack.result(30).versions.tolist() for ack in acks] == [[1] * UES, [3] * UES]
+    rows = [row for row in handlers.index() if row["name"] == "hyperrnn"]
+    assert rows == [
+        {"name": "hyperrnn", "version": "1", "state": "READY", "reason": "serves new frames"},
+        {"name": "hyperrnn", "version": "2", "state": "UNAVAILABLE", "reason": ""},
+        {"name": "hyperrnn", "version": "3", "state": "READY", "reason": "serves new frames"},
+    ]
+
+
+def test_a_fleet_goes_over_to_another_encoder_between_frames(settings: Settings, small_store: CheckpointStore) -> None:
+    """In mid-frame it is refused; reports and figures follow the version, over a restart too."""
+    with service(settings) as handlers:
+        ues = Ues(handlers, small_store).open()
+        ues.send(*range(7))
+        ues.come_back(version=3)
+        with pytest.raises(
+            Conflict, match=f"the open frame of UE 0 was begun with {small_store.load('hyperrnn').encoder_id}"
+        ):
+            ues.send(7)
+        ues.come_back(version=1)
+        ues.send(7)
+        ues.come_back(version=3)
+        assert [ack.versions.tolist() for ack in ues.send(8, 9, 10)] == [[3] * UES] * 3
+        rows = handlers.nmse()["schemes"]
+        assert [(row["feedback_bits"], row["reports"], row["ues_attached"]) for row in rows] == [
+            (20, 8 * UES, 0),
+            (12, 3 * UES, UES),
+        ]
+        assert handlers.nmse()["overall"]["ues"] == UES
+        kept = handlers.reports(0, 100)["reports"]
+        assert [(row["decoder_version"], row["feedback_bits"]) for row in kept] == [(1, 20)] * 8 + [(3, 12)] * 3
+        assert handlers.ue(0)["reports"] == 3
+    with service(settings) as handlers:
+        assert [(row["feedback_bits"], row["reports"]) for row in handlers.nmse()["schemes"]] == [(20, 16), (12, 6)]
+        ues.handlers = handlers
+        ues.come_back()
+        assert ues.send(11)[0].versions.tolist() == [3] * UES
+        undisturbed = Ues(handlers, small_store, version=3)
+        assert undisturbed.fleet.lease.first_ue == UES
+
+
+def test_an_unknown_encoder_is_refused(handlers: Handlers, small_store: CheckpointStore) -> None:
+    known = ", ".join(dict.fromkeys(small_store.load("hyperrnn", v).encoder_id for v in (1, 2, 3)))
+    ues = Ues(handlers, small_store).open()
+    ues.checkpoint = dataclasses.replace(ues.checkpoint, card=ues.checkpoint.card | {"encoder_id": "ab" * 8})
+    with pytest.raises(Conflict, match=f"encoder_id: {'ab' * 8}; the versions of hyperrnn decode for {known}"):
+        ues.send(0)
+
+
+def test_a_version_that_was_another_model_before_is_refused(tmp_path: Path, two_forms: CheckpointStore) -> None:
+    root = tmp_path / "checkpoints"
+    shutil.copytree(two_forms.root / "crnet", root / "crnet")
+    chosen = Settings(checkpoints=root, store=f"sqlite:///{tmp_path / 'gnb.sqlite'}", grpc_port=0)
+    with service(chosen) as handlers:
+        Ues(handlers, two_forms, "crnet", 1).open().send(0)
+        shutil.rmtree(root / "crnet" / "1")
+        shutil.copytree(root / "crnet" / "2", root / "crnet" / "1")
+        with pytest.raises(Conflict, match=r"version: crnet/1 decodes for encoder .*, earlier in this run it did for"):
+            handlers.load("crnet", 1)
+
+
+# --- nothing is shown that is not stored ---
+
+
+def test_scales_at_an_end_of_their_range_are_counted(handlers: Handlers, small_store: CheckpointStore) -> None:
+    """The payload of zeros has the lowest; a report that is sent again does not count again."""
+    images, others = Ues(handlers, small_store, "crnet"), Ues(handlers, small_store, "rnn")
+    for ues in (images, others):
+        ues.open().send(0, 1, 0)
+    found = {row["scheme"]: row["saturated_scales"] for row in handlers.nmse()["schemes"]}
+    assert found == {"crnet": 2 * UES, "rnn": 0}
+
+
+def test_bytes_of_repeats_count_as_they_were_on_the_wire(settings: Settings, small_store: CheckpointStore) -> None:
+    each = small_store.load("hyperrnn").scheme.layout.chunk_bytes(UES)
+    with service(settings) as handlers:
+        ues = Ues(handlers, small_store).open()
+        ues.send(0, 1, 1, 0)
+        row = handlers.nmse()["schemes"][0]
+        assert (row["reports"], row["wire_bytes_total"]) == (2 * UES, 4 * each)
+        assert handlers.ue(0)["wire_bytes_total"] == 4 * each / UES
+    with service(settings) as handlers:
+        assert handlers.nmse()["schemes"][0]["wire_bytes_total"] == 4 * each
+
+
+@pytest.mark.parametrize("when", ["within a frame", "at its end"])
+def test_what_is_not_committed_is_not_shown(
+    handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """No figure, window, sequence or version moves."""
+    ues = Ues(handlers, small_store).open()
+    slots = range(7) if when == "at its end" else range(1)
+    ues.send(*slots)
+    handlers.load("hyperrnn", 2)
+    before = shown(handlers)
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "commit", full)
+        with one_batch(handlers):
+            futures = [ues.submit(slots.stop + k) for k in range(2)]
+        for future in futures:
+            with pytest.raises(NotReady, match=r"disk full|attach again|before this one"):
+                future.result(30)
+    assert shown(handlers) == before
+    ues.come_back()
+    ues.send(slots.stop, slots.stop + 1)
+    for window in (None, 600):
+        row = handlers.nmse(window_s=window)["schemes"][0]
+        assert row["reports"] == (slots.stop + 2) * UES
+    assert sum(row["decoder_versions"].values()) == (slots.stop + 2) * UES
+
+
+def test_a_fleet_whose_state_cannot_be_restored_stays_to_be_restored(
+    handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ues = Ues(handlers, small_store).open()
+    ues.send(0, 1)
+    ues.fleet.broken = True  # as after a failed batch
+
+    def damaged(*_: object) -> None:
+        raise Conflict("version: gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ServingLoop, "rebuild", damaged)
+        with pytest.raises(Conflict, match="gone"):
+            ues.come_back()
+        with pytest.raises(NotReady, match="attach again"):
+            ues.open()
+    assert ues.come_back().send(2)[0].nmse.shape == (1, UES)
+
+
+def test_a_detached_fleet_holds_nothing_but_its_totals(handlers: Handlers, small_store: CheckpointStore) -> None:
+    ues = Ues(handlers, small_store).open()
+    ues.send(0, 1, 2)
+    serving = handlers._serving
+    assert serving._backend._frames  # type: ignore[attr-defined]  # of this one
+    assert serving._evaluator._held
+    handlers.detach(ues.fleet.lease.token)
+    serving.call(lambda: None).result(30)
+    assert ues.fleet.open is None
+    assert not serving._backend._frames  # type: ignore[attr-defined]
+    assert not serving._evaluator._held
+    assert handlers.ue(0)["reports"] == 3
+    assert [bytes(frame) for frame in _open_frames(handlers._store)] == [b""] * UES
+    with pytest.raises(Conflict, match="has detached"):
+        ues.submit(3)
+
+
+def _open_frames(store: Store) -> list[bytes]:
+    with store._engine.connect() as connection:
+        return [row[0] for row in connection.exec_driver_sql("select open_frame from ues")]
+
+
+def test_states_of_a_version_that_no_ue_is_on_are_freed(handlers: Handlers, small_store: CheckpointStore) -> None:
+    ues = Ues(handlers, small_store).open()
+    ues.send(*range(8))
+    handlers.load("hyperrnn", 2)
+    ues.send(8)
+    assert {version for _, version in handlers._serving._backend._frames} == {2}  # type: ignore[attr-defined]
+    assert ues.fleet.open is not None
+    assert set(ues.fleet.open.reports) == {2}
+
+
+# --- the wall ---
+
+
+def test_a_gnb_serves_without_any_encoder(
+    tmp_path: Path, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoints have no encoder files, and of all that computes the downlink only the evaluator is called."""
+    root = tmp_path / "decoders"
+    for path in small_store.root.rglob("*"):
+        if path.is_file() and path.name in ("card.json", "decoder.safetensors") and "states" not in path.parts:
+            copied = root / path.relative_to(small_store.root)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copied.write_bytes(path.read_bytes())
+    asked = only_the_evaluator_sees_the_downlink(monkeypatch)
+    chosen = Settings(checkpoints=root, store=f"sqlite:///{tmp_path / 'gnb.sqlite'}", grpc_port=0)
+    with service(chosen) as handlers:
+        for name in ("hyperrnn", "rnn", "genie_lmmse", "uplink_only", "crnet", "dualnet_mp"):
+            handlers.load(name)
+            asked.clear()
+            ues = Ues(handlers, small_store, name).open()
+            ues.send(0, 1)
+            assert asked, name  # by the evaluator
+            assert hasattr(handlers._repository.version(name, 1).scheme, "decoder")
+            assert not hasattr(handlers._repository.version(name, 1).scheme, "encoder")
+
+
+def only_the_evaluator_sees_the_downlink(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """From now on whoever else asks for a downlink channel fails; what is asked for is noted."""
+    import sys
+
+    from shared.channels.cost2100.world import Cost2100
+    from shared.channels.multipath import Multipath
+    from shared.channels.scenario import Link
+
+    asked: list[str] = []
+
+    def watched(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def call(self: Any, samples: Any, link: Link, *others: Any, **options: Any) -> torch.Tensor:
+            if link is Link.DOWNLINK:
+                frame, callers = sys._getframe(1), set()
+                while frame is not None:
+                    callers.add(frame.f_globals.get("__name__", ""))
+                    frame = frame.f_back  # type: ignore[assignment]
+                assert "gnb_server.evaluator" in callers, f"the downlink was asked for by {callers}"
+                asked.append(str(self))
+            return method(self, samples, link, *others, **options)
+
+        return call
+
+    for world, name in ((Multipath, "spatial"), (Cost2100, "angular_delay")):
+        monkeypatch.setattr(world, name, watched(getattr(world, name)))
+    return asked
+
+
+def test_the_wall_test_can_fail(small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    only_the_evaluator_sees_the_downlink(monkeypatch)
+    checkpoint = small_store.load("rnn", ends=("decoder",))
+    check_probe(checkpoint.scheme, checkpoint.card["probe"])
+    from shared.channels.downlink import DownlinkView
+    from shared.link.probe import probed_frames
+
+    with pytest.raises(AssertionError, match="was asked for by"):
+        DownlinkView(checkpoint.scenario, probed_frames()).channel()
