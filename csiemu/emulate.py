@@ -18,21 +18,21 @@ from typing import Any, Literal
 import torch
 import yaml
 from pydantic import Field
-from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from csiemu.output import console, write_json
+from csiemu.output import console
 from csiemu.processes import STORE, Gnb, end, spawn, tail
 from csiemu.training.recipes import DESIGNS
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
-from shared.channels.scenario import Scenario
 from shared.checkpoints import CheckpointStore
+from shared.commands import write_json
 from shared.errors import InvalidInput, NotReady
 from shared.metrics import Domain
-from shared.settings import Rate, options
+from shared.schemes import schemes
+from shared.settings import JsonFile, Rate, RunSettings, options
 
 POLL_S = 1.0
 
@@ -40,7 +40,7 @@ RATES: dict[Domain, float] = {"spatial": 20.0, "angular-delay": 2.0}
 """Reports per second and UE where none are asked for: images take some 50 times as much computing."""
 
 
-class Settings(BaseSettings):
+class Settings(RunSettings):
     """Run a gNB process and UE processes on loopback, and check that what was sent was decoded, stored and right."""
 
     model_config = options("CSIEMU_EMULATE_")
@@ -60,23 +60,10 @@ class Settings(BaseSettings):
     rate: Rate | None = None
     """Reports per second and UE, or max; default 20, of images 2."""
 
-    seed: int = Field(0, ge=0, lt=2**64)
-    """Seed of the world: same seed and slots, same figures."""
-
-    scenario: str | None = None
-    """preset[:field=value,...] for all schemes; default: what each checkpoint was trained for."""
-
-    delay: int = Field(0, ge=0, le=1024)
-    """Slots between a report and the channel that its estimate is compared with."""
-
-    json_file: Path | None = Field(None, alias="json")
-    """File for the results, JSON."""
+    json_file: JsonFile = None
 
     config: Path | None = None
     """YAML file with these settings; the command line goes before it."""
-
-    checkpoints: Path = Path("checkpoints")
-    """Folder of checkpoints."""
 
     out: Path | None = None
     """Folder for store, logs and records; default runs/emulate-TIME."""
@@ -106,7 +93,7 @@ def run(settings: Settings) -> int:
     """Emulate; 0 if nothing was lost or decoded wrongly and every process ended well, else 1."""
     settings = _with_config(settings)
     torch.set_num_threads(1)
-    store = CheckpointStore(settings.checkpoints)
+    store = settings.checkpoint_store()
     rates = _rates(settings, store)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     if (out / STORE).exists():
@@ -160,18 +147,20 @@ def _with_config(settings: Settings) -> Settings:
 def _rates(settings: Settings, store: CheckpointStore) -> dict[str, Rate]:
     """Reports per second and UE of each scheme that is to run. Raises InvalidInput, NotFound."""
     if settings.schemes is None:
-        names = [n for n, d in DESIGNS.items() if n == d.scheme and n in store.names()]
+        known, there = schemes(), store.names()
+        names = [n for n in dict.fromkeys([*DESIGNS, *known]) if n in known and n in there]
         names = [n for n in names if store.card(n, store.versions(n)[0]).get("training", {}).get("trained")]
     else:
         names = [name.strip() for name in settings.schemes.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
-        raise InvalidInput(f"schemes: '{settings.schemes}'; wanted different names out of {', '.join(store.names())}")
-    scenario = Scenario.parse(settings.scenario) if settings.scenario else None
+        raise InvalidInput(
+            f"schemes: '{settings.schemes or ''}'; wanted different names out of {', '.join(store.names())}"
+        )
     rates = {}
     for name in names:
-        scheme = store.load(name).scheme
-        scheme.check_scenario(scenario or scheme.scenario, settings.delay)
-        rates[name] = settings.rate if settings.rate is not None else RATES[scheme.domain]
+        checkpoint = store.load(name)
+        checkpoint.scheme.check_scenario(settings.conditions(checkpoint).scenario, settings.delay_slots)
+        rates[name] = settings.rate if settings.rate is not None else RATES[checkpoint.scheme.domain]
     return rates
 
 
@@ -191,7 +180,7 @@ def _start_ues(settings: Settings, out: Path, name: str, rate: Rate, base: int, 
         slots=settings.slots,
         duration=duration,
         scenario=settings.scenario,
-        delay=settings.delay,
+        delay_slots=settings.delay_slots,
         summary=summary,
         record=record,
         record_every=settings.check_every,
@@ -345,8 +334,8 @@ def _show(results: dict[str, Any], screen: Console) -> None:
         )
     screen.print(table)
     screen.print(
-        f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay']}; bits and wire"
-        " bytes per report"
+        f"NMSE: mean of ratios over all slots and UEs, {results['settings']['delay_slots']} slots of feedback delay;"
+        " bits and wire bytes per report"
     )
     by_domain: dict[str, list[str]] = {}
     for name, row in results["schemes"].items():
