@@ -334,8 +334,8 @@ def _show(results: dict[str, Any], screen: Console) -> None:
         )
     screen.print(table)
     screen.print(
-        f"NMSE: mean of ratios over all slots and UEs, {results['settings']['delay_slots']} slots of feedback delay;"
-        " bits and wire bytes per report"
+        f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay_slots']} slots; bits"
+        " and wire bytes per report"
     )
     by_domain: dict[str, list[str]] = {}
     for name, row in results["schemes"].items():

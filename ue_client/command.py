@@ -22,7 +22,7 @@ __all__ = ["Settings", "run"]
 def run(settings: Settings) -> None:
     """Send until the slots or the duration are over, or SIGINT or SIGTERM; write summary and record."""
     torch.set_num_threads(1)
-    checkpoint = settings.checkpoint_store().load(settings.scheme, settings.version)
+    checkpoint = settings.checkpoint_store().load(settings.scheme, settings.version, ("encoder",))
     asyncio.run(_run(UeFleet(settings, checkpoint)))
 
 
