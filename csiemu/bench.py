@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.table import Table
@@ -52,7 +51,6 @@ class Settings(CheckpointSettings):
 
 def run(settings: Settings) -> None:
     """Measure, show, keep."""
-    torch.set_num_threads(1)
     benchmarks = {"serving": _serving, "channels": _channels, "training": _training}
     results, table = benchmarks[settings.benchmark](settings)
     console().print(table)

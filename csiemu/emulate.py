@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from pydantic import Field
 from rich.console import Console
@@ -92,7 +91,6 @@ class _Ues:
 def run(settings: Settings) -> int:
     """Emulate; 0 if nothing was lost or decoded wrongly and every process ended well, else 1."""
     settings = _with_config(settings)
-    torch.set_num_threads(1)
     store = settings.checkpoint_store()
     rates = _rates(settings, store)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"

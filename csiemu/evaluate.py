@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.table import Table
@@ -51,12 +50,11 @@ COLUMNS = (
     ("rho", "rho", "rho_se"),
     ("spatial-frequency NMSE", "nmse_sf_db", "nmse_sf_se_db"),
 )
-"""Shown averages: title, value, standard error; [dB] but for the similarities."""
+"""Averages that are shown: title, value, standard error; [dB] but for the similarities."""
 
 
 def run(settings: Settings) -> None:
     """Measure and show."""
-    torch.set_num_threads(1)
     store = settings.checkpoint_store()
     checkpoint = store.load(settings.name, settings.version)
     if settings.renew_card:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING
 from typing import Any
 
-import torch
 from pydantic import Field, create_model
 from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,7 +17,7 @@ from shared import settings as shared_settings
 
 def _field(option: Option) -> Any:
     """The annotation and the default of a settings field."""
-    if option.required:
+    if option.default is MISSING:
         return CliPositionalArg[str], Field(description=option.help)
     return option.kind | None, Field(option.default, alias=option.name, description=option.help)
 
@@ -34,7 +34,6 @@ Settings = create_model("Settings", __base__=_Settings, __doc__=_Settings.__doc_
 
 def run(settings: _Settings) -> None:
     """Train with a progress bar, write the checkpoint, say what it reaches."""
-    torch.set_num_threads(1)
     job = job_of(settings.model_dump())
     name, steps = job.save_as or job.name, job.chosen.steps
     columns = (

@@ -28,6 +28,7 @@ def run_command(name: str, module: str, arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(levelname)s %(message)s")
     # one thread a process: contended threads are many times slower; scale by processes
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    importlib.import_module("torch").set_num_threads(1)  # also where the variable says otherwise
     command = importlib.import_module(module)
     try:
         return int(command.run(command.Settings(_cli_parse_args=arguments, _cli_prog_name=name)) or 0)

@@ -10,7 +10,6 @@ import signal
 from typing import Any
 
 import numpy as np
-import torch
 
 from shared.commands import write_json
 from ue_client.fleet import Counts, UeFleet
@@ -21,7 +20,6 @@ __all__ = ["Settings", "run"]
 
 def run(settings: Settings) -> None:
     """Send until the slots or the duration are over, or SIGINT or SIGTERM; write summary and record."""
-    torch.set_num_threads(1)
     checkpoint = settings.checkpoint_store().load(settings.scheme, settings.version, ("encoder",))
     asyncio.run(_run(UeFleet(settings, checkpoint)))
 

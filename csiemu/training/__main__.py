@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import MISSING
+from typing import Any
 
 import torch
 
@@ -18,14 +20,12 @@ def main() -> None:
     """Parse the options and train."""
     parser = argparse.ArgumentParser(prog="python -m csiemu.training", description=__doc__)
     for option in options():
-        text = (option.help + f" (default: {option.default})" * bool(option.default)).replace("%", "%%")
-        flag = f"--{option.name.replace('_', '-')}"
-        if option.required:
-            parser.add_argument(option.field, help=text)
-        elif option.kind is bool:
-            parser.add_argument(flag, dest=option.field, help=text, action=argparse.BooleanOptionalAction)
-        else:
-            parser.add_argument(flag, dest=option.field, help=text, type=option.kind)
+        if option.default is MISSING:
+            parser.add_argument(option.field, help=option.help)
+            continue
+        text = f"{option.help} (default: {option.default})" if option.default else option.help
+        kind: Any = {"action": argparse.BooleanOptionalAction} if option.kind is bool else {"type": option.kind}
+        parser.add_argument(f"--{option.name.replace('_', '-')}", dest=option.field, help=text, **kind)
     torch.set_num_threads(1)
 
     def show(progress: Progress) -> None:

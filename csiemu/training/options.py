@@ -20,8 +20,7 @@ class Option:
         field: the field's name. name: the option's, with `_` for `-`.
         kind: str, int, float, bool or Path.
         help: what it is.
-        default: what the field is without it; None where the help says it, or where it has to be given.
-        required: whether it has to be given.
+        default: what the field is without it, None where the help says it; MISSING if it has to be given.
     """
 
     field: str
@@ -29,7 +28,6 @@ class Option:
     kind: type
     help: str
     default: Any
-    required: bool
 
 
 def options() -> list[Option]:
@@ -55,5 +53,4 @@ def _options(owner: type) -> Iterator[Option]:
         if isinstance(kind, types.UnionType):  # with None
             kind = get_args(kind)[0]
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        required = default is MISSING
-        yield Option(field.name, name, kind, metadata[0], None if required else default, required)
+        yield Option(field.name, name, kind, metadata[0], default)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,25 @@ def test_every_field_has_an_option_with_help() -> None:
     assert list(by_field()) == [*wanted, *(field.name for field in fields(Recipe))]
     assert all(option.help.endswith(".") for option in options())
     assert {option.kind for option in options()} == {str, int, float, bool, Path}
-    assert [option.field for option in options() if option.required] == ["name"]
+    assert [option.field for option in options() if option.default is MISSING] == ["name"]
     assert {option.field: option.name for option in options() if option.field != option.name} == {
         "save_as": "as",
         "sizes": "set",
     }
 
 
-def test_lists_in_the_help_are_what_there_is() -> None:
+def test_lists_in_the_help_are_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert all(name in by_field()["name"].help for name in (*DESIGNS, *schemes()))
     assert all(name in by_field()["recipe"].help for name in RECIPES)
+    monkeypatch.setattr(sys, "argv", ["training", "--help"])
+    for show in (bare.main, lambda: train.Settings(_cli_parse_args=["--help"])):
+        with pytest.raises(SystemExit) as caught:
+            show()
+        assert caught.value.code == 0
+        printed = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
+        assert all(option.help.replace("- ", "-") in printed for option in options())
 
 
 def test_options_that_are_not_given_leave_the_defaults() -> None:
