@@ -12,11 +12,13 @@ RUN pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-u
         > /tmp/requirements.txt \
     && pip install --no-cache-dir -c constraints.txt -r /tmp/requirements.txt
 
+COPY LICENSE LICENSE
 COPY protos protos
 COPY shared shared
 COPY ue_client ue_client
 COPY gnb_server gnb_server
 COPY csiemu csiemu
+# what csiemu/checkpoints links to: installed with the package, so found wherever a command runs
 COPY checkpoints checkpoints
 RUN pip install --no-cache-dir --no-deps . && mkdir /data && chown csiemu /data
 

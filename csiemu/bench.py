@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from pydantic_settings import BaseSettings, CliPositionalArg
+from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
 from csiemu.benchmarks import channels, serving, training
-from csiemu.output import console, write_json
-from shared.settings import options
+from csiemu.output import console
+from shared.commands import write_json
+from shared.settings import CheckpointSettings, JsonFile, options
 
 
-class Settings(BaseSettings):
+class Settings(CheckpointSettings):
     """Measure ratios against a named peer in one run. `serving`: decodes over gRPC against the decoder in a loop.
     `channels`: channel generation against Octave and stock Sionna. `training`: CRNet's step against the
     structure of its public code.
@@ -35,9 +34,6 @@ class Settings(BaseSettings):
     samples: int = Field(2048, ge=1, le=65536)
     """channels: samples made in one call."""
 
-    checkpoints: Path = Path("checkpoints")
-    """serving: folder of checkpoints."""
-
     ues: int = Field(512, ge=1, le=8192)
     """serving: UEs, and batch of the peer."""
 
@@ -50,13 +46,11 @@ class Settings(BaseSettings):
     rounds: int = Field(3, ge=1, le=100)
     """Interleaved repetitions; medians are shown."""
 
-    json_file: Path | None = Field(None, alias="json")
-    """File for the results, JSON."""
+    json_file: JsonFile = None
 
 
 def run(settings: Settings) -> None:
     """Measure, show, keep."""
-    torch.set_num_threads(1)
     benchmarks = {"serving": _serving, "channels": _channels, "training": _training}
     results, table = benchmarks[settings.benchmark](settings)
     console().print(table)
@@ -66,7 +60,7 @@ def run(settings: Settings) -> None:
 
 def _serving(settings: Settings) -> tuple[dict[str, Any], Table]:
     names = _names(settings.schemes)
-    results = serving.measure(settings.checkpoints, names, settings.ues, settings.seconds, settings.rounds)
+    results = serving.measure(settings.checkpoint_store().root, names, settings.ues, settings.seconds, settings.rounds)
     table = Table(
         "scheme", "decodes per server CPU second: ceiling", "decode only", "everything on", "share", "share, all on"
     )

@@ -1,21 +1,16 @@
-"""The command line: one settings class per command, its fields are the options (and environment variables)."""
+"""The command `csiemu`: finds the command that is asked for and runs it."""
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
 import sys
 from typing import NoReturn
 
-from pydantic import ValidationError
-
-from shared.errors import CsiError
+from shared.commands import complain, run_command
 
 COMMANDS = {
     "emulate": ("csiemu.emulate", "run a gNB and UEs as processes, watch NMSE live, check every promise at the end"),
-    "gnb": ("csiemu.gnb", "run a gNB: gRPC for UEs, REST for results and models"),
-    "ue": ("csiemu.ue", "run a fleet of UEs"),
+    "gnb": ("gnb_server.command", "run a gNB: gRPC for UEs, REST for results and models"),
+    "ue": ("ue_client.command", "run a fleet of UEs"),
     "train": ("csiemu.train", "train a scheme and write a checkpoint"),
     "evaluate": ("csiemu.evaluate", "measure a checkpoint offline, beside its card"),
     "checkpoints": ("csiemu.list_checkpoints", "list checkpoints with their reference figures"),
@@ -26,41 +21,15 @@ COMMANDS = {
 """Command -> (module with `Settings` and `run`, one line of help)."""
 
 
-def main(command: str | None = None) -> NoReturn:
-    """Entry point of `csiemu` and, with `command`, of `python -m ue_client` and `python -m gnb_server`."""
+def main() -> NoReturn:
+    """Entry point of `csiemu`."""
     arguments = sys.argv[1:]
-    if command is None:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            print("usage: csiemu COMMAND [options]\n\ncommands (each has --help):")
-            print("\n".join(f"  {name:<17} {text}" for name, (_, text) in COMMANDS.items()))
-            sys.exit(0 if arguments else 2)
-        words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
-        command, arguments = " ".join(arguments[:words]), arguments[words:]
-    sys.exit(_run(command, arguments))
-
-
-def _run(command: str, arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: csiemu COMMAND [options]\n\ncommands (each has --help):")
+        print("\n".join(f"  {name:<17} {text}" for name, (_, text) in COMMANDS.items()))
+        sys.exit(0 if arguments else 2)
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    command = " ".join(arguments[:words])
     if command not in COMMANDS:
-        return _complain(f"command: '{command}' is unknown; commands are {', '.join(COMMANDS)}")
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {command} %(levelname)s %(message)s")
-    # one thread a process: contended threads are many times slower; scale by processes
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    module = importlib.import_module(COMMANDS[command][0])
-    try:
-        return int(module.run(module.Settings(_cli_parse_args=arguments, _cli_prog_name=f"csiemu {command}")) or 0)
-    except ValidationError as error:
-        return _complain("\n".join(_sentence(item["loc"], item.get("input"), item["msg"]) for item in error.errors()))
-    except (CsiError, OSError) as error:  # an OSError names the file
-        return _complain(str(error))
-    except KeyboardInterrupt:
-        return 130
-
-
-def _sentence(where: tuple[int | str, ...], value: object, message: str) -> str:
-    name = ".".join(str(part) for part in where).replace("_", "-")
-    return f"{name}: {value!r}: {message}"
-
-
-def _complain(message: str) -> int:
-    print(f"csiemu: {message}", file=sys.stderr)
-    return 2
+        sys.exit(complain(f"command: '{command}' is unknown; commands are {', '.join(COMMANDS)}"))
+    sys.exit(run_command(f"csiemu {command}", COMMANDS[command][0], arguments[words:]))

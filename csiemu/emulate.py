@@ -15,24 +15,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
 from pydantic import Field
-from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from csiemu.output import console, write_json
+from csiemu.output import console
 from csiemu.processes import STORE, Gnb, end, spawn, tail
 from csiemu.training.recipes import DESIGNS
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
-from shared.channels.scenario import Scenario
 from shared.checkpoints import CheckpointStore
+from shared.commands import write_json
 from shared.errors import InvalidInput, NotReady
 from shared.metrics import Domain
-from shared.settings import Rate, options
+from shared.schemes import schemes
+from shared.settings import JsonFile, Rate, RunSettings, options
 
 POLL_S = 1.0
 
@@ -40,7 +39,7 @@ RATES: dict[Domain, float] = {"spatial": 20.0, "angular-delay": 2.0}
 """Reports per second and UE where none are asked for: images take some 50 times as much computing."""
 
 
-class Settings(BaseSettings):
+class Settings(RunSettings):
     """Run a gNB process and UE processes on loopback, and check that what was sent was decoded, stored and right."""
 
     model_config = options("CSIEMU_EMULATE_")
@@ -60,23 +59,10 @@ class Settings(BaseSettings):
     rate: Rate | None = None
     """Reports per second and UE, or max; default 20, of images 2."""
 
-    seed: int = Field(0, ge=0, lt=2**64)
-    """Seed of the world: same seed and slots, same figures."""
-
-    scenario: str | None = None
-    """preset[:field=value,...] for all schemes; default: what each checkpoint was trained for."""
-
-    delay_slots: int = Field(0, ge=0, le=1024)
-    """Slots between a report and the channel that its estimate is compared with."""
-
-    json_file: Path | None = Field(None, alias="json")
-    """File for the results, JSON."""
+    json_file: JsonFile = None
 
     config: Path | None = None
     """YAML file with these settings; the command line goes before it."""
-
-    checkpoints: Path = Path("checkpoints")
-    """Folder of checkpoints."""
 
     out: Path | None = None
     """Folder for store, logs and records; default runs/emulate-TIME."""
@@ -105,8 +91,7 @@ class _Ues:
 def run(settings: Settings) -> int:
     """Emulate; 0 if nothing was lost or decoded wrongly and every process ended well, else 1."""
     settings = _with_config(settings)
-    torch.set_num_threads(1)
-    store = CheckpointStore(settings.checkpoints)
+    store = settings.checkpoint_store()
     rates = _rates(settings, store)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     if (out / STORE).exists():
@@ -160,18 +145,20 @@ def _with_config(settings: Settings) -> Settings:
 def _rates(settings: Settings, store: CheckpointStore) -> dict[str, Rate]:
     """Reports per second and UE of each scheme that is to run. Raises InvalidInput, NotFound."""
     if settings.schemes is None:
-        names = [n for n, d in DESIGNS.items() if n == d.scheme and n in store.names()]
+        known, there = schemes(), store.names()
+        names = [n for n in dict.fromkeys([*DESIGNS, *known]) if n in known and n in there]
         names = [n for n in names if store.card(n, store.versions(n)[0]).get("training", {}).get("trained")]
     else:
         names = [name.strip() for name in settings.schemes.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
-        raise InvalidInput(f"schemes: '{settings.schemes}'; wanted different names out of {', '.join(store.names())}")
-    scenario = Scenario.parse(settings.scenario) if settings.scenario else None
+        raise InvalidInput(
+            f"schemes: '{settings.schemes or ''}'; wanted different names out of {', '.join(store.names())}"
+        )
     rates = {}
     for name in names:
-        scheme = store.load(name).scheme
-        scheme.check_scenario(scenario or scheme.scenario, settings.delay_slots)
-        rates[name] = settings.rate if settings.rate is not None else RATES[scheme.domain]
+        checkpoint = store.load(name)
+        checkpoint.scheme.check_scenario(settings.conditions(checkpoint).scenario, settings.delay_slots)
+        rates[name] = settings.rate if settings.rate is not None else RATES[checkpoint.scheme.domain]
     return rates
 
 

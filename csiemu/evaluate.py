@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
-from pydantic_settings import BaseSettings, CliPositionalArg
+from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
-from csiemu.output import console, write_json
+from csiemu.output import console
 from csiemu.training.run import measure
-from shared.channels.scenario import Scenario
 from shared.channels.streams import Split
-from shared.checkpoints import CheckpointStore
-from shared.conditions import MAX_DELAY_SLOTS, RunConditions
+from shared.commands import write_json
 from shared.link.evaluation import evaluate
-from shared.settings import options
+from shared.settings import JsonFile, RunSettings, options
 
 
-class Settings(BaseSettings):
+class Settings(RunSettings):
     """Encode, pack, unpack and decode a fixed evaluation set, and compare with the card."""
 
     model_config = options("CSIEMU_EVALUATE_")
@@ -31,15 +27,6 @@ class Settings(BaseSettings):
     version: int | None = Field(None, ge=1)
     """Version; default the first."""
 
-    checkpoints: Path = Path("checkpoints")
-    """Folder of checkpoints."""
-
-    scenario: str | None = None
-    """Another scenario than the card's, preset[:field=value,...]."""
-
-    seed: int = Field(0, ge=0, lt=2**64)
-    """Seed of the world; the card's figures are of seed 0."""
-
     split: str = Field("test", pattern="^(train|validation|test|emulate)$")
     """Population: train, validation, test or emulate."""
 
@@ -49,14 +36,10 @@ class Settings(BaseSettings):
     frames: int = Field(1, ge=1, le=1_000_000)
     """Frames of each UE."""
 
-    delay_slots: int = Field(0, ge=0, le=MAX_DELAY_SLOTS)
-    """Feedback delay: slots between a report and the channel that its estimate is compared with."""
-
     renew_card: bool = False
     """Write the card's figures anew, of --ues UEs in the card's own conditions, and its probe."""
 
-    json_file: Path | None = Field(None, alias="json")
-    """File for the result, JSON."""
+    json_file: JsonFile = None
 
 
 COLUMNS = (
@@ -67,22 +50,20 @@ COLUMNS = (
     ("rho", "rho", "rho_se"),
     ("spatial-frequency NMSE", "nmse_sf_db", "nmse_sf_se_db"),
 )
-"""Shown averages: title, value, standard error; [dB] but for the similarities."""
+"""Averages that are shown: title, value, standard error; [dB] but for the similarities."""
 
 
 def run(settings: Settings) -> None:
     """Measure and show."""
-    torch.set_num_threads(1)
-    store = CheckpointStore(settings.checkpoints)
+    store = settings.checkpoint_store()
     checkpoint = store.load(settings.name, settings.version)
     if settings.renew_card:
         checkpoint = measure(checkpoint, store, settings.ues)
         result = checkpoint.card["evaluation"]
     else:
-        scenario = Scenario.parse(settings.scenario) if settings.scenario else checkpoint.scenario
         result = evaluate(
             checkpoint.scheme,
-            RunConditions(scenario, settings.seed, settings.delay_slots),
+            settings.conditions(checkpoint),
             split=Split[settings.split.upper()],
             ues=settings.ues,
             frames=settings.frames,

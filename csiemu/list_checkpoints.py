@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from pydantic_settings import BaseSettings
 from rich.table import Table
 
 from csiemu.output import console
-from shared.checkpoints import CheckpointStore
 from shared.metrics import DOMAIN_NAMES
-from shared.settings import options
+from shared.settings import CheckpointSettings, options
 
 CHANNEL_TITLES = (
     "name/version",
@@ -41,13 +38,10 @@ IMAGE_TITLES = (
 COMPRESSIONS = ("compression", "magnitude_compression", "phase_compression")
 
 
-class Settings(BaseSettings):
+class Settings(CheckpointSettings):
     """List checkpoints with the reference figures of their cards: test split, seed 0, as many UEs as the card says."""
 
     model_config = options("CSIEMU_CHECKPOINTS_")
-
-    checkpoints: Path = Path("checkpoints")
-    """Folder of checkpoints."""
 
     markdown: bool = False
     """A table for a README."""
@@ -55,7 +49,7 @@ class Settings(BaseSettings):
 
 def run(settings: Settings) -> None:
     """Print a table."""
-    store = CheckpointStore(settings.checkpoints)
+    store = settings.checkpoint_store()
     cards = [
         (f"{name}/{version}", store.card(name, version)) for name in store.names() for version in store.versions(name)
     ]

@@ -1,4 +1,4 @@
-"""Our own processes, started on loopback, that end with the one that started them."""
+"""Processes of gNBs and UEs on loopback that end with the one that started them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STORE = "gnb.sqlite"
 
 def spawn(module: str, log: Path, **options: Any) -> subprocess.Popen[bytes]:
     """`python -m module --option value ...` (True `--option`, False `--no-option`, None nothing), output in `log`."""
-    line = [sys.executable, "-m", module]
+    line = [sys.executable, "-P", "-m", module]  # -P: nothing is imported from the current folder
     for option, value in options.items():
         name = option.replace("_", "-")
         if isinstance(value, bool):

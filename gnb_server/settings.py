@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
 
-from shared.settings import options
+from shared.settings import CheckpointSettings, options
 
 
-class Settings(BaseSettings):
+class Settings(CheckpointSettings):
     """Every setting of the gNB process."""
 
     model_config = options("CSIEMU_GNB_")
@@ -24,9 +23,6 @@ class Settings(BaseSettings):
 
     rest_port: int = Field(8000, ge=0, le=65535)
     """Port of REST; 0 takes a free one."""
-
-    checkpoints: Path = Path("checkpoints")
-    """Folder of the model repository."""
 
     store: str = "sqlite:///runs/gnb.sqlite"
     """SQLAlchemy URL of the result store."""

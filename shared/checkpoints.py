@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,16 @@ class Checkpoint:
     def scenario(self) -> Scenario:
         """The scenario that the scheme was trained for."""
         return self.scheme.scenario
+
+
+def shipped_checkpoints() -> Path:
+    """The folder of those that come with csiemu: a part of the wheel, in a source tree a link to the repository's."""
+    return Path(__file__).parents[1] / "csiemu" / "checkpoints"
+
+
+def default_checkpoints() -> Path:
+    """The folder that CSIEMU_CHECKPOINTS names, else that of those that come with csiemu."""
+    return Path(os.environ.get("CSIEMU_CHECKPOINTS") or shipped_checkpoints())
 
 
 class CheckpointStore:

@@ -1,20 +1,31 @@
-"""How every command's settings class turns its fields into options and environment variables."""
+"""Options that several commands have, and how fields of a settings class become options and environment variables."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.channels.scenario import Scenario
+from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints
+from shared.conditions import MAX_DELAY_SLOTS, RunConditions
+from shared.errors import NotFound
 
 Rate = Annotated[float, Field(gt=0, le=1e6)] | Literal["max"]
 """Reports per second and UE, or as fast as they are acked."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**64, description="Seed of the world.")]
+
+JsonFile = Annotated[Path | None, Field(alias="json", description="File for the results, JSON.")]
 
 
 def options(env_prefix: str) -> SettingsConfigDict:
     """Fields as `--kebab-case` options, help from their docstrings, or as environment variables `<env_prefix>FIELD`."""
     return SettingsConfigDict(
         env_prefix=env_prefix,
+        env_prefix_target="all",  # of aliases, too
         env_ignore_empty=True,
         extra="forbid",
         use_attribute_docstrings=True,
@@ -22,3 +33,39 @@ def options(env_prefix: str) -> SettingsConfigDict:
         cli_implicit_flags=True,
         cli_hide_none_type=True,
     )
+
+
+class CheckpointSettings(BaseSettings):
+    """The options of a command that loads checkpoints."""
+
+    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+
+    checkpoints: Path = Field(default_factory=default_checkpoints)
+    """Folder of checkpoints; default that of CSIEMU_CHECKPOINTS, else those that come with csiemu."""
+
+    def checkpoint_store(self) -> CheckpointStore:
+        """The checkpoints. Raises NotFound if there are none."""
+        store = CheckpointStore(self.checkpoints)
+        if not store.names():
+            raise NotFound(
+                f"checkpoints: there are none in {self.checkpoints.absolute()}; name a folder that has some with"
+                " --checkpoints or CSIEMU_CHECKPOINTS, or train one: csiemu train NAME --checkpoints FOLDER"
+            )
+        return store
+
+
+class RunSettings(CheckpointSettings):
+    """The options of a command that makes reports: checkpoints, and the conditions of the run."""
+
+    scenario: str | None = None
+    """preset[:field=value,...]; default: what the checkpoint was trained for."""
+
+    seed: Seed = 0
+
+    delay_slots: int = Field(0, ge=0, le=MAX_DELAY_SLOTS)
+    """Feedback delay: slots between a report and the channel that its estimate is compared with."""
+
+    def conditions(self, checkpoint: Checkpoint) -> RunConditions:
+        """The conditions of a run of this checkpoint. Raises NotFound, InvalidInput."""
+        scenario = Scenario.parse(self.scenario) if self.scenario else checkpoint.scenario
+        return RunConditions(scenario, self.seed, self.delay_slots)

@@ -1,5 +1,8 @@
 """`python -m ue_client`: the same as `csiemu ue`."""
 
-from csiemu.cli import main
+import sys
 
-main("ue")
+from shared.commands import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("csiemu ue", "ue_client.command", sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections import deque
@@ -18,10 +19,8 @@ from numpy.typing import NDArray
 
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
-from shared.channels.scenario import Scenario
 from shared.channels.streams import Split
 from shared.checkpoints import Checkpoint
-from shared.conditions import RunConditions
 from shared.errors import Conflict, CsiError, InvalidInput, Kind, NotFound
 from shared.link.encoding import encode_frames
 from shared.link.payload import pack_bits
@@ -76,10 +75,10 @@ class UeFleet:
         self.settings = settings
         self.checkpoint = checkpoint
         self.scheme = checkpoint.scheme
-        scenario = Scenario.parse(settings.scenario) if settings.scenario else checkpoint.scenario
-        self.conditions = RunConditions(scenario.pinned(), settings.seed, settings.delay_slots)
-        self.scheme.check_scenario(scenario, settings.delay_slots)
-        self.slots = scenario.slots
+        asked = settings.conditions(checkpoint)
+        self.scheme.check_scenario(asked.scenario, asked.delay_slots)
+        self.conditions = dataclasses.replace(asked, scenario=asked.scenario.pinned())
+        self.slots = asked.scenario.slots
         self.counts = Counts()
         self.recorded: Recorded = {"ue": [], "sequence": [], "decoder_version": [], "payload": []}
         self._token = ""

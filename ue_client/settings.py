@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
 
-from shared.settings import Rate, options
+from shared.settings import Rate, RunSettings, options
 
 
-class Settings(BaseSettings):
+class Settings(RunSettings):
     """Every setting of a UE process."""
 
     model_config = options("CSIEMU_UE_")
@@ -23,15 +22,6 @@ class Settings(BaseSettings):
 
     version: int | None = Field(None, ge=1)
     """Checkpoint version; default the first."""
-
-    checkpoints: Path = Path("checkpoints")
-    """Folder of checkpoints."""
-
-    scenario: str | None = None
-    """preset[:field=value,...]; default: what the checkpoint was trained for."""
-
-    seed: int = Field(0, ge=0, lt=2**64)
-    """Seed of the world."""
 
     ues: int = Field(32, ge=1, le=65536)
     """UEs in this process."""
@@ -47,9 +37,6 @@ class Settings(BaseSettings):
 
     duration: float | None = Field(None, gt=0)
     """Seconds to send for; default: no end."""
-
-    delay_slots: int = Field(0, ge=0, le=1024)
-    """Feedback delay: slots between a report and the channel that its estimate is compared with."""
 
     window: int = Field(8, ge=1, le=64)
     """Chunks that may wait for their ack."""

@@ -28,7 +28,7 @@ from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.wideband import Wideband
 from shared.errors import Conflict, InvalidInput
-from shared.settings import options
+from shared.settings import Seed, options
 
 FORMAT = 1
 """Version of the sidecar."""
@@ -50,8 +50,7 @@ class Settings(BaseSettings):
     out: Path
     """File to write, .mat or .npz."""
 
-    seed: int = Field(0, ge=0, lt=2**64)
-    """Seed of the world."""
+    seed: Seed = 0
 
     split: Literal["train", "validation", "test", "emulate"] = "train"
     """Population: no two share a sample."""

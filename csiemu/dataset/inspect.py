@@ -13,13 +13,14 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.table import Table
 
-from csiemu.output import console, write_json
+from csiemu.output import console
 from shared.channels.files import reading
 from shared.channels.files.layouts import Channels, Shape
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import Wideband
+from shared.commands import write_json
 from shared.errors import Conflict
-from shared.settings import options
+from shared.settings import JsonFile, options
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the choice of backend
@@ -47,8 +48,7 @@ class Settings(BaseSettings):
     plot: Path | None = None
     """Picture to write (.png); default: the file's name with .png."""
 
-    json_file: Path | None = Field(None, alias="json")
-    """File for the statistics, JSON."""
+    json_file: JsonFile = None
 
 
 def run(settings: Settings) -> None:

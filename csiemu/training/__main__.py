@@ -6,38 +6,26 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from pathlib import Path
+from dataclasses import MISSING
+from typing import Any
 
 import torch
 
-from csiemu.training.order import Order
-from csiemu.training.recipes import RECIPES
-from csiemu.training.trainer import Progress, Recipe
+from csiemu.training.options import job_of, options
+from csiemu.training.trainer import Progress
 from shared.errors import CsiError
 
 
 def main() -> None:
     """Parse the options and train."""
     parser = argparse.ArgumentParser(prog="python -m csiemu.training", description=__doc__)
-    parser.add_argument("name", help="design or scheme")
-    parser.add_argument("--as", dest="save_as", help="checkpoint name (default: NAME)")
-    parser.add_argument("--version", type=int)
-    parser.add_argument("--checkpoints", type=Path, help="folder (default: checkpoints)")
-    parser.add_argument("--state", type=Path, help="folder of resumable state (default: runs/training/NAME-VERSION)")
-    parser.add_argument("--device", help="cpu or cuda")
-    for source in ("freeze-encoder", "start", "frozen", "pilots"):
-        parser.add_argument(f"--{source}-from", metavar="NAME[/VERSION]")
-    parser.add_argument("--scenario", help="preset[:field=value,...] instead of the design's")
-    parser.add_argument("--set", dest="sizes", help="field=value,... of the scheme's configuration")
-    parser.add_argument("--recipe", help=f"{', '.join(RECIPES)} (default: the design's)")
-    for number in ("epochs", "save-every", "evaluation-ues"):
-        parser.add_argument(f"--{number}", type=int)
-    for field in dataclasses.fields(Recipe):
-        kind = {"type": type(field.default)} if field.type != "bool" else {"action": argparse.BooleanOptionalAction}
-        parser.add_argument(f"--{field.name.replace('_', '-')}", default=None, **kind)
-    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    changes = {field.name: given.pop(field.name) for field in dataclasses.fields(Recipe) if field.name in given}
+    for option in options():
+        if option.default is MISSING:
+            parser.add_argument(option.field, help=option.help)
+            continue
+        text = f"{option.help} (default: {option.default})" if option.default else option.help
+        kind: Any = {"action": argparse.BooleanOptionalAction} if option.kind is bool else {"type": option.kind}
+        parser.add_argument(f"--{option.name.replace('_', '-')}", dest=option.field, help=text, **kind)
     torch.set_num_threads(1)
 
     def show(progress: Progress) -> None:
@@ -45,7 +33,7 @@ def main() -> None:
             print(f"step {progress.step} {progress.nmse_db:.3f} dB {progress.seconds:.0f} s", flush=True)
 
     try:
-        checkpoint = Order(**given, changes=changes).carry_out(show)
+        checkpoint = job_of(vars(parser.parse_args())).run(show)
     except CsiError as error:
         parser.error(str(error))
     print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['evaluation']['by_slot'][-1]}")

@@ -1,4 +1,4 @@
-"""What each shipped checkpoint is: scheme, scenario, sizes and recipe. `csiemu train NAME` starts from these."""
+"""Designs, of which the shipped checkpoints are made, and recipes. `csiemu train NAME` starts from these."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _NO_UPLINK = PilotConfig(uplink_reading="none")
 _PROJECTED = PilotConfig(feedback_bits=30, uplink_pilots=8, uplink_reading="projected")
 
 MU = 20.0
-"""Of the mu-law, for codewords that are nearly the image's principal components."""
+"""Companding by the mu-law, for codewords that are nearly the image's principal components."""
 
 _INDOOR = "cost2100-indoor-csinet"
 _OUTDOOR = "cost2100-outdoor-csinet"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -51,37 +51,22 @@ class TrainingDiverged(CsiError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a scheme is trained.
+    """How a scheme is trained. The texts beside the fields are also the help of the options that replace them."""
 
-    Attributes:
-        steps: optimiser steps.
-        batch: frames a step.
-        rate, final_rate: Adam's learning rate, cosine from one to the other after `warmup` steps of linear rise.
-        slope, final_slope: of the straight-through quantiser, annealed geometrically.
-        precision: of matrix products, `fp32` or `bf16` (parameters and optimiser stay fp32).
-        frames: training frames, computed once and seen once an epoch; 0 for fresh ones at every step.
-        start: `random` weights, `principal` components (`Scheme.principal_start`), or a `linear` autoencoder
-            (`Scheme.linear_start`).
-        frozen_norms: batch normalisations keep the statistics that they have at the start.
-        stage: `all` of the scheme, or one of its stages (`Scheme.begin`).
-        compiled: networks go through torch.compile, which takes a minute or two and needs a C++ compiler.
-        seed: of the world and of the initial weights.
-    """
-
-    steps: int = 20_000
-    batch: int = 512
-    rate: float = 1e-3
-    final_rate: float = 1e-5
-    warmup: int = 200
-    slope: float = 1.0
-    final_slope: float = 10.0
-    precision: str = "fp32"
-    frames: int = 0
-    start: str = "random"
-    frozen_norms: bool = False
-    stage: str = "all"
-    compiled: bool = False
-    seed: int = 1
+    steps: Annotated[int, "Optimiser steps."] = 20_000
+    batch: Annotated[int, "Frames a step."] = 512
+    rate: Annotated[float, "Adam's learning rate at its highest; from there a cosine to the final one."] = 1e-3
+    final_rate: Annotated[float, "Learning rate at the end."] = 1e-5
+    warmup: Annotated[int, "Steps of linear rise to the highest learning rate."] = 200
+    slope: Annotated[float, "Slope of the straight-through quantiser at the start, annealed geometrically."] = 1.0
+    final_slope: Annotated[float, "Slope at the end."] = 10.0
+    precision: Annotated[str, f"Of matrix products: {' or '.join(PRECISIONS)}; all else is fp32."] = "fp32"
+    frames: Annotated[int, "Training frames, computed once, seen once an epoch; 0 for fresh ones at every step."] = 0
+    start: Annotated[str, f"Weights to begin with, as far as the scheme has them: {', '.join(STARTS)}."] = "random"
+    frozen_norms: Annotated[bool, "Batch normalisations keep the statistics that they have at the start."] = False
+    stage: Annotated[str, "all, or a stage of the scheme's own."] = "all"
+    compiled: Annotated[bool, "torch.compile fuses the networks: a minute or two, and it needs a C++ compiler."] = False
+    seed: Annotated[int, "Seed of the world and of the initial weights."] = 1
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 0), ("batch", 2), ("warmup", 0), ("frames", 0), ("seed", 0)):

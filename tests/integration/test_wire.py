@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from csiemu.ue import save_record
 from csiemu.verify import misdecoded
 from shared.channels.scenario import Link
 from shared.channels.streams import Samples, Split
@@ -20,6 +19,7 @@ from shared.channels.wideband import Wideband
 from shared.checkpoints import CheckpointStore
 from shared.conditions import RunConditions
 from shared.link.evaluation import evaluate
+from ue_client.command import save_record
 
 
 @pytest.mark.parametrize("scheme", ["hyperrnn", "rnn", "dldnn", "genie_lmmse", "uplink_only", "crnet", "dualnet_mp"])

@@ -1,4 +1,4 @@
-"""`csiemu ue`."""
+"""The command `csiemu ue`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ import signal
 from typing import Any
 
 import numpy as np
-import torch
 
-from csiemu.output import write_json
-from shared.checkpoints import CheckpointStore
+from shared.commands import write_json
 from ue_client.fleet import Counts, UeFleet
 from ue_client.settings import Settings
 
@@ -22,8 +20,7 @@ __all__ = ["Settings", "run"]
 
 def run(settings: Settings) -> None:
     """Send until the slots or the duration are over, or SIGINT or SIGTERM; write summary and record."""
-    torch.set_num_threads(1)
-    checkpoint = CheckpointStore(settings.checkpoints).load(settings.scheme, settings.version, ("encoder",))
+    checkpoint = settings.checkpoint_store().load(settings.scheme, settings.version, ("encoder",))
     asyncio.run(_run(UeFleet(settings, checkpoint)))
 
 

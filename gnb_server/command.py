@@ -1,4 +1,4 @@
-"""`csiemu gnb`."""
+"""The command `csiemu gnb`."""
 
 from __future__ import annotations
 
@@ -12,4 +12,5 @@ __all__ = ["Settings", "run"]
 
 def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
+    settings.checkpoint_store()  # or say that there are none, before anything begins
     asyncio.run(serve(settings))
