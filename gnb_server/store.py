@@ -170,16 +170,22 @@ class Store:
             raise InvalidInput(f"store: '{_without_password(url)}' cannot be used; {wanted}: {error}") from None
         self._check_tables()
         self._insert = sqlite.insert if self._sqlite else postgresql.insert
-        self._upserts = {table.name: self._upsert(table) for table in (_versions, _ues, _reports)}
-        self._upserts[_totals.name] = self._upsert(_totals, add=True)
+        self._upserts = {
+            _ues.name: self._upsert(_ues),
+            _totals.name: self._upsert(_totals, add=True),
+            _reports.name: self._upsert(_reports),
+        }
 
-    def _upsert(self, table: sa.Table, *, add: bool = False) -> Any:
-        """Insert rows; those that are there are replaced or, with `add`, added to."""
+    def _upsert(self, table: sa.Table, *, add: bool = False) -> str:
+        """SQL that inserts rows, given as tuples of all columns; those that are there are replaced or, with `add`,
+        added to. As text, for the driver: SQLAlchemy's handling of single parameters takes longer than the database.
+        """
         statement: Any = self._insert(table)
         keys = [column.name for column in table.primary_key]
         new = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
         changes = {name: table.c[name] + value for name, value in new.items()} if add else new
-        return statement.on_conflict_do_update(index_elements=keys, set_=changes)
+        upsert = statement.on_conflict_do_update(index_elements=keys, set_=changes)
+        return str(upsert.compile(dialect=self._engine.dialect))
 
     def _check_tables(self) -> None:
         """Raises InvalidInput if the tables are those of another version of this program."""
@@ -242,13 +248,17 @@ class Store:
 
     def keep_version(self, model: str, version: int, facts: VersionFacts, loaded_at: float | None = None) -> None:
         """Remember a version that the run uses; `loaded_at` [s since 1970] if it was loaded to serve new frames."""
-        row = {"run": self.run, "model": model, "version": version, **dataclasses.asdict(facts)}
+        row = {"run": self.run, "model": model, "version": version, "loaded_at": loaded_at or 0.0}
+        statement: Any = self._insert(_versions).values(**row, **dataclasses.asdict(facts))
+        if loaded_at is None:
+            statement = statement.on_conflict_do_nothing()
+        else:
+            changes = {
+                name: statement.excluded[name] for name in ("encoder_id", "feedback_bits", "domain", "loaded_at")
+            }
+            statement = statement.on_conflict_do_update(index_elements=["run", "model", "version"], set_=changes)
         with self._engine.begin() as connection:
-            if loaded_at is not None:
-                connection.execute(self._upserts[_versions.name], {**row, "loaded_at": loaded_at})
-            else:
-                statement: Any = self._insert(_versions)
-                connection.execute(statement.on_conflict_do_nothing(), {**row, "loaded_at": 0.0})
+            connection.execute(statement)
 
     def versions(self) -> dict[str, dict[int, VersionFacts]]:
         """Versions that the run has used, by model, those that were loaded last at the end."""
@@ -294,7 +304,7 @@ class Store:
 
     def commit(self, batch: Iterable[Stored]) -> None:
         """Write what chunks added, in one transaction."""
-        rows: dict[str, list[dict[str, Any]]] = {_ues.name: [], _totals.name: [], _reports.name: []}
+        rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in self._upserts}
         for stored in batch:
             first_ue = stored.lease.first_ue
             for progress in stored.progress:
@@ -306,41 +316,30 @@ class Store:
         with self._engine.begin() as connection:
             for name, of_table in rows.items():
                 if of_table:
-                    connection.execute(self._upserts[name], of_table)
+                    connection.exec_driver_sql(self._upserts[name], of_table)
 
-    def _ue_rows(self, first_ue: int, progress: Progress) -> Iterator[dict[str, Any]]:
+    def _ue_rows(self, first_ue: int, progress: Progress) -> Iterator[tuple[Any, ...]]:
+        """Rows of `ues`, as its columns stand."""
         for ue, frame in zip((first_ue + progress.rows).tolist(), progress.open_frame, strict=True):
-            yield {
-                "run": self.run,
-                "ue": ue,
-                "next_sequence": progress.next_sequence,
-                "version": progress.version,
-                "open_frame": frame,
-            }
+            yield self.run, ue, progress.next_sequence, progress.version, frame
 
-    def _total_rows(self, first_ue: int, increment: Increment) -> Iterator[dict[str, Any]]:
-        ues = (first_ue + increment.rows).tolist()
-        by_slot = [*zip(increment.slots, increment.sums.tolist(), strict=True), (-1, increment.frame_means.tolist())]
-        for slot, of_rows in by_slot:
-            wire_bytes = increment.wire_bytes if slot >= 0 else 0.0
-            for ue, sums in zip(ues, of_rows, strict=False):
-                key = {"run": self.run, "ue": ue, "version": increment.version, "slot": slot}
-                yield {**key, **dict(zip(COLUMNS, sums, strict=True)), "wire_bytes": wire_bytes}
+    def _total_rows(self, first_ue: int, increment: Increment) -> Iterator[tuple[Any, ...]]:
+        """Rows of `totals`, as its columns stand."""
+        ues, run, version = (first_ue + increment.rows).tolist(), self.run, increment.version
+        for slot, of_rows in zip(increment.slots, increment.sums.tolist(), strict=True):
+            for ue, sums in zip(ues, of_rows, strict=True):
+                yield run, ue, version, slot, *sums, increment.wire_bytes
+        if len(increment.frame_means):
+            for ue, sums in zip(ues, increment.frame_means.tolist(), strict=True):
+                yield run, ue, version, -1, *sums, 0.0
 
-    def _report_rows(self, first_ue: int, reports: Reports) -> Iterator[dict[str, Any]]:
-        ues = (first_ue + reports.rows).tolist()
+    def _report_rows(self, first_ue: int, reports: Reports) -> Iterator[tuple[Any, ...]]:
+        """Rows of `reports`, as its columns stand."""
+        ues, run, version = (first_ue + reports.rows).tolist(), self.run, reports.version
         for sequence, of_rows in enumerate(np.moveaxis(reports.measured, 0, -1).tolist(), reports.first_sequence):
+            ring = sequence % self.reports_kept
             for ue, measured in zip(ues, of_rows, strict=True):
-                yield {
-                    "run": self.run,
-                    "ue": ue,
-                    "ring": sequence % self.reports_kept,
-                    "sequence": sequence,
-                    "version": reports.version,
-                    "latency_ms": reports.latency_ms,
-                    "received_at": reports.received_at,
-                    **dict(zip(MEASURED, measured, strict=True)),
-                }
+                yield run, ue, ring, sequence, version, *measured, reports.latency_ms, reports.received_at
 
     def reports(self, ue: int, first: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
         """Kept reports of a UE from sequence `first` on, the newest `limit`, ascending."""
@@ -392,7 +391,7 @@ def _engine(url: str) -> sa.Engine:
         raise sa.exc.ArgumentError(f"no database of '{parsed.drivername}' is known")
     if parsed.drivername == "sqlite" and parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(parsed)
+    engine = sa.create_engine(parsed, paramstyle="qmark" if parsed.drivername == "sqlite" else "format")
     if parsed.drivername == "sqlite":
         sa.event.listen(engine, "connect", _use_wal)
     return engine

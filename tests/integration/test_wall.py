@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,23 @@ def test_gnb(start_gnb: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp
     np.testing.assert_array_equal(estimate, with_other_downlink)
     np.testing.assert_array_equal(truth, same_truth)
     assert not np.allclose(estimate, with_other_uplink)
+
+
+def test_only_the_evaluator_may_import_what_sees_the_downlink() -> None:
+    """Of all modules of the gNB."""
+    seeing = {"shared.channels.downlink", "shared.link.encoding", "shared.link.evaluation"}
+    importing = set()
+    for path in (ROOT / "gnb_server").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                named = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            elif isinstance(node, ast.Import):
+                named = {alias.name for alias in node.names}
+            else:
+                continue
+            if named & seeing:
+                importing.add(path.name)
+    assert importing == {"evaluator.py"}
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:

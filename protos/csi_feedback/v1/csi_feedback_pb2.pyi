@@ -37,7 +37,7 @@ class AttachRequest(_message.Message):
     seed: _builtins.int
     """seed of the world"""
     encoder_id: _builtins.bytes
-    """8 bytes, from the checkpoint's card"""
+    """8 bytes, from the checkpoint's card: of the encoder that the UEs have now"""
     ue_count: _builtins.int
     """1..65536"""
     ue_base: _builtins.int
@@ -45,7 +45,7 @@ class AttachRequest(_message.Message):
     delay_slots: _builtins.int
     """the estimate of slot t is compared with the channel of slot t + delay_slots"""
     token: _builtins.str
-    """of an earlier attach, to return to its lease; the other fields must be as then"""
+    """of an earlier attach, to return to its lease; all but encoder_id must be as then"""
     def __init__(
         self,
         *,
@@ -82,7 +82,7 @@ class AttachResponse(_message.Message):
     first_ue: _builtins.int
     ue_count: _builtins.int
     feedback_bits: _builtins.int
-    """bits of a report"""
+    """bits of a report by the encoder of the request"""
     slots_per_frame: _builtins.int
     """T"""
     @_builtins.property
@@ -120,9 +120,10 @@ class FeedbackRequest(_message.Message):
     encoder_id: _builtins.bytes
     """Reports of UEs first_ue .. first_ue + ue_count - 1 for slots first_slot .. first_slot + slot_count - 1, all in one
     frame of T slots; ordered by slot, then by UE. The sequence of a report is its absolute slot, from 0 for each UE.
-    8 bytes: what the payload was encoded with
+    8 bytes: what the payload was encoded with; one for all reports of a frame, any of the
     """
     first_ue: _builtins.int
+    """model's encoders from frame to frame"""
     ue_count: _builtins.int
     first_slot: _builtins.int
     slot_count: _builtins.int

@@ -56,9 +56,9 @@ class CsiFeedbackServicer:
 
     def Attach(self, request, context):
         """Lease UE ids for a fleet, or return to a lease by its token.
-        Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (the
-        encoder is not the one that the gNB decodes for, the ids are taken, or the token's fleet has detached), DATA_LOSS
-        (the gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
+        Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
+        version of the model decodes for the encoder, the ids are taken, or the token's fleet has detached), DATA_LOSS (the
+        gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -67,10 +67,10 @@ class CsiFeedbackServicer:
     def Feedback(self, request_iterator, context):
         """Reports up, acknowledgements down. Metadata `fleet-token` names the fleet; a new stream of a fleet ends the old one.
         An ack is sent after the results are stored; what is not acked is to be sent again, repeats are counted once.
-        Errors: INVALID_ARGUMENT (chunk malformed), NOT_FOUND (token), FAILED_PRECONDITION (encoder id, a newer stream, or
-        the fleet has detached), OUT_OF_RANGE (a gap: trailing metadata `expected-sequence` has the sequence that the gNB
-        waits for), UNAVAILABLE (the gNB went away or restores the fleet: attach again with the token, send what is not
-        acked).
+        Errors: INVALID_ARGUMENT (chunk malformed), NOT_FOUND (token), FAILED_PRECONDITION (no version decodes for the
+        encoder, the open frame was begun with another one, a newer stream, or the fleet has detached), OUT_OF_RANGE (a
+        gap: trailing metadata `expected-sequence` has the sequence that the gNB waits for), UNAVAILABLE (the gNB went away
+        or restores the fleet: attach again with the token, send what is not acked).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

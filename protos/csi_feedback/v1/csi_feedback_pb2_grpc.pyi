@@ -33,17 +33,17 @@ class CsiFeedbackStub:
     def __new__(cls, channel: _aio.Channel) -> CsiFeedbackAsyncStub: ...
     Attach: _grpc.UnaryUnaryMultiCallable[_csi_feedback_pb2.AttachRequest, _csi_feedback_pb2.AttachResponse]
     """Lease UE ids for a fleet, or return to a lease by its token.
-    Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (the
-    encoder is not the one that the gNB decodes for, the ids are taken, or the token's fleet has detached), DATA_LOSS
-    (the gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
+    Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
+    version of the model decodes for the encoder, the ids are taken, or the token's fleet has detached), DATA_LOSS (the
+    gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
     """
     Feedback: _grpc.StreamStreamMultiCallable[_csi_feedback_pb2.FeedbackRequest, _csi_feedback_pb2.FeedbackResponse]
     """Reports up, acknowledgements down. Metadata `fleet-token` names the fleet; a new stream of a fleet ends the old one.
     An ack is sent after the results are stored; what is not acked is to be sent again, repeats are counted once.
-    Errors: INVALID_ARGUMENT (chunk malformed), NOT_FOUND (token), FAILED_PRECONDITION (encoder id, a newer stream, or
-    the fleet has detached), OUT_OF_RANGE (a gap: trailing metadata `expected-sequence` has the sequence that the gNB
-    waits for), UNAVAILABLE (the gNB went away or restores the fleet: attach again with the token, send what is not
-    acked).
+    Errors: INVALID_ARGUMENT (chunk malformed), NOT_FOUND (token), FAILED_PRECONDITION (no version decodes for the
+    encoder, the open frame was begun with another one, a newer stream, or the fleet has detached), OUT_OF_RANGE (a
+    gap: trailing metadata `expected-sequence` has the sequence that the gNB waits for), UNAVAILABLE (the gNB went away
+    or restores the fleet: attach again with the token, send what is not acked).
     """
     Detach: _grpc.UnaryUnaryMultiCallable[_csi_feedback_pb2.DetachRequest, _csi_feedback_pb2.DetachResponse]
     """End of a fleet: its ids stay leased, its results stay."""
@@ -53,17 +53,17 @@ class CsiFeedbackAsyncStub(CsiFeedbackStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Attach: _aio.UnaryUnaryMultiCallable[_csi_feedback_pb2.AttachRequest, _csi_feedback_pb2.AttachResponse]  # type: ignore[assignment]
     """Lease UE ids for a fleet, or return to a lease by its token.
-    Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (the
-    encoder is not the one that the gNB decodes for, the ids are taken, or the token's fleet has detached), DATA_LOSS
-    (the gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
+    Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
+    version of the model decodes for the encoder, the ids are taken, or the token's fleet has detached), DATA_LOSS (the
+    gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
     """
     Feedback: _aio.StreamStreamMultiCallable[_csi_feedback_pb2.FeedbackRequest, _csi_feedback_pb2.FeedbackResponse]  # type: ignore[assignment]
     """Reports up, acknowledgements down. Metadata `fleet-token` names the fleet; a new stream of a fleet ends the old one.
     An ack is sent after the results are stored; what is not acked is to be sent again, repeats are counted once.
-    Errors: INVALID_ARGUMENT (chunk malformed), NOT_FOUND (token), FAILED_PRECONDITION (encoder id, a newer stream, or
-    the fleet has detached), OUT_OF_RANGE (a gap: trailing metadata `expected-sequence` has the sequence that the gNB
-    waits for), UNAVAILABLE (the gNB went away or restores the fleet: attach again with the token, send what is not
-    acked).
+    Errors: INVALID_ARGUMENT (chunk malformed), NOT_FOUND (token), FAILED_PRECONDITION (no version decodes for the
+    encoder, the open frame was begun with another one, a newer stream, or the fleet has detached), OUT_OF_RANGE (a
+    gap: trailing metadata `expected-sequence` has the sequence that the gNB waits for), UNAVAILABLE (the gNB went away
+    or restores the fleet: attach again with the token, send what is not acked).
     """
     Detach: _aio.UnaryUnaryMultiCallable[_csi_feedback_pb2.DetachRequest, _csi_feedback_pb2.DetachResponse]  # type: ignore[assignment]
     """End of a fleet: its ids stay leased, its results stay."""
@@ -76,9 +76,9 @@ class CsiFeedbackServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_csi_feedback_pb2.AttachResponse, _abc.Awaitable[_csi_feedback_pb2.AttachResponse]]:
         """Lease UE ids for a fleet, or return to a lease by its token.
-        Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (the
-        encoder is not the one that the gNB decodes for, the ids are taken, or the token's fleet has detached), DATA_LOSS
-        (the gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
+        Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
+        version of the model decodes for the encoder, the ids are taken, or the token's fleet has detached), DATA_LOSS (the
+        gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
         """
 
     @_abc_1.abstractmethod
@@ -89,10 +89,10 @@ class CsiFeedbackServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_csi_feedback_pb2.FeedbackResponse], _abc.AsyncIterator[_csi_feedback_pb2.FeedbackResponse]]:
         """Reports up, acknowledgements down. Metadata `fleet-token` names the fleet; a new stream of a fleet ends the old one.
         An ack is sent after the results are stored; what is not acked is to be sent again, repeats are counted once.
-        Errors: INVALID_ARGUMENT (chunk malformed), NOT_FOUND (token), FAILED_PRECONDITION (encoder id, a newer stream, or
-        the fleet has detached), OUT_OF_RANGE (a gap: trailing metadata `expected-sequence` has the sequence that the gNB
-        waits for), UNAVAILABLE (the gNB went away or restores the fleet: attach again with the token, send what is not
-        acked).
+        Errors: INVALID_ARGUMENT (chunk malformed), NOT_FOUND (token), FAILED_PRECONDITION (no version decodes for the
+        encoder, the open frame was begun with another one, a newer stream, or the fleet has detached), OUT_OF_RANGE (a
+        gap: trailing metadata `expected-sequence` has the sequence that the gNB waits for), UNAVAILABLE (the gNB went away
+        or restores the fleet: attach again with the token, send what is not acked).
         """
 
     @_abc_1.abstractmethod
