@@ -74,6 +74,40 @@ def test_swap_at_a_frame_boundary(gnb: Any, small_store: CheckpointStore) -> Non
     assert gnb.call("/v1/nmse")[1]["schemes"][0]["decoder_versions"] == {"1": 48, "2": 48}
 
 
+def test_two_encoders_of_a_model_at_once(
+    start_gnb: Callable[..., Any], small_store: CheckpointStore, tmp_path: Path
+) -> None:
+    """UEs of either are served side by side, whatever is loaded meanwhile; both give their offline figures."""
+    gnb = start_gnb(record=tmp_path / "recorded")
+    with ThreadPoolExecutor(2) as pool:
+        fleets = {
+            version: pool.submit(
+                gnb.run_ues,
+                scheme="hyperrnn",
+                version=version,
+                ues=5,
+                ue_base=100 * version,
+                slots=800,
+                seed=5,
+                window=16,
+                record=tmp_path / f"sent-{version}.npz",
+            )
+            for version in (1, 3)
+        }
+        while not all(fleet.done() for fleet in fleets.values()):
+            for version in (3, 1):
+                assert gnb.call("/v2/repository/models/hyperrnn/load", {"parameters": {"version": version}})[0] == 200
+        for fleet in fleets.values():
+            save_record(fleet.result())
+    rows = {row["encoder_id"]: row for row in gnb.call("/v1/nmse")[1]["schemes"]}
+    gnb.stop()
+    for version in fleets:
+        row = rows[small_store.load("hyperrnn", version).encoder_id]
+        assert (row["reports"], row["decoder_versions"]) == (4000, {str(version): 4000})
+        recorded = sorted((tmp_path / "recorded").glob(f"hyperrnn-{100 * version}-*.npz"))
+        assert misdecoded(small_store, tmp_path / f"sent-{version}.npz", recorded) == (0, 4000)
+
+
 def test_recorded_payloads_decode_again(
     start_gnb: Callable[..., Any], small_store: CheckpointStore, tmp_path: Path
 ) -> None:

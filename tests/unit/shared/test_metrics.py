@@ -6,6 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from shared.channels.transforms import kept_rows, to_spatial_frequency, zero_fill
+from shared.errors import InvalidInput
 from shared.metrics import COLUMNS, Outcomes, Truth, averages, summarise
 
 Complex = NDArray[np.complex128]
@@ -243,3 +244,21 @@ def test_narrowband_channels_have_nothing_cut_off() -> None:
     found = summary_of(measure(*channels((40, 3, 5))))
     assert found["nmse_sf_db"] == pytest.approx(found["nmse_db"])
     assert found["truncation_floor_db"] is None
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (2, 1), (3,), (2, 3, 1), (1,)])
+def test_estimates_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    """They would be broadcast, and give figures."""
+    truth = Truth.narrowband(torch.ones(2, 3, dtype=torch.complex64))
+    with pytest.raises(InvalidInput, match=r"estimates: shape .*; the true channels have \(2, 3\)"):
+        Outcomes.measure(torch.ones(shape, dtype=torch.complex64), truth)
+
+
+def test_truth_whose_parts_are_of_other_channels_is_refused() -> None:
+    channel = torch.ones(4, 2, 3, dtype=torch.complex64)
+    whole = torch.ones(4, 5, 3, dtype=torch.complex64)
+    synthesis = torch.ones(5, 2, dtype=torch.complex64)
+    Truth(channel, torch.ones(4), whole, synthesis)
+    for total, subcarriers in ((torch.ones(1), whole), (torch.ones(4), whole[:1]), (torch.ones(4, 1), whole)):
+        with pytest.raises(InvalidInput, match="truth: channel, total and subcarriers have shapes"):
+            Truth(channel, total, subcarriers, synthesis)
