@@ -14,7 +14,7 @@ from gnb_server.repository import ModelVersion, Repository
 from gnb_server.serving.admission import RESTORING
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
-from gnb_server.sessions import Fleet, Lease
+from gnb_server.sessions import Fleet, Lease, VersionFacts
 from gnb_server.store import Store
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import require_wideband
@@ -61,8 +61,9 @@ class Handlers:
                 self._repository.load(name, version)
             except CsiError as error:
                 problems.append(f"{name}/{version}: {error}")
+        facts = self._store.versions()
         for lease, encoder_id, finished in self._store.leases():
-            self._from_store(lease, encoder_id, finished=finished)
+            self._from_store(lease, encoder_id, facts.get(lease.model, {}), finished=finished)
         return problems
 
     # --- UEs ---
@@ -148,7 +149,7 @@ class Handlers:
         if fleet.status == "finished":
             raise Conflict(f"token: '{request.token}' has detached; attach without a token")
         if fleet.broken:
-            fleet = self._from_store(lease, fleet.encoder_id, finished=False)
+            fleet = self._from_store(lease, fleet.encoder_id, fleet.facts, finished=False)
             self._serving.rebuild(fleet)
             fleet.broken = False
         fleet.stream += 1  # nothing that an earlier stream still has in flight is taken from now on
@@ -156,10 +157,10 @@ class Handlers:
         self._serving.call(lambda: None).result()
         return fleet
 
-    def _from_store(self, lease: Lease, encoder_id: str, *, finished: bool) -> Fleet:
+    def _from_store(self, lease: Lease, encoder_id: str, facts: dict[int, VersionFacts], *, finished: bool) -> Fleet:
         """A fleet as the store has it, broken: the states of its open frames are not decoded again yet."""
         fleet = Fleet(lease, encoder_id)
-        fleet.facts = self._store.versions().get(lease.model, {})
+        fleet.facts = dict(facts)
         fleet.status = "finished" if finished else "gone"
         fleet.broken = True
         self._store.restore(fleet)
@@ -220,7 +221,7 @@ class Handlers:
             }
             for fleet in list(self._fleets.values())
             if model in (None, fleet.lease.model) and status in (None, fleet.status)
-            for described in ({facts.encoder_id: describe(fleet, facts.encoder_id) for facts in fleet.facts.values()},)
+            for described in ({f.encoder_id: describe(fleet, f.encoder_id) for f in list(fleet.facts.values())},)
             for index, ue in enumerate(fleet.lease.ues)
             for encoder_id in (fleet.encoder_of(index),)
         ]

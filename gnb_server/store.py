@@ -7,6 +7,7 @@ with it. Any SQLAlchemy URL of SQLite (WAL) or PostgreSQL (psycopg, the extra `p
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,9 +31,7 @@ _leases = sa.Table(
     sa.Column("token", sa.String, primary_key=True),
     sa.Column("run", sa.String, nullable=False),
     sa.Column("model", sa.String, nullable=False),
-    sa.Column("scenario", sa.String, nullable=False),
-    sa.Column("seed", sa.String, nullable=False),  # 64 bits unsigned, more than SQL's integers hold
-    sa.Column("delay_slots", sa.Integer, nullable=False),
+    sa.Column("conditions", sa.String, nullable=False),  # as JSON: a seed has 64 bits, more than SQL's integers hold
     sa.Column("encoder_id", sa.String, nullable=False),  # that the fleet attached with last
     sa.Column("first_ue", sa.BigInteger, nullable=False),
     sa.Column("ue_count", sa.BigInteger, nullable=False),
@@ -209,10 +208,9 @@ class Store:
                     f"ue_base: UE ids {lease.first_ue}..{lease.first_ue + lease.ue_count - 1} overlap those leased"
                     f" before ({other.first_ue}..{other.first_ue + other.ue_count - 1})"
                 )
-            conditions = {**lease.conditions.to_json(), "seed": str(lease.conditions.seed)}
             ids = {name: getattr(lease, name) for name in ("token", "model", "first_ue", "ue_count")}
-            row = {**ids, **conditions, "run": self.run, "encoder_id": encoder_id, "finished": False}
-            connection.execute(sa.insert(_leases).values(**row))
+            text = {"conditions": json.dumps(lease.conditions.to_json()), "encoder_id": encoder_id, "run": self.run}
+            connection.execute(sa.insert(_leases).values(**ids, **text, finished=False))
 
     def keep_encoder(self, token: str, encoder_id: str) -> None:
         """Note the encoder that a fleet came back with."""
@@ -239,7 +237,10 @@ class Store:
         ids = ("token", "model", "first_ue", "ue_count")
         return [
             (
-                Lease(conditions=RunConditions.from_json(dict(row)), **{name: row[name] for name in ids}),
+                Lease(
+                    conditions=RunConditions.from_json(json.loads(row["conditions"])),
+                    **{name: row[name] for name in ids},
+                ),
                 row["encoder_id"],
                 row["finished"],
             )

@@ -42,8 +42,12 @@ class Committer:
                 logging.exception("serving: a batch could not be stored; trying its chunks one by one")
             batch = self._one_by_one(batch, fail)
         for scored in batch:
-            self._apply(scored)
-            scored.job.future.set_result(scored.ack)
+            try:
+                self._apply(scored)
+            except Exception as error:  # it is stored, but memory is behind
+                fail(scored.job, error)
+            else:
+                scored.job.future.set_result(scored.ack)
 
     def _store_all(self, batch: list[Scored]) -> None:
         if not self._write:

@@ -121,7 +121,13 @@ class ServingLoop:
         while not self._ended:
             call = self._collect(waiting)
             while waiting:
-                self._process(waiting.take())
+                jobs = waiting.take()
+                try:
+                    self._process(jobs)
+                except Exception as error:  # the thread goes on, whatever it is
+                    for job in jobs:
+                        if not job.future.done():
+                            _fail(job, error)
                 if call is None:
                     break  # see first what has come meanwhile
             if call is not None:

@@ -19,10 +19,12 @@ from csiemu.training.run import train
 from csiemu.training.trainer import Recipe
 from gnb_server.app import service
 from gnb_server.handlers import Attachment, Handlers
+from gnb_server.monitor import Monitor
 from gnb_server.serving.backend import Estimates, InProcessBackend, Part
 from gnb_server.serving.chunks import Ack, Chunk, Job
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.serving.scoring import Scorer
+from gnb_server.sessions import Lease
 from gnb_server.settings import Settings
 from gnb_server.store import Store, Stored
 from shared.checkpoints import CheckpointStore
@@ -174,6 +176,15 @@ def breaking(stage: str, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
             return score(self, job, *others, **options)
 
         monkeypatch.setattr(Scorer, "score", scoring)
+    elif stage == "memory":
+        add = Monitor.add
+
+        def adding(self: Monitor, lease: Lease, *others: Any) -> None:
+            if lease.token == token:
+                raise KeyError("scheme")
+            add(self, lease, *others)
+
+        monkeypatch.setattr(Monitor, "add", adding)
     else:
         commit = Store.commit
 
@@ -186,7 +197,7 @@ def breaking(stage: str, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
         monkeypatch.setattr(Store, "commit", committing)
 
 
-@pytest.mark.parametrize("stage", ["admission", "decoding", "scoring", "commit"])
+@pytest.mark.parametrize("stage", ["admission", "decoding", "scoring", "commit", "memory"])
 def test_a_fault_of_ours_fails_one_chunk_alone(
     handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
