@@ -21,16 +21,16 @@ class Multipath(Scenario):
 
     Attributes:
         paths: P.
-        rho: AR(1) coefficient of both links; None computes J0(2 pi f_d tau) per link.
-        speed_kmh: UE speed [km/h], used when rho is None.
-        slot_ms: slot duration tau [ms], used when rho is None.
+        fading_correlation: rho of the paper, AR(1) coefficient of both links; None computes J0(2 pi f_d tau) per link.
+        speed_kmh: UE speed [km/h], used when fading_correlation is None.
+        slot_ms: slot duration tau [ms], used when fading_correlation is None.
         uplink_ghz, downlink_ghz: carriers [GHz].
         spacing_m: element spacing of the one physical array [m].
         angle_deg: angles of departure are uniform on (-angle_deg, angle_deg) [degrees].
     """
 
     paths: int = 2
-    rho: float | None = None
+    fading_correlation: float | None = None
     speed_kmh: float = 30.0
     slot_ms: float = 0.1
     uplink_ghz: float = 3.0
@@ -40,7 +40,7 @@ class Multipath(Scenario):
 
     RANGES: ClassVar[dict[str, tuple[float, float]]] = Scenario.RANGES | {
         "paths": (1, 256),
-        "rho": (-1, 1),
+        "fading_correlation": (-1, 1),
         "speed_kmh": (0, 1e4),
         "slot_ms": (1e-6, 1e4),
         "uplink_ghz": (1e-3, 1e3),
@@ -50,36 +50,36 @@ class Multipath(Scenario):
     }
 
     @property
-    def uplink_rho(self) -> float:
+    def uplink_correlation(self) -> float:
         """AR(1) coefficient of the uplink fading from slot to slot."""
-        return self._rho(self.uplink_ghz)
+        return self._correlation(self.uplink_ghz)
 
     @property
-    def downlink_rho(self) -> float:
+    def downlink_correlation(self) -> float:
         """AR(1) coefficient of the downlink fading from slot to slot."""
-        return self._rho(self.downlink_ghz)
+        return self._correlation(self.downlink_ghz)
 
-    def _rho(self, carrier_ghz: float) -> float:
-        if self.rho is not None:
-            return self.rho
+    def _correlation(self, carrier_ghz: float) -> float:
+        if self.fading_correlation is not None:
+            return self.fading_correlation
         doppler = self.speed_kmh / 3.6 * carrier_ghz * 1e9 / SPEED_OF_LIGHT
         return float(j0(2 * math.pi * doppler * self.slot_ms * 1e-3))
 
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """h_t = sum_p alpha_p a(theta_p) beta_{p,t} (eq. 3), [N, S, M] complex64."""
         if link is Link.UPLINK:
-            carrier, rho, purpose = self.uplink_ghz, self.uplink_rho, Purpose.UPLINK_FADING
+            carrier, correlation, purpose = self.uplink_ghz, self.uplink_correlation, Purpose.UPLINK_FADING
         else:
-            carrier, rho, purpose = self.downlink_ghz, self.downlink_rho, Purpose.DOWNLINK_FADING
+            carrier, correlation, purpose = self.downlink_ghz, self.downlink_correlation, Purpose.DOWNLINK_FADING
         long_term = features(self, samples)
-        beta = fading(samples, purpose, rho, slots, self.paths)
+        beta = fading(samples, purpose, correlation, slots, self.paths)
         vectors = steering(self, carrier, long_term.sine)
         return long_term.gain * torch.einsum("nmp,nsp->nsm", vectors, beta)
 
 
 PRESETS |= {
-    "multipath-p2": Multipath(paths=2, rho=0.99),  # Fig. 5: correlated fading, few paths
-    "multipath-p8": Multipath(paths=8, rho=0.0),  # Fig. 4: independent fading
+    "multipath-p2": Multipath(paths=2, fading_correlation=0.99),  # Fig. 5: correlated fading, few paths
+    "multipath-p8": Multipath(paths=8, fading_correlation=0.0),  # Fig. 4: independent fading
     "multipath-30kmh": Multipath(paths=2),  # Table I: rho computed from speed and slot duration
 }
 
@@ -119,7 +119,7 @@ def steering(scenario: Multipath, carrier_ghz: float, sine: Tensor) -> Tensor:
     return torch.polar(torch.ones_like(phase), phase)
 
 
-def fading(samples: Samples, purpose: Purpose, rho: float, slots: Tensor, paths: int) -> Tensor:
+def fading(samples: Samples, purpose: Purpose, correlation: float, slots: Tensor, paths: int) -> Tensor:
     """Stationary AR(1) fading: beta_0 ~ CN(0,1), beta_t = rho beta_{t-1} + sqrt(1-rho^2) w_t.
 
     Args:
@@ -129,13 +129,13 @@ def fading(samples: Samples, purpose: Purpose, rho: float, slots: Tensor, paths:
         [N, S, P] complex64.
     """
     last = int(slots[-1])
-    if rho == 0:
+    if correlation == 0:
         return samples.complex_normal(purpose, slots, paths)
     times = torch.arange(last + 1, device=slots.device)
     innovation = samples.complex_normal(purpose, times, paths)
     lag = slots[:, None] - times[None]
-    weight = torch.where(lag >= 0, torch.pow(rho, lag.clamp(min=0).double()), 0.0)
-    weight[:, 1:] *= math.sqrt(1 - rho**2)
+    weight = torch.where(lag >= 0, torch.pow(correlation, lag.clamp(min=0).double()), 0.0)
+    weight[:, 1:] *= math.sqrt(1 - correlation**2)
     return torch.einsum("st,ntp->nsp", weight.to(torch.complex64), innovation)
 
 

@@ -48,7 +48,7 @@ class PlaneWaves(Wideband):
 
     @abstractmethod
     def doppler(self, link: Link, slots: Tensor) -> Tensor:
-        """[S] radians that a slot turns a path by, per unit of `Paths.closing`."""
+        """[S] radians that a slot turns a path by, per unit of `Paths.radial_speed`."""
 
     def carrier_hz(self, link: Link) -> float:
         """Centre of the link's band [Hz]."""

@@ -107,7 +107,7 @@ class Samples:
         """[N, S, count] float32, uniform on (0, 1), one independent row per number in `index` ([S] int64)."""
         return _open_interval(self._words(purpose, index, count))
 
-    def sextets(self, purpose: Purpose, index: Tensor) -> Tensor:
+    def six_uniforms(self, purpose: Purpose, index: Tensor) -> Tensor:
         """Six uniforms on (0, 1) of 21 bits for each number in `index`.
 
         Args:
@@ -118,7 +118,7 @@ class Samples:
         """
         if (loops := compiled.for_device(index.device)) is not None:
             out = torch.empty(6, len(index), len(self), index.shape[2])
-            loops.sextets(*self._stream(purpose, index), out.flatten(2).numpy())
+            loops.six_uniforms(*self._stream(purpose, index), out.flatten(2).numpy())
             return out
         words = self._philox(purpose, index)
         pairs = (words[0] << 32 | words[1], words[2] << 32 | words[3])

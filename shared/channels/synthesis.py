@@ -37,14 +37,14 @@ class Paths:
         phase: [N, L] radians, at the band's first frequency and slot 0, the delay's phase included.
         delay: [N, L] s.
         cosine: [N, L] cosine of the angle between path and array axis.
-        closing: [N, L] speed at which the path gets shorter, in the unit that `doppler` is per.
+        radial_speed: [N, L] speed at which the path gets shorter, in the unit that `doppler` is per.
     """
 
     amplitude: Tensor
     phase: Tensor
     delay: Tensor
     cosine: Tensor
-    closing: Tensor
+    radial_speed: Tensor
 
     def __getitem__(self, frames: slice) -> Paths:
         """The paths of some of the frames."""
@@ -154,7 +154,7 @@ def image(
         subcarriers, subcarrier_hz: N_f and their spacing [Hz].
         antennas: M.
         spacing: of the elements [wavelengths], the same at every subcarrier.
-        doppler: [S] radians per unit of closing speed: 2 pi t / lambda at each slot, if that is m/s.
+        doppler: [S] radians per unit of radial speed: 2 pi t / lambda at each slot, if that is m/s.
 
     Returns:
         [N, S, Q, M] complex64.
@@ -163,7 +163,7 @@ def image(
     place = paths.cosine * (-spacing * antennas) + antennas // 2  # broadside to the middle row
     angle = dirichlet(place, torch.arange(antennas, device=rows.device), antennas)
     phase = paths.phase + delay.phase - angle.phase
-    waves = _waves(paths.amplitude * angle.factor, phase, paths.closing, doppler).flatten(2)
+    waves = _waves(paths.amplitude * angle.factor, phase, paths.radial_speed, doppler).flatten(2)
     count, length, parts = waves.shape
     room = max(1, min(count, _POLES[rows.device.type] // (length * (len(rows) + parts * antennas))))
     delays = torch.empty(room, length, 1, len(rows), device=rows.device)
@@ -183,14 +183,14 @@ def spatial(paths: Paths, *, frequency_hz: float, antennas: int, spacing: float,
     """Channels [N, S, M] complex64 on one subcarrier, `frequency_hz` above the band's first; others as for `image`."""
     phase = paths.phase - paths.delay * (2 * math.pi * frequency_hz)
     turn = paths.cosine * (-2 * math.pi * spacing)
-    real, imaginary = _waves(paths.amplitude, phase, paths.closing, doppler).unbind(3)
+    real, imaginary = _waves(paths.amplitude, phase, paths.radial_speed, doppler).unbind(3)
     turns = turn[..., None] * torch.arange(antennas, device=turn.device)
     return torch.complex(real, imaginary).mT @ torch.polar(torch.ones_like(turns), turns)
 
 
-def _waves(amplitude: Tensor, phase: Tensor, closing: Tensor, doppler: Tensor) -> Tensor:
-    """Each path at each slot, amplitude exp(j (phase + doppler closing)), [N, L, S, 2]: real and imaginary parts."""
-    at_slots = torch.addcmul(phase[..., None], closing[..., None], doppler)
+def _waves(amplitude: Tensor, phase: Tensor, radial_speed: Tensor, doppler: Tensor) -> Tensor:
+    """Each path at each slot, amplitude exp(j (phase + doppler radial_speed)), [N, L, S, 2]: real, imaginary."""
+    at_slots = torch.addcmul(phase[..., None], radial_speed[..., None], doppler)
     waves = amplitude.new_empty(*at_slots.shape, 2)
     torch.mul(at_slots.cos(), amplitude[..., None], out=waves[..., 0])
     torch.mul(at_slots.sin_(), amplitude[..., None], out=waves[..., 1])

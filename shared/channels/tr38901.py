@@ -88,11 +88,11 @@ class Tr38901(PlaneWaves):
         Raises:
             InvalidInput: Sionna is not installed.
         """
-        amplitude, delay, cosine, closing = rays(self, samples).unbind()
+        amplitude, delay, cosine, radial_speed = rays(self, samples).unbind()
         purpose = Purpose.UPLINK_PHASE if link is Link.UPLINK else Purpose.DOWNLINK_PHASE
         initial = samples.uniform(purpose, delay.shape[1]) * (2 * math.pi)
         # an initial phase is the ray's at the carrier, `Paths` wants that at the band's lower edge
-        return Paths(amplitude, initial + delay * (math.pi * self.bandwidth_mhz * 1e6), delay, cosine, closing)
+        return Paths(amplitude, initial + delay * (math.pi * self.bandwidth_mhz * 1e6), delay, cosine, radial_speed)
 
     def pieces(self, samples: Samples, link: Link) -> Iterator[tuple[Tensor | slice, Paths]]:
         held = self.paths(samples, link)
@@ -104,7 +104,7 @@ class Tr38901(PlaneWaves):
         return self.spacing_m * self.carrier_hz(link) / SPEED_OF_LIGHT
 
     def doppler(self, link: Link, slots: Tensor) -> Tensor:
-        """[S] radians per m/s of closing speed at each slot."""
+        """[S] radians per m/s of radial speed at each slot."""
         return slots * (2 * math.pi * self.slot_ms * 1e-3 * self.carrier_hz(link) / SPEED_OF_LIGHT)
 
 
@@ -117,7 +117,7 @@ PRESETS |= {
 
 
 def rays(world: Tr38901, samples: Samples) -> Tensor:
-    """What both links share for a frame: the rays' amplitude, delay [s], cosine and closing speed [m/s] (see `Paths`).
+    """What both links share for a frame: the rays' amplitude, delay [s], cosine and radial speed [m/s] (see `Paths`).
 
     Drawn on the CPU wherever `samples` are, and kept for the next calls with the same frames.
 
@@ -148,8 +148,8 @@ def _draw(world: Tr38901, samples: Samples) -> Tensor:
     amplitude = (drawn.powers / drawn.powers.sum(-1, keepdim=True) / delay.shape[-1]).sqrt()[..., None]
     cosine = -drawn.zod.sin() * drawn.aod.sin()  # (7.5-22) has exp(+j ...) and an array along y, `Paths` exp(-j ...)
     velocity = scenario.ut_velocities[:, 0, :, None, None, None, None]
-    closing = drawn.zoa.sin() * (drawn.aoa.cos() * velocity[:, 0] + drawn.aoa.sin() * velocity[:, 1])
-    return torch.stack([part.flatten(1).float() for part in (amplitude.expand_as(delay), delay, cosine, closing)])
+    radial_speed = drawn.zoa.sin() * (drawn.aoa.cos() * velocity[:, 0] + drawn.aoa.sin() * velocity[:, 1])
+    return torch.stack([part.flatten(1).float() for part in (amplitude.expand_as(delay), delay, cosine, radial_speed)])
 
 
 def drop(world: Tr38901, samples: Samples) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,7 @@ class LmmseDecoder(Decoder):
         vectors = world.paths**-0.5 * multipath.steering(world, world.downlink_ghz, sine)  # [N, M, P]
         response = self.pilots().mH @ vectors  # [N, L, P]
         age = torch.arange(slots_max, device=sine.device)
-        correlation = torch.tensor(world.downlink_rho, device=sine.device) ** (age[:, None] - age).abs()
+        correlation = torch.tensor(world.downlink_correlation, device=sine.device) ** (age[:, None] - age).abs()
         known = (age < slots).to(response.dtype)  # [N, T]
         gram = response @ response.mH  # [N, L, L]
         covariance = torch.einsum("ns,st,nt,nij->nsitj", known, correlation.to(gram.dtype), known, gram)

@@ -40,7 +40,7 @@ def redraw(monkeypatch: pytest.MonkeyPatch, link: str) -> None:
 
         return other
 
-    for name in ("_blocks", "sextets"):
+    for name in ("_blocks", "six_uniforms"):
         monkeypatch.setattr(Samples, name, redrawn(getattr(Samples, name)))
 
 

@@ -54,7 +54,7 @@ def words(
 
 
 @numba.njit("void(i8[:,:,::1], i8[::1], i8[::1], i8, u4[::1], f4[:,:,::1])", **_OPTIONS)
-def sextets(
+def six_uniforms(
     index: NDArray[np.int64],
     ue: NDArray[np.int64],
     frame: NDArray[np.int64],

@@ -158,7 +158,7 @@ def paths(
     (drawn,) = _uniforms(scene, phase, (count,))
     seen = at_bs if array_end == "bs" else at_ue
     moving_x, moving_y = scene.heading.cos(), scene.heading.sin()
-    closing = (at_ue.x * moving_x).addcmul_(at_ue.y, moving_y).div_(at_ue.length)
+    radial_speed = (at_ue.x * moving_x).addcmul_(at_ue.y, moving_y).div_(at_ue.length)
     sight_x, sight_y = scene.x - bs[0], scene.y - bs[1]
     los_amplitude = (held.los_power * gain.square().sum(1, keepdim=True)).sqrt()
     los_cosine = sight_x / direct * (1 if array_end == "bs" else -1)
@@ -175,7 +175,7 @@ def paths(
         join(drawn * (2 * math.pi), los_phase),
         join(delay, direct / SPEED_OF_LIGHT),
         join((seen.x.square() + seen.y.square()).rsqrt_().mul_(seen.x), los_cosine),
-        join(closing, -(sight_x * moving_x + sight_y * moving_y) / direct),
+        join(radial_speed, -(sight_x * moving_x + sight_y * moving_y) / direct),
     )
 
 

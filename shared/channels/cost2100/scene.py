@@ -53,9 +53,9 @@ class Numbers:
         """Six uniforms for each of a cluster's blocks, [6, blocks, N, C]."""
         block = torch.arange(blocks, device=self.number.device)[:, None, None]
         whose = self.samples if purpose in _PHASES else self.of_cell
-        drawn = whose.sextets(purpose, self.number * blocks + block)
+        drawn = whose.six_uniforms(purpose, self.number * blocks + block)
         if whose is not self.samples:  # the cluster about the UE is its own
-            drawn[..., 1:2] = self.samples.sextets(purpose, block + blocks)
+            drawn[..., 1:2] = self.samples.six_uniforms(purpose, block + blocks)
         return drawn
 
     def __getitem__(self, part: Part) -> Numbers:

@@ -137,7 +137,7 @@ class Cost2100(PlaneWaves):
         return self.spacing * self.carrier_hz(link) / self.carrier_hz(Link.DOWNLINK)
 
     def doppler(self, link: Link, slots: Tensor) -> Tensor:
-        """[S] radians per unit of closing speed (as a share of the UE's) at each slot."""
+        """[S] radians per unit of radial speed (as a share of the UE's) at each slot."""
         cycles = self.carrier_hz(link) / SPEED_OF_LIGHT * self.speed_kmh / 3.6 * self.slot_ms * 1e-3
         return slots * (2 * math.pi * cycles)
 

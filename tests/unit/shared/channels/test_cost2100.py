@@ -166,21 +166,21 @@ def test_the_wall(
         return scenario.angular_delay(*of), scenario.spatial(*of), scenario.paths(samples, link)
 
     before = {link: draw(link) for link in Link}
-    sextets = Samples.sextets
+    six_uniforms = Samples.six_uniforms
 
     def redrawn(self: Samples, drawn: Purpose, index: Tensor) -> Tensor:
         if drawn == purpose:
-            return sextets(Samples(self.seed + 1, self.split, self.ue, self.frame), drawn, index)
-        return sextets(self, drawn, index)
+            return six_uniforms(Samples(self.seed + 1, self.split, self.ue, self.frame), drawn, index)
+        return six_uniforms(self, drawn, index)
 
-    monkeypatch.setattr(Samples, "sextets", redrawn)
+    monkeypatch.setattr(Samples, "six_uniforms", redrawn)
     image, spatial, _ = draw(kept)
     assert torch.equal(image, before[kept][0])
     assert torch.equal(spatial, before[kept][1])
     image, spatial, paths = draw(changed)
     for ours, theirs in ((image, before[changed][0]), (spatial, before[changed][1])):
         assert ((ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)).min() > 0.1
-    for field in ("amplitude", "delay", "cosine", "closing"):
+    for field in ("amplitude", "delay", "cosine", "radial_speed"):
         assert torch.equal(getattr(paths, field), getattr(before[changed][2], field))
 
 
@@ -200,7 +200,7 @@ def test_links_share_all_but_the_phases(make_samples: MakeSamples, text: str, an
     scenario = dataclasses.replace(scenario, array_angle=angle)
     samples = make_samples(100)
     up, down = (scenario.paths(samples, link) for link in (Link.UPLINK, Link.DOWNLINK))
-    for field in ("delay", "cosine", "closing"):
+    for field in ("delay", "cosine", "radial_speed"):
         assert torch.equal(getattr(up, field), getattr(down, field)), field
     propagation = ENVIRONMENTS[scenario.propagation]
     seen = own_cells(scenario, samples)
@@ -680,7 +680,7 @@ def test_nothing_changes_at_rest(make_samples: MakeSamples, name: str, link: Lin
 
 
 @pytest.mark.parametrize("text", ["cost2100-indoor-csinet", "cost2100-outdoor", "cost2100-outdoor-nlos"])
-def test_closing_speed_is_that_of_a_ue_moved_by_hand(
+def test_radial_speed_is_that_of_a_ue_moved_by_hand(
     make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     """Paths whose components lie ahead get shorter, by a millimetre at most for each that the UE moves."""
@@ -694,13 +694,13 @@ def test_closing_speed_is_that_of_a_ue_moved_by_hand(
     before = (flat.square() + up).sqrt()
     after = ((x - moved_x).square() + (y - moved_y).square() + up).sqrt()
     far = by_path(before > 0.5)
-    closing = by_path((before - after) / step)
-    assert (drawn.paths.closing[:, :-1].double() - closing).abs()[far].max() < 5e-3
+    radial_speed = by_path((before - after) / step)
+    assert (drawn.paths.radial_speed[:, :-1].double() - radial_speed).abs()[far].max() < 5e-3
     bx, by = seen.x.double() - scenario.bs_x, seen.y.double() - scenario.bs_y
     moved = torch.hypot(bx + heading.cos() * step, by + heading.sin() * step)
     sight = (torch.hypot(bx, by) - moved) / step
-    torch.testing.assert_close(drawn.paths.closing[:, -1:].double(), sight, rtol=0, atol=1e-3)
-    assert float(drawn.paths.closing.abs().max()) <= 1 + 1e-5
+    torch.testing.assert_close(drawn.paths.radial_speed[:, -1:].double(), sight, rtol=0, atol=1e-3)
+    assert float(drawn.paths.radial_speed.abs().max()) <= 1 + 1e-5
 
 
 @link
@@ -710,7 +710,7 @@ def test_slots_are_paths_that_have_become_shorter(make_samples: MakeSamples, tex
     scenario, samples, slots = cost2100(text), make_samples(5), torch.tensor([0, 1, 30])
     paths = scenario.paths(samples, link)
     centre = (scenario.uplink_ghz if link is Link.UPLINK else scenario.downlink_ghz) * 1e9
-    shorter = scenario.speed_kmh / 3.6 * slots.double() * 1e-3 * paths.closing.double()[..., None]
+    shorter = scenario.speed_kmh / 3.6 * slots.double() * 1e-3 * paths.radial_speed.double()[..., None]
     turn = paths.phase.double() - 2 * math.pi * scenario.bandwidth_mhz * 0.5e6 * paths.delay.double()
     turn = turn[..., None] + 2 * math.pi * centre / SPEED_OF_LIGHT * shorter  # [N, L, S]
     metres = 0.5 * SPEED_OF_LIGHT / (scenario.downlink_ghz * 1e9)

@@ -561,7 +561,7 @@ def test_slots_and_links(data: Path, make_samples: MakeSamples) -> None:
     assert np.array_equal(scenario.angular_delay(samples, Link.UPLINK, torch.arange(3)).numpy(), -downlink[:5])
     with pytest.raises(InvalidInput, match="slot 3 of a frame; the file has 3"):
         scenario.angular_delay(samples, Link.DOWNLINK, torch.arange(1, 4))
-    with pytest.raises(InvalidInput, match=r"slots, delay: 4 \+ 0; the file has 3 slots"):
+    with pytest.raises(InvalidInput, match=r"slots, delay_slots: 4 \+ 0; the file has 3 slots"):
         world("test=x.npz", slots=4).check_here()
 
 

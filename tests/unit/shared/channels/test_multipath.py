@@ -39,7 +39,9 @@ def test_splits_never_share_a_sample(make_samples: MakeSamples, link: str) -> No
 
 
 @link
-@pytest.mark.parametrize("name", ["multipath-p2", "multipath-p8", "multipath-30kmh", "multipath-p2:paths=1,rho=-0.5"])
+@pytest.mark.parametrize(
+    "name", ["multipath-p2", "multipath-p8", "multipath-30kmh", "multipath-p2:paths=1,fading_correlation=-0.5"]
+)
 def test_unit_power_at_every_antenna_and_slot(make_samples: MakeSamples, link: str, name: str) -> None:
     world = Scenario.parse(f"{name}{',' if ':' in name else ':'}antennas=4,slots=3")
     count = 10_000
@@ -80,7 +82,7 @@ def test_computed_rho_of_each_link_is_that_of_its_fading(make_samples: MakeSampl
 
 @link
 def test_fading_of_rho_one_stands_still(make_samples: MakeSamples, link: str) -> None:
-    h = LINKS[link](Scenario.parse("multipath-p2:antennas=4,rho=1"), make_samples(4)).channel()
+    h = LINKS[link](Scenario.parse("multipath-p2:antennas=4,fading_correlation=1"), make_samples(4)).channel()
     torch.testing.assert_close(h, h[:, :1].expand_as(h))
 
 
@@ -88,8 +90,8 @@ def test_fading_of_rho_one_stands_still(make_samples: MakeSamples, link: str) ->
 @pytest.mark.parametrize("delay", [1, 2, 11])
 def test_delayed_channel_goes_on_with_the_same_frame(make_samples: MakeSamples, rho: str, delay: int) -> None:
     samples = make_samples(6)
-    world = Scenario.parse(f"multipath-p2:antennas=4,slots=5,rho={rho}")
-    longer = Scenario.parse(f"multipath-p2:antennas=4,slots={5 + delay},rho={rho}")
+    world = Scenario.parse(f"multipath-p2:antennas=4,slots=5,fading_correlation={rho}")
+    longer = Scenario.parse(f"multipath-p2:antennas=4,slots={5 + delay},fading_correlation={rho}")
     delayed = DownlinkView(world, samples).channel(delay)
     assert delayed.shape == (6, 5, 4)
     torch.testing.assert_close(delayed, DownlinkView(longer, samples).channel()[:, delay:])
@@ -109,7 +111,7 @@ def test_links_share_angles_and_gains(make_samples: MakeSamples) -> None:
 
     The amplitudes have the same mean power, 1/P, on every path of both links.
     """
-    world, samples = Scenario.parse("multipath-p2:antennas=32,slots=4,rho=0"), make_samples(3000)
+    world, samples = Scenario.parse("multipath-p2:antennas=32,slots=4,fading_correlation=0"), make_samples(3000)
     long_term = UplinkView(world, samples).long_term()
     apart = (long_term.sine[:, 0] - long_term.sine[:, 1]).abs() > 0.1
     for view, carrier, other in ((UplinkView, 3.0, 3.1), (DownlinkView, 3.1, 3.0)):
@@ -213,7 +215,7 @@ def test_pilots_can_be_received_through_channels_at_hand(make_samples: MakeSampl
 
 
 def test_batch_equals_one_ue_at_a_time(make_samples: MakeSamples) -> None:
-    world = Scenario.parse("multipath-p8:antennas=8,slots=3,rho=0.9")
+    world = Scenario.parse("multipath-p8:antennas=8,slots=3,fading_correlation=0.9")
     pilots = torch.randn(8, 2, dtype=torch.complex64)
 
     def everything(samples: Samples) -> list[Tensor]:

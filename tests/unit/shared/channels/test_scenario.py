@@ -15,7 +15,7 @@ RANGES = {
     "paths": (1, 256),
     "slots": (1, 1024),
     "snr_db": (-100, 200),
-    "rho": (-1, 1),
+    "fading_correlation": (-1, 1),
     "speed_kmh": (0, 1e4),
     "slot_ms": (1e-6, 1e4),
     "uplink_ghz": (1e-3, 1e3),
@@ -31,7 +31,7 @@ def values_of(name: str) -> st.SearchStrategy[float | None]:
     if name in INTEGERS:
         return st.integers(int(low), int(high))
     numbers = st.floats(low, high)
-    return st.none() | numbers if name == "rho" else numbers
+    return st.none() | numbers if name == "fading_correlation" else numbers
 
 
 SCENARIOS = st.fixed_dictionaries({}, optional={name: values_of(name) for name in RANGES})
@@ -59,9 +59,9 @@ def test_a_preset_is_its_name(preset: str) -> None:
 
 def test_presets_are_those_of_the_paper() -> None:
     fig5, fig4, table1 = (Scenario.parse(f"multipath-{name}") for name in ("p2", "p8", "30kmh"))
-    assert (fig5.paths, fig5.rho, fig5.snr_db, fig5.antennas, fig5.slots) == (2, 0.99, 10, 64, 8)
-    assert (fig4.paths, fig4.rho) == (8, 0)
-    assert (table1.rho, table1.speed_kmh, table1.slot_ms) == (None, 30, 0.1)
+    assert (fig5.paths, fig5.fading_correlation, fig5.snr_db, fig5.antennas, fig5.slots) == (2, 0.99, 10, 64, 8)
+    assert (fig4.paths, fig4.fading_correlation) == (8, 0)
+    assert (table1.fading_correlation, table1.speed_kmh, table1.slot_ms) == (None, 30, 0.1)
     assert {(s.uplink_ghz, s.downlink_ghz, s.spacing_m) for s in (fig5, fig4, table1)} == {(3.0, 3.1, 0.05)}
 
 
@@ -94,7 +94,9 @@ def test_malformed_value_names_field_and_value(name: str, value: str) -> None:
         Scenario.parse(f"multipath-p2:{name}={value}")
 
 
-@pytest.mark.parametrize("text", ["snr_db=nan", "rho=nan", "antennas=2.5", "antennas=nan", "snr_db", "paths=none"])
+@pytest.mark.parametrize(
+    "text", ["snr_db=nan", "fading_correlation=nan", "antennas=2.5", "antennas=nan", "snr_db", "paths=none"]
+)
 def test_text_with_an_unusable_value_is_refused(text: str) -> None:
     name, _, value = text.partition("=")
     with pytest.raises(InvalidInput) as refused:
@@ -110,17 +112,17 @@ def test_text_with_an_unusable_value_is_refused(text: str) -> None:
 def test_rho_is_computed_per_link(slot_ms: float, at_3_0: float, at_3_1: float) -> None:
     """The authors' figures, to their four digits and to light at 3e8 m/s (0.07 %: 0.14 % of 1 - rho)."""
     world = Scenario.parse(f"multipath-30kmh:slot_ms={slot_ms}")
-    assert world.uplink_rho == pytest.approx(at_3_0, abs=5e-5 + 0.0015 * (1 - at_3_0))
-    assert world.downlink_rho == pytest.approx(at_3_1, abs=5e-5 + 0.0015 * (1 - at_3_1))
+    assert world.uplink_correlation == pytest.approx(at_3_0, abs=5e-5 + 0.0015 * (1 - at_3_0))
+    assert world.downlink_correlation == pytest.approx(at_3_1, abs=5e-5 + 0.0015 * (1 - at_3_1))
 
 
 def test_rho_of_the_paper() -> None:
-    assert Scenario.parse("multipath-30kmh").uplink_rho == pytest.approx(0.9993, abs=5e-5)
+    assert Scenario.parse("multipath-30kmh").uplink_correlation == pytest.approx(0.9993, abs=5e-5)
 
 
 def test_given_rho_is_that_of_both_links() -> None:
-    world = Scenario.parse("multipath-p2:rho=-0.25,speed_kmh=500")
-    assert (world.uplink_rho, world.downlink_rho) == (-0.25, -0.25)
+    world = Scenario.parse("multipath-p2:fading_correlation=-0.25,speed_kmh=500")
+    assert (world.uplink_correlation, world.downlink_correlation) == (-0.25, -0.25)
 
 
 @pytest.mark.parametrize(("snr_db", "power"), [(10, 0.1), (0, 1), (-20, 100)])

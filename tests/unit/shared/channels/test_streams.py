@@ -107,7 +107,7 @@ def test_compiled_streams_are_those_of_torch(monkeypatch: pytest.MonkeyPatch, ro
 
     def drawn() -> tuple[Tensor, ...]:
         words = words_of(samples, Purpose.DOWNLINK_NOISE, torch.tensor([0, 3, 2**29]), 7)
-        return words, samples.sextets(Purpose.CLUSTER, index), samples.sextets(Purpose.PLACE, index[:, :1])
+        return words, samples.six_uniforms(Purpose.CLUSTER, index), samples.six_uniforms(Purpose.PLACE, index[:, :1])
 
     ours = drawn()
     monkeypatch.setattr(compiled, "for_device", lambda device: None)

@@ -39,7 +39,7 @@ def wave(turns: Tensor) -> Tensor:
 
 def at_slots(paths: Paths, doppler: Tensor) -> Tensor:
     """Complex amplitudes [N, L, S]."""
-    phase = paths.phase.double()[..., None] + doppler.double() * paths.closing.double()[..., None]
+    phase = paths.phase.double()[..., None] + doppler.double() * paths.radial_speed.double()[..., None]
     return paths.amplitude.double()[..., None] * wave(-phase / (2 * math.pi))
 
 
@@ -53,12 +53,12 @@ def summed(paths: Paths, frequencies: Tensor, antennas: int, spacing: float, dop
 def make(bins: list[float], cosines: list[float], subcarriers: int, subcarrier_hz: float, seed: int = 0) -> Paths:
     """One frame of paths at the given delays (DFT bins) and cosines; the rest is drawn."""
     rng = np.random.default_rng(seed)
-    amplitude, phase, closing = (
+    amplitude, phase, radial_speed = (
         torch.from_numpy(rng.uniform(low, high, (1, len(bins)))).float()
         for low, high in ((0.2, 1.0), (-2 * math.pi, 2 * math.pi), (-1.0, 1.0))
     )
     delay = torch.tensor([bins], dtype=torch.float64) / (subcarriers * subcarrier_hz)
-    return Paths(amplitude, phase, delay.float(), torch.tensor([cosines]).float(), closing)
+    return Paths(amplitude, phase, delay.float(), torch.tensor([cosines]).float(), radial_speed)
 
 
 def image(paths: Paths, rows: Tensor, subcarriers: int, subcarrier_hz: float, antennas: int, spacing: float) -> Tensor:

@@ -59,8 +59,8 @@ def direct_lmmse(world: Scenario, sine: NDArray[Any], pilots: NDArray[Any], rece
     "scenario",
     [
         "multipath-p2:antennas=8,slots=4",
-        "multipath-p2:antennas=8,slots=3,rho=0",
-        "multipath-p8:antennas=6,slots=3,paths=5,rho=-0.6,snr_db=0",
+        "multipath-p2:antennas=8,slots=3,fading_correlation=0",
+        "multipath-p8:antennas=6,slots=3,paths=5,fading_correlation=-0.6,snr_db=0",
         "multipath-30kmh:antennas=8,slots=3,slot_ms=1,snr_db=20",
     ],
 )
