@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
-from shared.quantizers import float32
+from shared.quantizers.float32 import Float32
 from shared.schemes.dualnet_mp.branches import BranchDecoder, BranchEncoder, Shape
 
 MAGNITUDE = "magnitude"
@@ -37,11 +39,12 @@ class PerfectMagnitudes(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
+        self.quantizer = Float32(MAGNITUDE, math.prod(shape))
 
     def to_levels(self, magnitude: Tensor) -> Tensor:
         """[N, 1, Q, M] to [N, Q M] int64."""
-        return float32.to_levels(magnitude.flatten(1))
+        return self.quantizer.to_levels(magnitude.flatten(1))
 
     def forward(self, levels: Tensor, side: Tensor) -> Tensor:
         """Inverse of `to_levels`."""
-        return float32.from_levels(levels).unflatten(1, self.shape)
+        return self.quantizer.from_levels(levels).unflatten(1, self.shape)
