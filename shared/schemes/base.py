@@ -68,13 +68,13 @@ class Decoder(nn.Module, ABC):
     gives for whole frames, and [N, T, S], to estimates [N, T, M] or images [N, T, Q, M].
     """
 
-    @abstractmethod
     def side_information(self, uplink: UplinkView) -> Tensor:
-        """What the gNB takes from its own uplink: [N, T, S]; row t depends on slots 0..t only."""
+        """What the gNB takes from its own uplink: [N, T, S]; row t depends on slots 0..t only. By default nothing."""
+        return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
 
-    @abstractmethod
     def initial_state(self, count: int) -> State:
-        """State of `count` UEs at the start of a frame."""
+        """State of `count` UEs at the start of a frame. By default reports stand alone."""
+        return {}
 
     @abstractmethod
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:

@@ -37,9 +37,6 @@ class DnnDecoder(Decoder):
     def side_information(self, uplink: UplinkView) -> Tensor:
         return self.uplink(uplink)
 
-    def initial_state(self, count: int) -> State:
-        return {}
-
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         return self(self.quantizer.decode(fields), side), {}
 

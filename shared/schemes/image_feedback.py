@@ -16,7 +16,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
 from shared.fields import check_choices, check_ranges
@@ -114,13 +113,6 @@ class ImageDecoder(Decoder):
         self.scale = Scale(config.scale_low_db, config.scale_high_db)
         self.network = network
         self.quantizer = config.make_quantizer(entries)
-
-    def side_information(self, uplink: UplinkView) -> Tensor:
-        """Nothing: [N, T, 0]."""
-        return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
-
-    def initial_state(self, count: int) -> State:
-        return {}
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         return from_network(self.network(self.quantizer.decode(fields)).float(), self.scale.decode(fields)), {}

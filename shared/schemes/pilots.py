@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shared.errors import InvalidInput
 from shared.fields import check_choices, check_ranges
-from shared.schemes.base import Scheme, SchemeConfig
+from shared.schemes.base import Downlink, Encoder, Scheme, SchemeConfig, to_real
 
 UplinkReading = Literal["array", "projected", "none", "genie"]
 """What the decoder takes from the uplink: see `PilotConfig.uplink_reading`."""
@@ -65,6 +65,18 @@ class Pilots(nn.Module):
     def normalise(self) -> None:
         """Put every column back on ||X_l||^2 = 1, as the paper does in each iteration."""
         self.parts.div_(self.parts.square().sum(dim=(0, 1), keepdim=True).sqrt())
+
+
+class PilotEncoder(Encoder):
+    """A UE that measures its pilots X_dl."""
+
+    def __init__(self, pilots: Pilots) -> None:
+        super().__init__()
+        self.pilots = pilots
+
+    def observe(self, downlink: Downlink) -> Tensor:
+        """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
+        return to_real(downlink.pilots(self.pilots()))
 
 
 class PilotScheme(Scheme):

@@ -20,7 +20,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.quantizers.float32 import Float32
 from shared.schemes.base import Decoder, Downlink, Encoder, SchemeConfig, State, to_complex, to_real
-from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme, UplinkReading
+from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme, UplinkReading
 from shared.schemes.registry import register
 
 GRID = 256
@@ -30,17 +30,12 @@ SAMPLES = "samples"
 """Name of the payload's field."""
 
 
-class FloatEncoder(Encoder):
+class FloatEncoder(PilotEncoder):
     """Sends the received pilots as they are, float32."""
 
     def __init__(self, pilots: Pilots) -> None:
-        super().__init__()
-        self.pilots = pilots
+        super().__init__(pilots)
         self.quantizer = Float32(SAMPLES, 2 * pilots.parts.shape[-1])
-
-    def observe(self, downlink: Downlink) -> Tensor:
-        """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
-        return to_real(downlink.pilots(self.pilots()))
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         return self.quantizer.encode(observation)
@@ -189,9 +184,6 @@ class UplinkOnlyDecoder(Decoder):
         amplitudes = _least_squares(uplink_vectors, received)
         moved = multipath.steering(world, world.downlink_ghz, sine) @ amplitudes[..., None]
         return to_real(moved[..., 0])
-
-    def initial_state(self, count: int) -> State:
-        return {}
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         return to_complex(side), {}

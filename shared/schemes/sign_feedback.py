@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.quantizers.sign import Sign
-from shared.schemes.base import Downlink, Encoder, to_real
-from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme
+from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme
 
 SIGNS = "signs"
 """Name of the payload's field."""
@@ -16,18 +15,13 @@ QUANTISER_WIDTHS = (1024, 512, 256)
 """Hidden ReLU layers of the feedback DNN (section V)."""
 
 
-class SignEncoder(Encoder):
+class SignEncoder(PilotEncoder):
     """Pilots X_dl and the feedback DNN 2 L_dl - 1024 - 512 - 256 - B."""
 
     def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
-        super().__init__()
-        self.pilots = Pilots(scenario.antennas, config.downlink_pilots)
+        super().__init__(Pilots(scenario.antennas, config.downlink_pilots))
         self.dnn = relu_dnn(2 * config.downlink_pilots, QUANTISER_WIDTHS, config.feedback_bits)
         self.quantizer = Sign(SIGNS, config.feedback_bits)
-
-    def observe(self, downlink: Downlink) -> Tensor:
-        """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
-        return to_real(downlink.pilots(self.pilots()))
 
     def forward(self, observation: Tensor, slope: float) -> Tensor:
         """[..., 2 L_dl] to [..., B] signs with a straight-through gradient."""

@@ -20,12 +20,6 @@ from shared.schemes.registry import import_all
 ENTRY_POINTS = "csiemu.training"
 """Group of entry points whose modules say how schemes of other packages are trained."""
 
-REFUSALS = {
-    "principal": "cannot start from principal components; start is random",
-    "linear": "has no linear start; start is random, or principal for images",
-}
-"""What there is instead, by kind of start."""
-
 
 class SchemeTraining:
     """A scheme in a stage of its training.
@@ -47,8 +41,6 @@ class SchemeTraining:
 
     def __init__(self, scheme: Scheme, stage: str = "all") -> None:
         if stage not in self.stages:
-            if len(self.stages) == 1:
-                raise InvalidInput(f"stage: '{scheme.name}' is trained all at once, not '{stage}'")
             raise InvalidInput(f"stage: '{stage}' is not one of {', '.join(self.stages)}")
         self.scheme = scheme
         self.stage = stage
@@ -93,7 +85,10 @@ class SchemeTraining:
         Raises:
             InvalidInput: the scheme has no such start.
         """
-        raise InvalidInput(f"start: '{self.scheme.name}' {REFUSALS[kind]}")
+        name = self.scheme.name
+        if kind == "linear":
+            raise InvalidInput(f"start: '{name}' has no linear start; start is random, or principal for images")
+        raise InvalidInput(f"start: '{name}' cannot start from principal components; start is random")
 
     def calibrate(self, downlink: Downlink) -> None:
         """Set what is measured rather than trained (ranges of quantisers), from channels of the training split."""

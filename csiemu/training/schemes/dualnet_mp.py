@@ -16,7 +16,7 @@ from shared.schemes.base import Downlink
 from shared.schemes.dualnet_mp import DualNetMp
 from shared.schemes.dualnet_mp.branches import BranchDecoder, BranchEncoder
 from shared.schemes.dualnet_mp.dominant import DominantEntries
-from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, MagnitudeDecoder, MagnitudeEncoder, PerfectMagnitudes
+from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, PerfectMagnitudes
 from shared.schemes.dualnet_mp.scheme import magnitudes
 
 
@@ -60,11 +60,11 @@ class DualNetTraining(ImageEstimatorTraining):
         """In the stage `phase`: decoded magnitudes and the dominant entries, [N, T, Q M + count]."""
         if self.stage != "phase":
             return side
-        encoder, parts = self.scheme.encoder, []
+        encoder, decoder, parts = self.scheme.encoder, self.scheme.decoder.magnitude, []
         images = self._scaled(observation).split(256)
         for image, beside in zip(images, side.flatten(0, 1).split(256), strict=True):
-            levels = encoder.magnitude.to_levels(magnitudes(image))
-            found = self.scheme.decoder.magnitude(levels, beside).flatten(1)
+            levels = encoder.levels(magnitudes(image))
+            found = decoder(decoder.quantizer.from_levels(levels), beside).flatten(1)
             parts.append(torch.cat([found, encoder.dominant(levels, encoder.reach).float()], dim=1))
         return torch.cat(parts).unflatten(0, observation.shape[:2])
 
@@ -104,7 +104,7 @@ class DualNetTraining(ImageEstimatorTraining):
         encoder = self.scheme.encoder
         if self.stage != "phase" and isinstance(encoder.dominant, DominantEntries):
             magnitude = magnitudes(self._scaled(encoder.observe(downlink)))
-            levels = torch.cat([encoder.magnitude.to_levels(part) for part in magnitude.split(256)])
+            levels = torch.cat([encoder.levels(part) for part in magnitude.split(256)])
             choose_dominant(encoder.dominant, levels, magnitude.flatten(1))
         self._copy_to_decoder()
 
@@ -117,14 +117,10 @@ class DualNetTraining(ImageEstimatorTraining):
 
     def _magnitudes(self, magnitude: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
         """Decoded magnitudes, differentiable, and dominant entries."""
-        encoder, decoder = self.scheme.encoder.magnitude, self.scheme.decoder.magnitude
-        if isinstance(encoder, MagnitudeEncoder) and isinstance(decoder, MagnitudeDecoder):
-            values = encoder.codeword(magnitude)
-            levels = encoder.quantizer.to_levels(values.detach())
-            found = decoder.magnitude(encoder.quantizer(values), side)
-        else:
-            levels, found = encoder.to_levels(magnitude), magnitude
-        return found, self.scheme.encoder.dominant(levels, self.scheme.encoder.reach)
+        encoder = self.scheme.encoder
+        codeword, quantizer = encoder.magnitude.codeword(magnitude), encoder.magnitude.quantizer
+        entries = encoder.dominant(quantizer.to_levels(codeword.detach()), encoder.reach)
+        return self.scheme.decoder.magnitude(quantizer(codeword), side), entries
 
     def _scaled(self, observation: Tensor) -> Tensor:
         """Images [N T, Q, M] of observations [N, T, 2 Q M] over their scales, of magnitude up to 0.5."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from csiemu.training.schemes.base import REFUSALS, SchemeTraining, trains
+from csiemu.training.schemes.base import SchemeTraining, trains
 from shared.errors import InvalidInput
 from shared.metrics import energy
 from shared.quantizers.scale import largest_magnitude
@@ -68,14 +68,12 @@ class ImageTraining(ImageEstimatorTraining):
 
     def pass_through(self, scale: float) -> None:
         """Make the convolutions pass on what they are given, as far as leaky ReLUs let them, and residual paths silent.
+        By default it is not known how, and there is no such start.
 
         Args:
             scale: standard deviation that a batch normalisation of the whole image is to leave.
-
-        Raises:
-            InvalidInput: it is not known how (a scheme of another package).
         """
-        raise InvalidInput(f"start: '{self.scheme.name}' {REFUSALS['principal']}")
+        raise InvalidInput(f"start: '{self.scheme.name}' cannot start from principal components; start is random")
 
     def scaled(self, downlink: Downlink) -> Tensor:
         """What the encoder's network gets, [N T, M, 2, Q]."""

@@ -7,10 +7,10 @@ import math
 from torch import nn
 
 from shared.errors import InvalidInput
-from shared.schemes.dualnet_mp.branches import CHANNELS, Activation, Branch, Combiner, Shape, leaky
+from shared.schemes.dualnet_mp.branches import CHANNELS, Activation, Branch, BranchEncoder, Combiner, Shape, leaky
 from shared.schemes.dualnet_mp.config import DualNetConfig
 from shared.schemes.dualnet_mp.dominant import DominantEntries, LargestEntries
-from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, MagnitudeDecoder, MagnitudeEncoder, PerfectMagnitudes
+from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, MagnitudeDecoder, PerfectMagnitudes
 from shared.schemes.dualnet_mp.phases import (
     PHASE,
     AngleDecoder,
@@ -34,8 +34,8 @@ class Parts:
         self.magnitudes = self._branch(MAGNITUDE, config.magnitude_quantizer, config.magnitude_core, leaky)
         self.phases = self._branch(PHASE, config.quantizer, config.core, nn.Tanh)
 
-    def magnitude_encoder(self) -> MagnitudeEncoder | PerfectMagnitudes:
-        return PerfectMagnitudes(self.shape) if self.perfect else MagnitudeEncoder(self.magnitudes)
+    def magnitude_encoder(self) -> BranchEncoder | PerfectMagnitudes:
+        return PerfectMagnitudes(self.shape) if self.perfect else BranchEncoder(self.magnitudes)
 
     def magnitude_decoder(self) -> MagnitudeDecoder | PerfectMagnitudes:
         if self.perfect:
@@ -43,22 +43,16 @@ class Parts:
         return MagnitudeDecoder(self.magnitudes, kernel=7, beside=int(self.uplink != "none"))
 
     def phase_encoder(self) -> CosineEncoder | AngleEncoder | DominantAngles:
-        match self.config.phase:
-            case "mdpq":
-                return DominantAngles(self.shape, self.config.mdpq_bits)
-            case "smape":
-                return CosineEncoder(self.phases, self.reach)
-            case _:
-                return AngleEncoder(self.phases)
+        if self.config.phase == "mdpq":
+            return DominantAngles(self.shape, self.config.mdpq_bits)
+        return CosineEncoder(self.phases, self.reach) if self.config.phase == "smape" else AngleEncoder(self.phases)
 
     def phase_decoder(self) -> CosineDecoder | AngleDecoder | DominantAngles:
-        match self.config.phase:
-            case "mdpq":
-                return DominantAngles(self.shape, self.config.mdpq_bits)
-            case "smape":
-                return CosineDecoder(self.phases, self.reach, kernel=5)
-            case _:
-                return AngleDecoder(self.phases, kernel=5)
+        if self.config.phase == "mdpq":
+            return DominantAngles(self.shape, self.config.mdpq_bits)
+        if self.config.phase == "smape":
+            return CosineDecoder(self.phases, self.reach, kernel=5)
+        return AngleDecoder(self.phases, kernel=5)
 
     def dominant(self) -> DominantEntries | LargestEntries:
         return LargestEntries() if self.perfect else DominantEntries(math.prod(self.shape), self.magnitudes.entries)

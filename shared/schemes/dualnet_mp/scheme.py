@@ -13,9 +13,10 @@ from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband, require_wideband
 from shared.quantizers.scale import Scale
 from shared.schemes.base import Decoder, SchemeConfig, State
+from shared.schemes.dualnet_mp.branches import BranchEncoder
 from shared.schemes.dualnet_mp.config import DualNetConfig
 from shared.schemes.dualnet_mp.dominant import DominantEntries, LargestEntries
-from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, MagnitudeDecoder, MagnitudeEncoder, PerfectMagnitudes
+from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, MagnitudeDecoder, PerfectMagnitudes
 from shared.schemes.dualnet_mp.parts import Parts
 from shared.schemes.dualnet_mp.phases import (
     AngleDecoder,
@@ -32,7 +33,7 @@ from shared.schemes.registry import register
 class DualNetEncoder(ImageObserver):
     """The UE."""
 
-    magnitude: MagnitudeEncoder | PerfectMagnitudes
+    magnitude: BranchEncoder | PerfectMagnitudes
     phase: CosineEncoder | AngleEncoder | DominantAngles
     dominant: DominantEntries | LargestEntries
 
@@ -45,9 +46,12 @@ class DualNetEncoder(ImageObserver):
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         image = self.images(observation)
         scale = self.scale.encode(image)
-        levels = self.magnitude.to_levels(magnitudes(image / self.scale.decode(scale)[..., None]))
-        phases = self.phase.encode(image, self.dominant(levels, self.reach))
-        return {**scale, MAGNITUDE: levels, **phases}
+        levels = self.levels(magnitudes(image / self.scale.decode(scale)[..., None]))
+        return {**scale, MAGNITUDE: levels, **self.phase.encode(image, self.dominant(levels, self.reach))}
+
+    def levels(self, magnitude: Tensor) -> Tensor:
+        """Magnitudes in [0, 1], [N, 1, Q, M], to what is sent of them, [N, entries] int64."""
+        return self.magnitude.quantizer.to_levels(self.magnitude.codeword(magnitude))
 
 
 class DualNetDecoder(Decoder):
@@ -68,17 +72,14 @@ class DualNetDecoder(Decoder):
     def side_information(self, uplink: UplinkView) -> Tensor:
         """Uplink magnitudes over their largest, [N, T, Q M]; nothing where the decoder takes none."""
         if self.uplink == "none":
-            return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
+            return super().side_information(uplink)
         magnitude = uplink.image(noisy=self.uplink == "estimated").abs()
         return (magnitude / magnitude.amax((-2, -1), keepdim=True).clamp(min=1e-30)).flatten(2)
 
-    def initial_state(self, count: int) -> State:
-        return {}
-
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
-        levels = fields[MAGNITUDE]
-        phases = self.phase(*self.phase.received(fields, self.dominant(levels, self.reach)))
-        return self.combined(self.magnitude(levels, side), phases) * self.scale.decode(fields)[..., None], {}
+        phases = self.phase(*self.phase.received(fields, self.dominant(fields[MAGNITUDE], self.reach)))
+        image = self.combined(self.magnitude(self.magnitude.quantizer.decode(fields), side), phases)
+        return image * self.scale.decode(fields)[..., None], {}
 
     def combined(self, magnitude: Tensor, phases: CosSin) -> Tensor:
         """[N, 1, Q, M] each to the scaled image [N, Q, M] complex64 (eq. 10)."""

@@ -129,7 +129,7 @@ def test_what_the_default_does_not_have_is_refused() -> None:
             refused()
         messages.append(str(error.value))
     assert messages == [
-        "stage: 'plain' is trained all at once, not 'phase'",
+        "stage: 'phase' is not one of all",
         "start: 'plain' cannot start from principal components; start is random",
         "start: 'plain' has no linear start; start is random, or principal for images",
         "compiled: 'plain' is not worth compiling",
