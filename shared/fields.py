@@ -1,10 +1,12 @@
-"""Dataclasses changed by text: `field=value,...`."""
+"""Dataclasses changed by text, `field=value,...`, and limits of their fields."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from shared.errors import InvalidInput
@@ -49,3 +51,27 @@ def _read(what: str, text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError:
         raise InvalidInput(f"{what}: '{text}' is not a number") from None
+
+
+def check_ranges(owner: object, ranges: Mapping[str, tuple[float, float]], what: str = "") -> None:
+    """Raises InvalidInput, beginning with `what`, for a field that is not within [low, high], NaN among them; a field
+    that is None has no number.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(owner, name)
+        if value is not None and not low <= value <= high:
+            wanted = f"is less than {low}" if high == math.inf else f"is not in [{low}, {high}]"
+            raise InvalidInput(f"{what}{name}: {value} {wanted}")
+
+
+def check_choices(
+    owner: object, choices: Mapping[str, tuple[str, ...]], what: str = "", *, one_of: bool = False
+) -> None:
+    """Raises InvalidInput, beginning with `what`, for a field that is none of the names that it may be; the message
+    has them as `a, b or c`, or as `one of a, b, c`.
+    """
+    for name, allowed in choices.items():
+        if (value := getattr(owner, name)) not in allowed:
+            others = ", ".join(allowed[:-1])
+            names = f"one of {others}, {allowed[-1]}" if one_of else f"{others} or {allowed[-1]}"
+            raise InvalidInput(f"{what}{name}: '{value}' is not {names}")

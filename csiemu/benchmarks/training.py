@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from csiemu.training.complexity import Complexity, count
 from csiemu.training.recipes import Design
 from csiemu.training.run import build
 from csiemu.training.trainer import Recipe, Trainer
-from shared.schemes.complexity import Complexity, count
 from shared.schemes.crnet import CrNetConfig
 
 SCENARIO = "cost2100-indoor-csinet"

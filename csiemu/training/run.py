@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from csiemu.training.complexity import complexity
 from csiemu.training.recipes import Design
+from csiemu.training.schemes import SchemeTraining, training_of
 from csiemu.training.trainer import STATE, Progress, Recipe, Trainer
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
@@ -26,7 +28,6 @@ from shared.link.encoding import encode_frames
 from shared.link.evaluation import evaluate
 from shared.link.probe import make_probe, probed_frames
 from shared.schemes import Scheme, scheme_class
-from shared.schemes.complexity import complexity
 
 MEASURED_FRAMES = 16_384
 """Frames of the training split by which a start or a quantiser is set: fewer lack the far ends of codewords."""
@@ -76,11 +77,10 @@ def train(
     store.new_folder(name, version)
     scheme = build(design, recipe.seed, pilots_from)
     if recipe.start != "random" and not (state / STATE).exists():
-        begin = scheme.principal_start if recipe.start == "principal" else scheme.linear_start
-        begin(_training_frames(scheme, recipe.seed))
+        training_of(scheme).start(recipe.start, _training_frames(scheme, recipe.seed))
     if start_from is not None:
         _copy("start_from", start_from, start_from.scheme, scheme)
-        calibrate(scheme.eval(), recipe.seed)  # its quantiser may have other bits
+        calibrate(training_of(scheme.eval()), recipe.seed)  # its quantiser may have other bits
     if frozen_from is not None:
         _copy_frozen(frozen_from, scheme, recipe.stage)
     if freeze_encoder_from is not None:
@@ -118,11 +118,10 @@ def train(
     weights = scheme.cpu().state_dict()
     scheme = build(design, recipe.seed)  # one that is not compiled
     scheme.load_state_dict(weights)
-    scheme.begin(recipe.stage)
-    scheme.eval()
+    last = training_of(scheme.eval(), recipe.stage)
     tuned = start_from is not None and recipe.steps > 0 and getattr(design.config, "quantised_training", False)
     if freeze_encoder_from is None and not tuned:  # a quantiser that the networks were tuned to stays as it is
-        calibrate(scheme, recipe.seed)
+        calibrate(last, recipe.seed)
     cost = {part: dataclasses.asdict(found) for part, found in complexity(scheme).items()}
     account = {"training": training, "parameters": parameter_counts(scheme), "complexity": cost}
     checkpoint = store.save(name, version, scheme, account)
@@ -152,7 +151,7 @@ def _copy(field: str, source: Checkpoint, weights: nn.Module, into: nn.Module) -
 
 def _copy_frozen(source: Checkpoint, into: Scheme, stage: str) -> None:
     """Copy the modules (`encoder.magnitude`) that `stage` does not train. Raises InvalidInput."""
-    into.begin(stage)
+    training_of(into, stage)  # which freezes the others
 
     def module(name: str) -> str:
         return ".".join(name.split(".")[:2])
@@ -168,9 +167,9 @@ def _copy_frozen(source: Checkpoint, into: Scheme, stage: str) -> None:
     into.load_state_dict({name: theirs[name] for name in frozen}, strict=False)
 
 
-def calibrate(scheme: Scheme, seed: int) -> None:
-    """Let the scheme set its quantisers' ranges by channels of the training split."""
-    scheme.calibrate(_training_frames(scheme, seed))
+def calibrate(training: SchemeTraining, seed: int) -> None:
+    """Set what is measured of a scheme, as its quantisers' ranges, by channels of the training split."""
+    training.calibrate(_training_frames(training.scheme, seed))
 
 
 def _training_frames(scheme: Scheme, seed: int) -> DownlinkView:

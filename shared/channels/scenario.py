@@ -11,8 +11,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from shared.channels.streams import Samples
-from shared.errors import InvalidInput, NotFound
-from shared.fields import read_fields
+from shared.errors import NotFound
+from shared.fields import check_choices, check_ranges, read_fields
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s
 
@@ -54,13 +54,8 @@ class Scenario(ABC):
     """Allowed values of the names."""
 
     def __post_init__(self) -> None:
-        for name, (low, high) in self.RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:  # refuses NaN too
-                raise InvalidInput(f"scenario {name}: {value} is not in [{low}, {high}]")
-        for name, allowed in self.CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise InvalidInput(f"scenario {name}: '{getattr(self, name)}' is not {' or '.join(allowed)}")
+        check_ranges(self, self.RANGES, "scenario ")
+        check_choices(self, self.CHOICES, "scenario ")
 
     @property
     def noise_power(self) -> float:

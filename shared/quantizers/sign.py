@@ -5,27 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from shared.quantizers.base import Quantizer
 
-def hard_sign(values: Tensor) -> Tensor:
-    """+1 where values >= 0, else -1, in the dtype of `values`: what a UE sends."""
-    return torch.where(values >= 0, 1.0, -1.0).to(values.dtype)
+
+class Sign(Quantizer):
+    """+1 where values >= 0, else -1: one bit an entry."""
+
+    def __init__(self, field: str, entries: int) -> None:
+        super().__init__(field, entries, bits=1)
+
+    def forward(self, values: Tensor, slope: float = 1.0) -> Tensor:
+        """Signs, with the gradient of `straight_through_sign`."""
+        return straight_through_sign(values, slope)
+
+    def to_levels(self, values: Tensor) -> Tensor:
+        return (values >= 0).long()
+
+    def from_levels(self, levels: Tensor) -> Tensor:
+        return 2.0 * levels - 1
 
 
 def straight_through_sign(values: Tensor, slope: float) -> Tensor:
-    """`hard_sign` forward; backward the gradient of 2 sigmoid(slope * values) - 1.
+    """+1 where values >= 0, else -1; backward the gradient of 2 sigmoid(slope * values) - 1.
 
     Annealing the slope upwards during training narrows the gradient around the threshold (Sohrabi, Attiah, Yu,
     "Deep learning for distributed channel feedback", section III).
     """
     soft = torch.tanh(values * (slope / 2))
-    return soft + (hard_sign(values) - soft).detach()
-
-
-def to_bits(signs: Tensor) -> Tensor:
-    """+-1 to the integers 1 and 0 (int64)."""
-    return (signs > 0).to(torch.int64)
-
-
-def from_bits(bits: Tensor) -> Tensor:
-    """The integers 1 and 0 to +-1 (float32)."""
-    return bits.to(torch.float32) * 2 - 1
+    return soft + (torch.where(values >= 0, 1.0, -1.0).to(values.dtype) - soft).detach()

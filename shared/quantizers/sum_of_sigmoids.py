@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from shared.quantizers.base import Quantizer
+
 SLOPE = 25.0
 """Of the sigmoids, in units of a level."""
 
 
-class SumOfSigmoids(nn.Module):
+class SumOfSigmoids(Quantizer):
     """tanh to (-1, 1), times a weight of each entry's own, rounded to K bits; smooth in training.
 
     An entry x = 2^(K-1) w tanh(v) is rounded to the integers -2^(K-1) .. 2^(K-1) - 1: in training by a sum of sigmoids
@@ -19,14 +21,13 @@ class SumOfSigmoids(nn.Module):
         weight: [n], w; learned.
     """
 
-    def __init__(self, entries: int, bits: int) -> None:
-        super().__init__()
-        self.bits = bits
+    def __init__(self, field: str, entries: int, bits: int) -> None:
+        super().__init__(field, entries, bits)
         self.middle = 2 ** (bits - 1)
         self.weight = nn.Parameter(torch.ones(entries))
 
-    def forward(self, values: Tensor) -> Tensor:
-        """[N, n] reals to what the decoder's network gets, [N, n], differentiable."""
+    def forward(self, values: Tensor, slope: float = 1.0) -> Tensor:
+        """What the decoder's network gets, [N, n], by sigmoids of `SLOPE`."""
         x = self._scaled(values)
         low = x.detach().floor()
         # of the sum only the thresholds around x differ from 0 or 1 by more than 1e-16
@@ -35,11 +36,9 @@ class SumOfSigmoids(nn.Module):
         return soft / (self.middle * self.weight)
 
     def to_levels(self, values: Tensor) -> Tensor:
-        """[N, n] reals to [N, n] int64 in [0, 2^K)."""
         return self._scaled(values).round().clamp(-self.middle, self.middle - 1).long() + self.middle
 
     def from_levels(self, levels: Tensor) -> Tensor:
-        """[N, n] int64 to what the decoder's network gets, [N, n] float32."""
         return (levels - self.middle) / (self.middle * self.weight)
 
     def _scaled(self, values: Tensor) -> Tensor:

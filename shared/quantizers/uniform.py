@@ -5,21 +5,22 @@ is or compressed by the mu-law first, which gives small values the finer cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shared.link.payload import Field
-
-CODEWORD = "codeword"
-"""Name of the payload's field, or of its fields' beginning."""
+from shared.quantizers.base import Quantizer
 
 MOST_BITS = 12
 """Of an entry, where bits are allocated."""
 
 CHUNK = 512
 """Samples whose errors are measured at once."""
+
+ALLOCATED_BY = 2048
+"""Samples enough to share bits out by; ranges are set by all that are given."""
 
 WIDTHS = torch.cat([torch.arange(1, 4, 0.5), torch.logspace(2, 5, 10, base=2)])
 """Half ranges tried, in standard deviations: codewords of channels with few strong paths have long tails."""
@@ -28,7 +29,7 @@ FINER = torch.linspace(0.82, 1.22, 9)
 """Tried around the best of them, relative to it."""
 
 
-class UniformQuantizer(nn.Module):
+class UniformQuantizer(Quantizer):
     """2^b levels in the middle of equal cells between `low` and `high`, for each of n entries.
 
     Ranges and numbers of bits are buffers, so that they travel with the weights of whoever holds the quantiser.
@@ -36,85 +37,76 @@ class UniformQuantizer(nn.Module):
     Attributes:
         mu: of the mu-law (ITU-T G.711's compression, continuous), about the middle of the range; 0 is uniform.
         low, high: [n].
-        bits: [n] uint8, b of each entry: K for all, or after `allocate` K on average; entries of 0 bits are not sent.
+        bits: [n] uint8, b of each entry: K for all, or if `allocated`, after `calibrate`, K on average; entries of the
+            same number of bits are a field, those of 0 bits are not sent.
     """
 
     low: Tensor
     high: Tensor
     bits: Tensor
 
-    def __init__(self, entries: int, bits: int, *, allocated: bool = False, mu: float = 0.0) -> None:
-        super().__init__()
+    def __init__(self, field: str, entries: int, bits: int, *, allocated: bool = False, mu: float = 0.0) -> None:
+        super().__init__(field, entries, bits)
         self.mu = mu
         self.allocated = allocated
-        self.total = entries * bits  # `bits` may be overwritten by those of other weights
         self.register_buffer("low", -torch.ones(entries))
         self.register_buffer("high", torch.ones(entries))
         self.register_buffer("bits", torch.full((entries,), bits, dtype=torch.uint8), persistent=allocated)
 
     def fields(self) -> tuple[Field, ...]:
-        """Of the payload: one for all entries of the same number of bits."""
         if not self.allocated:
-            return (Field(CODEWORD, len(self.bits), int(self.bits[0])),)
-        return tuple(Field(f"{CODEWORD}{b}", int((self.bits == b).sum()), b) for b in self._used())
+            return super().fields()
+        return tuple(Field(f"{self.field}{b}", int((self.bits == b).sum()), b) for b in self._used())
 
-    def to_fields(self, levels: Tensor) -> dict[str, Tensor]:
-        """[N, n] levels to payload fields."""
+    def encode(self, values: Tensor) -> dict[str, Tensor]:
         if not self.allocated:
-            return {CODEWORD: levels}
-        return {f"{CODEWORD}{b}": levels[:, self.bits == b] for b in self._used()}
+            return super().encode(values)
+        levels = self.to_levels(values)
+        return {f"{self.field}{b}": levels[:, self.bits == b] for b in self._used()}
 
-    def from_fields(self, fields: dict[str, Tensor]) -> Tensor:
-        """Inverse of `to_fields`."""
+    def decode(self, fields: Mapping[str, Tensor]) -> Tensor:
         if not self.allocated:
-            return fields[CODEWORD]
-        first = next(value for name, value in fields.items() if name.startswith(CODEWORD))
-        levels = first.new_zeros(len(first), len(self.bits))
+            return super().decode(fields)
+        count = len(next(iter(fields.values())))
+        levels = torch.zeros(count, self.entries, dtype=torch.int64, device=self.bits.device)
         for b in self._used():
-            levels[:, self.bits == b] = fields[f"{CODEWORD}{b}"]
-        return levels
+            levels[:, self.bits == b] = fields[f"{self.field}{b}"]
+        return self.from_levels(levels)
 
     def to_levels(self, values: Tensor) -> Tensor:
-        """[N, n] values to [N, n] int64 in [0, 2^b); what is out of range goes to the next level."""
+        """What is out of range goes to the next level."""
         unit = self._compressed((values - self.low) / (self.high - self.low))
         return (unit * self._levels()).floor().clamp(min=0).minimum(self._levels() - 1).long()
 
     def from_levels(self, levels: Tensor) -> Tensor:
-        """[N, n] int64 to the middles of their cells, [N, n] float32."""
+        """The middles of the levels' cells."""
         return self.low + (self.high - self.low) * self._expanded((levels + 0.5) / self._levels())
 
-    def forward(self, values: Tensor) -> Tensor:
+    def forward(self, values: Tensor, slope: float = 1.0) -> Tensor:
         """Quantised values with a straight-through gradient; none for what is out of range."""
         within = torch.minimum(torch.maximum(values, self.low), self.high)
         return within + (self.from_levels(self.to_levels(values)) - within).detach()
 
     @torch.no_grad()
-    def allocate(self, values: Tensor, weight: Tensor) -> None:
-        """Share all bits out, each to the entry whose weighted squared error it lowers most.
-
-        Args:
-            values: [N, n] codewords of training samples.
-            weight: [n], what a unit of squared error in an entry costs.
+    def calibrate(self, values: Tensor, weight: Tensor | None = None) -> None:
+        """Set each entry's range to mean +- c standard deviations, with the c in 1 .. 32 of least squared error; before
+        that, if they are allocated, share all bits out, each to the entry whose weighted squared error it lowers most.
         """
+        if self.allocated:
+            self._allocate(values[:ALLOCATED_BY], torch.ones(self.entries) if weight is None else weight)
+        self._fit(values, FINER)
+
+    def _allocate(self, values: Tensor, weight: Tensor) -> None:
         errors = [values.var(0)]
         for bits in range(1, MOST_BITS + 1):
             self.bits.fill_(bits)
             errors.append(self._fit(values))
         gains = (torch.stack(errors).diff(dim=0).neg() * weight).cummin(0).values  # [bits, n]
-        chosen = gains.flatten().argsort(descending=True, stable=True)[: self.total]
+        chosen = gains.flatten().argsort(descending=True, stable=True)[: self.entries * self.entry_bits]
         self.bits.copy_(torch.zeros_like(gains).flatten().index_fill_(0, chosen, 1).view_as(gains).sum(0))
 
-    @torch.no_grad()
-    def calibrate(self, values: Tensor) -> None:
-        """Set each entry's range to mean +- c standard deviations, with the c in 1 .. 32 of least squared error.
-
-        Args:
-            values: [N, n] codewords of training samples.
-        """
-        self._fit(values, FINER)
-
     def _fit(self, values: Tensor, finer: Tensor | None = None) -> Tensor:
-        """`calibrate`, to the nearest of `WIDTHS`, or `finer`; the mean squared errors [n] that are left."""
+        """Set the ranges to the best of `WIDTHS`, or `finer`; the mean squared errors [n] that are left."""
         mean, deviation = values.mean(0), values.std(0).clamp(min=1e-8)
 
         def best_of(widths: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -17,7 +18,8 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
 from shared.link.payload import PayloadLayout
-from shared.metrics import Domain, energy
+from shared.metrics import Domain
+from shared.quantizers.base import Quantizer
 
 State = dict[str, Tensor]
 """Recurrent state of N UEs: name -> [N, ...]. Zeros at the start of a frame."""
@@ -44,7 +46,11 @@ class SchemeConfig:
 
 
 class Encoder(nn.Module, ABC):
-    """The UE's end."""
+    """The UE's end.
+
+    Where it is trained as any other, `forward(observation, slope)` is the differentiable path: [N, T, observation] to
+    what the decoder's `forward` takes, by its quantisers' with the slope of straight-through gradients.
+    """
 
     @abstractmethod
     def observe(self, downlink: Downlink) -> Tensor:
@@ -56,15 +62,19 @@ class Encoder(nn.Module, ABC):
 
 
 class Decoder(nn.Module, ABC):
-    """The gNB's end. It sees payload fields and the uplink view, nothing else."""
+    """The gNB's end. It sees payload fields and the uplink view, nothing else.
 
-    @abstractmethod
+    Where it is trained as any other, `forward(sent, side)` is the differentiable path: what the encoder's `forward`
+    gives for whole frames, and [N, T, S], to estimates [N, T, M] or images [N, T, Q, M].
+    """
+
     def side_information(self, uplink: UplinkView) -> Tensor:
-        """What the gNB takes from its own uplink: [N, T, S]; row t depends on slots 0..t only."""
+        """What the gNB takes from its own uplink: [N, T, S]; row t depends on slots 0..t only. By default nothing."""
+        return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
 
-    @abstractmethod
     def initial_state(self, count: int) -> State:
-        """State of `count` UEs at the start of a frame."""
+        """State of `count` UEs at the start of a frame. By default reports stand alone."""
+        return {}
 
     @abstractmethod
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
@@ -137,92 +147,26 @@ class Scheme(nn.Module, ABC):
     def make_decoder(self) -> Decoder:
         """The gNB's end, with initial weights; whatever both ends hold is the encoder's, if that is there."""
 
+    @cached_property
+    def quantizers(self) -> tuple[Quantizer, ...]:
+        """Those of an end that is there: both have the same."""
+        end = self.encoder if hasattr(self, "encoder") else self.decoder
+        return tuple(module for module in end.modules() if isinstance(module, Quantizer))
+
     @property
-    @abstractmethod
     def layout(self) -> PayloadLayout:
-        """The payload of one report, from either end."""
+        """The payload of one report, from either end: the fields of its quantisers."""
+        return PayloadLayout(tuple(field for quantizer in self.quantizers for field in quantizer.fields()))
 
     @property
     def reads_uplink(self) -> bool:
         """Whether its decoder takes anything from the uplink."""
         return False
 
-    def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
-        """Differentiable path from observation to estimate, for training.
-
-        Args:
-            observation: [N, T, observation].
-            side: [N, T, S].
-            slope: of the straight-through quantiser.
-
-        Returns:
-            [N, T, M] complex64, or images [N, T, Q, M].
-
-        Raises:
-            InvalidInput: the scheme has nothing to train.
-        """
-        raise InvalidInput(f"scheme: '{self.name}' has nothing to train")
-
-    def settled(self, observation: Tensor, side: Tensor) -> Tensor:
-        """What `reconstruct` takes for `side` in this stage, computed once for fixed frames: with what the parts that
-        are not trained make of them; by default `side` itself.
-        """
-        return side
-
-    def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
-        """What training minimises, from `reconstruct` and the true channels: the mean squared error per antenna."""
-        return energy(estimate - truth).mean() / truth.shape[-1]
-
-    def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Numerator and denominator of the NMSE that training shows: squared error and power, ratio of sums."""
-        return energy(estimate - truth).mean(), energy(truth).mean()
-
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
-        """Raises InvalidInput for payload values that fit their bits but mean nothing; by default there are none."""
-
-    def calibrate(self, downlink: Downlink) -> None:
-        """Set what is measured rather than trained (ranges of quantisers), from channels of the training split."""
-
-    def begin(self, stage: str) -> None:
-        """Prepare a stage of the training, or what follows it: `all`, or one of the scheme's own, which trains some of
-        its parts.
-
-        Raises:
-            InvalidInput: the scheme has no such stage.
-        """
-        if stage != "all":
-            raise InvalidInput(f"stage: '{self.name}' is trained all at once, not '{stage}'")
-
-    def principal_start(self, downlink: Downlink) -> None:
-        """Begin with the principal components of the given channels instead of random weights.
-
-        Raises:
-            InvalidInput: the scheme is no autoencoder of channels.
-        """
-        raise InvalidInput(f"start: '{self.name}' cannot start from principal components; start is random")
-
-    def linear_start(self, downlink: Downlink) -> None:
-        """Begin as the best linear autoencoder of the given channels; for training with `frozen_norms`.
-
-        Raises:
-            InvalidInput: the scheme has no such weights.
-        """
-        raise InvalidInput(f"start: '{self.name}' has no linear start; start is random, or principal for images")
-
-    def compile_networks(self, mode: str) -> None:
-        """Have torch.compile fuse the networks that `reconstruct` spends its time in; by default there are none.
-
-        Args:
-            mode: torch.compile's.
-
-        Raises:
-            InvalidInput: the scheme has no such networks.
-        """
-        raise InvalidInput(f"compiled: '{self.name}' is not worth compiling")
-
-    @torch.no_grad()
-    def normalise(self) -> None:
-        """Bring parameters back to their constraints after an optimiser step (pilot power)."""
+        """Raises InvalidInput for payload values that fit their bits but mean nothing to a quantiser."""
+        for quantizer in self.quantizers:
+            quantizer.check(fields)
 
     def check_scenario(self, scenario: Scenario, delay_slots: int = 0) -> None:
         """Raises InvalidInput if the scenario's sizes are not those of this scheme, or it lacks what the decoder reads.

@@ -8,12 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from shared.schemes.image_feedback import (
-    ImageScheme,
-    conv_bn,
-    conv_path,
-)
-from shared.schemes.image_layers import RowConv2d
+from shared.schemes.image_feedback import ImageScheme, conv_bn, conv_path
+from shared.schemes.layouts.rows import RowConv2d
 from shared.schemes.registry import register
 
 SLOPE = 0.3
@@ -43,11 +39,3 @@ class CsiNet(ImageScheme):
 
     def refinement(self) -> nn.Sequential:
         return nn.Sequential(RefineNet(), RefineNet(), RowConv2d(2, 2, (3, 3), bias=True))
-
-    def pass_through(self, scale: float) -> None:
-        for layers in (self.encoder.network.features, self.decoder.network.refinement):
-            for module in layers:
-                if isinstance(module, RefineNet):
-                    nn.init.zeros_(module.norm.weight)
-                elif isinstance(module, RowConv2d):
-                    nn.init.dirac_(module.weight)

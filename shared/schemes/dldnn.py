@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
+from shared.quantizers.sign import Sign
 from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
 from shared.schemes.hypernetwork import Hypernetwork, UplinkInput
 from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
 from shared.schemes.registry import register
-from shared.schemes.sign_feedback import SignFeedbackScheme, signs
+from shared.schemes.sign_feedback import SIGNS, SignFeedbackScheme
 
 DECODER_WIDTHS = (1024, 512, 512)
 """Hidden ReLU layers of the channel estimation DNN, each with batch normalisation (as the authors' code)."""
@@ -26,6 +27,7 @@ class DnnDecoder(Decoder):
         super().__init__()
         inputs = (config.feedback_bits, *DECODER_WIDTHS)
         outputs = (*DECODER_WIDTHS, 2 * scenario.antennas)
+        self.quantizer = Sign(SIGNS, config.feedback_bits)
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, outputs, strict=True))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in DECODER_WIDTHS)
         self.scales = inputs
@@ -35,11 +37,8 @@ class DnnDecoder(Decoder):
     def side_information(self, uplink: UplinkView) -> Tensor:
         return self.uplink(uplink)
 
-    def initial_state(self, count: int) -> State:
-        return {}
-
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
-        return self(signs(fields), side), {}
+        return self(self.quantizer.decode(fields), side), {}
 
     def forward(self, bits: Tensor, side: Tensor) -> Tensor:
         """[..., B] signs and [..., S] to [..., M] complex64."""

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
+from shared.quantizers.sign import Sign
 from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
 from shared.schemes.hypernetwork import HYPER_WIDTH, Hypernetwork, UplinkInput, identity_like
 from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
 from shared.schemes.registry import register
-from shared.schemes.sign_feedback import SignFeedbackScheme, signs
+from shared.schemes.sign_feedback import SIGNS, SignFeedbackScheme
 
 ESTIMATOR_WIDTH = 256
 """Hidden neurons of the estimator RNN, l^E (section V)."""
@@ -48,6 +49,7 @@ class HyperRnnDecoder(Decoder):
 
     def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__()
+        self.quantizer = Sign(SIGNS, config.feedback_bits)
         self.estimator = EstimatorRnn(scenario, config)
         self.uplink = UplinkInput(scenario, config)
         self.hypernetwork = (
@@ -67,7 +69,7 @@ class HyperRnnDecoder(Decoder):
         omega, after = None, {}
         if self.hypernetwork is not None:
             omega, after["hypernetwork"] = self.hypernetwork.step(side, state["hypernetwork"])
-        estimate, after["estimator"] = self.estimator.step(signs(fields), omega, state["estimator"])
+        estimate, after["estimator"] = self.estimator.step(self.quantizer.decode(fields), omega, state["estimator"])
         return to_complex(estimate), after
 
     def forward(self, bits: Tensor, side: Tensor) -> Tensor:

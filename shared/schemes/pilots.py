@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from shared.errors import InvalidInput
-from shared.schemes.base import Scheme, SchemeConfig
+from shared.fields import check_choices, check_ranges
+from shared.schemes.base import Downlink, Encoder, Scheme, SchemeConfig, to_real
 
 UplinkReading = Literal["array", "projected", "none", "genie"]
 """What the decoder takes from the uplink: see `PilotConfig.uplink_reading`."""
@@ -35,13 +36,8 @@ class PilotConfig(SchemeConfig):
     beam_power: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("downlink_pilots", "uplink_pilots"):
-            if not 1 <= getattr(self, name) <= 1024:
-                raise InvalidInput(f"{name}: {getattr(self, name)} is not in [1, 1024]")
-        if not 0 <= self.feedback_bits <= 65536:
-            raise InvalidInput(f"feedback_bits: {self.feedback_bits} is not in [0, 65536]")
-        if self.uplink_reading not in ("array", "projected", "none", "genie"):
-            raise InvalidInput(f"uplink_reading: '{self.uplink_reading}' is not array, projected, none or genie")
+        check_ranges(self, {"feedback_bits": (0, 65536), "downlink_pilots": (1, 1024), "uplink_pilots": (1, 1024)})
+        check_choices(self, {"uplink_reading": get_args(UplinkReading)})
         if self.beam_power and self.uplink_reading != "array":
             raise InvalidInput("beam_power: needs uplink_reading=array")
 
@@ -69,6 +65,18 @@ class Pilots(nn.Module):
     def normalise(self) -> None:
         """Put every column back on ||X_l||^2 = 1, as the paper does in each iteration."""
         self.parts.div_(self.parts.square().sum(dim=(0, 1), keepdim=True).sqrt())
+
+
+class PilotEncoder(Encoder):
+    """A UE that measures its pilots X_dl."""
+
+    def __init__(self, pilots: Pilots) -> None:
+        super().__init__()
+        self.pilots = pilots
+
+    def observe(self, downlink: Downlink) -> Tensor:
+        """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
+        return to_real(downlink.pilots(self.pilots()))
 
 
 class PilotScheme(Scheme):

@@ -9,41 +9,36 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.channels import multipath
 from shared.channels.multipath import Multipath, require_multipath
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
-from shared.link.payload import Field, PayloadLayout
-from shared.quantizers import float32
+from shared.quantizers.float32 import Float32
 from shared.schemes.base import Decoder, Downlink, Encoder, SchemeConfig, State, to_complex, to_real
-from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme, UplinkReading
+from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme, UplinkReading
 from shared.schemes.registry import register
 
 GRID = 256
 """Angles tried over the scenario's sector in the first step of the maximum-likelihood search."""
 
+SAMPLES = "samples"
+"""Name of the payload's field."""
 
-class FloatEncoder(Encoder):
+
+class FloatEncoder(PilotEncoder):
     """Sends the received pilots as they are, float32."""
 
     def __init__(self, pilots: Pilots) -> None:
-        super().__init__()
-        self.pilots = pilots
-
-    def observe(self, downlink: Downlink) -> Tensor:
-        """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
-        return to_real(downlink.pilots(self.pilots()))
+        super().__init__(pilots)
+        self.quantizer = Float32(SAMPLES, 2 * pilots.parts.shape[-1])
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
-        return {"samples": float32.to_levels(observation)}
+        return self.quantizer.encode(observation)
 
 
 class LmmseDecoder(Decoder):
@@ -58,6 +53,7 @@ class LmmseDecoder(Decoder):
         self.scenario = scenario
         self.config = config
         self.pilots = pilots
+        self.quantizer = Float32(SAMPLES, 2 * config.downlink_pilots)
 
     def side_information(self, uplink: UplinkView) -> Tensor:
         if self.config.uplink_reading == "genie":
@@ -69,7 +65,7 @@ class LmmseDecoder(Decoder):
         return {"received": torch.zeros(count, length), "slots": torch.zeros(count, 1)}
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
-        newest = float32.from_levels(fields["samples"])
+        newest = self.quantizer.decode(fields)
         received = torch.cat([newest, state["received"][:, : -newest.shape[1]]], dim=1)
         slots = state["slots"] + 1
         return self._estimate(received, slots, side), {"received": received, "slots": slots}
@@ -139,13 +135,6 @@ class FloatFeedbackScheme(Reference):
     def _new_pilots(self) -> Pilots:
         return Pilots(self.scenario.antennas, self.config.downlink_pilots).requires_grad_(False)
 
-    @property
-    def layout(self) -> PayloadLayout:
-        return PayloadLayout((Field("samples", 2 * self.config.downlink_pilots, 32),))
-
-    def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
-        float32.check("samples", fields["samples"])
-
 
 @register
 class GenieLmmse(FloatFeedbackScheme):
@@ -196,9 +185,6 @@ class UplinkOnlyDecoder(Decoder):
         moved = multipath.steering(world, world.downlink_ghz, sine) @ amplitudes[..., None]
         return to_real(moved[..., 0])
 
-    def initial_state(self, count: int) -> State:
-        return {}
-
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         return to_complex(side), {}
 
@@ -215,10 +201,6 @@ class UplinkOnly(Reference):
 
     def make_decoder(self) -> UplinkOnlyDecoder:
         return UplinkOnlyDecoder(require_multipath(self.scenario, self.name), self.config)
-
-    @property
-    def layout(self) -> PayloadLayout:
-        return PayloadLayout(())
 
 
 def estimate_angles(scenario: Multipath, received: Tensor, coarse_sweeps: int = 3, fine_sweeps: int = 4) -> Tensor:

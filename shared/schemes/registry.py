@@ -36,7 +36,7 @@ def register(scheme: type[S]) -> type[S]:
 
 def schemes() -> dict[str, type[Scheme]]:
     """Every scheme by name, in alphabetical order."""
-    _import_all()
+    import_all("shared.schemes", ENTRY_POINTS)
     return dict(sorted(_schemes.items()))
 
 
@@ -49,12 +49,12 @@ def scheme_class(name: str) -> type[Scheme]:
 
 
 @functools.cache
-def _import_all() -> None:
-    package = importlib.import_module("shared.schemes")
-    for module in pkgutil.iter_modules(package.__path__, "shared.schemes."):
+def import_all(package: str, group: str) -> None:
+    """Import the modules of a package, and those of other packages that a group of entry points names."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         importlib.import_module(module.name)
-    for point in entry_points(group=ENTRY_POINTS):
+    for point in entry_points(group=group):
         try:
             point.load()
         except Exception:  # another package's fault must not take ours away
-            logging.exception("scheme: entry point '%s' = %s cannot be loaded", point.name, point.value)
+            logging.exception("%s: entry point '%s' = %s cannot be loaded", group, point.name, point.value)

@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
-from shared.link.payload import Field, PayloadLayout
-from shared.quantizers.sign import from_bits, hard_sign, straight_through_sign, to_bits
-from shared.schemes.base import Downlink, Encoder, to_real
-from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme
+from shared.quantizers.sign import Sign
+from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme
+
+SIGNS = "signs"
+"""Name of the payload's field."""
 
 QUANTISER_WIDTHS = (1024, 512, 256)
 """Hidden ReLU layers of the feedback DNN (section V)."""
 
 
-class SignEncoder(Encoder):
+class SignEncoder(PilotEncoder):
     """Pilots X_dl and the feedback DNN 2 L_dl - 1024 - 512 - 256 - B."""
 
     def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
-        super().__init__()
-        self.pilots = Pilots(scenario.antennas, config.downlink_pilots)
+        super().__init__(Pilots(scenario.antennas, config.downlink_pilots))
         self.dnn = relu_dnn(2 * config.downlink_pilots, QUANTISER_WIDTHS, config.feedback_bits)
-
-    def observe(self, downlink: Downlink) -> Tensor:
-        """[N, T, 2 L_dl]: real parts of the received pilots, then imaginary parts."""
-        return to_real(downlink.pilots(self.pilots()))
+        self.quantizer = Sign(SIGNS, config.feedback_bits)
 
     def forward(self, observation: Tensor, slope: float) -> Tensor:
         """[..., 2 L_dl] to [..., B] signs with a straight-through gradient."""
-        return straight_through_sign(self.dnn(observation), slope)
+        return self.quantizer(self.dnn(observation), slope)
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
-        return {"signs": to_bits(hard_sign(self.dnn(observation)))}
+        return self.quantizer.encode(self.dnn(observation))
 
 
 class SignFeedbackScheme(PilotScheme):
@@ -42,24 +38,6 @@ class SignFeedbackScheme(PilotScheme):
 
     def make_encoder(self) -> SignEncoder:
         return SignEncoder(self.scenario, self.config)
-
-    @property
-    def layout(self) -> PayloadLayout:
-        return PayloadLayout((Field("signs", self.config.feedback_bits, 1),))
-
-    def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
-        return self.decoder(self.encoder(observation, slope), side)
-
-    @torch.no_grad()
-    def normalise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, Pilots) and module.parts.requires_grad:
-                module.normalise()
-
-
-def signs(fields: dict[str, Tensor]) -> Tensor:
-    """[N, B] +-1 of a report."""
-    return from_bits(fields["signs"])
 
 
 def relu_dnn(inputs: int, widths: tuple[int, ...], outputs: int) -> nn.Sequential:

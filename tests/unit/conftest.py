@@ -20,7 +20,7 @@ from shared.channels.streams import Samples, Split
 from shared.link.decoding import decode_frames
 from shared.link.encoding import encode_frames
 from shared.link.payload import pack_bits
-from shared.schemes import Scheme, image_layers, scheme_class
+from shared.schemes import Scheme, scheme_class
 from tests.unit.simulated_gpu import Gpu
 
 hypothesis.settings.register_profile(
@@ -109,7 +109,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     """A simulated one; where our code or torch's has to know what it is, it is CUDA."""
     for sizes in (synthesis._POLES, world._CLUSTERS, world._PATHS, world._FEW):
         monkeypatch.setitem(sizes, Gpu.device.type, sizes["cuda"])
-    monkeypatch.setattr(image_layers, "_in_rows", lambda image: torch.is_grad_enabled())
     optimizer = importlib.import_module("torch.optim.optimizer")
     monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: ["cpu", Gpu.device.type])
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())

@@ -15,9 +15,11 @@ from csiemu.experiments.crnet.arms import SCENARIOS
 from csiemu.experiments.crnet.table_1 import PAPER
 from csiemu.training.recipes import Design
 from csiemu.training.run import build
+from csiemu.training.schemes import training_of
+from csiemu.training.schemes.images import ImageTraining
 from shared.channels.downlink import DownlinkView
 from shared.channels.streams import Samples, Split
-from shared.schemes.crnet import CrNet, CrNetConfig
+from shared.schemes.crnet import CrNetConfig
 
 CHUNK = 1000
 
@@ -27,20 +29,20 @@ def main(frames: int, ues: int) -> None:
     torch.set_num_threads(1)
     print("| compression | scenario | linear: NMSE (dB) | CRNet, paper (dB) |\n|---|---|---|---|")
     for world, (name, scenario) in enumerate(SCENARIOS.items()):
-        scheme = build(Design("crnet", scenario, CrNetConfig(compression=min(PAPER))), seed=1)
-        assert isinstance(scheme, CrNet)
-        components = scheme.principal_components(images(scheme, 1, Split.TRAIN, frames))  # the strongest first
-        new = images(scheme, 0, Split.TEST, ues)
+        training = training_of(build(Design("crnet", scenario, CrNetConfig(compression=min(PAPER))), seed=1))
+        assert isinstance(training, ImageTraining)
+        components = training.principal_components(images(training, 1, Split.TRAIN, frames))  # the strongest first
+        new = images(training, 0, Split.TEST, ues)
         for compression, paper in PAPER.items():
             found = projected(new, components[:, : len(components) // compression])
             print(f"| 1/{compression} | {name} | {found:.2f} | {paper[world][-1]:.2f} |", flush=True)
 
 
-def images(scheme: CrNet, seed: int, split: Split, count: int) -> Tensor:
+def images(training: ImageTraining, seed: int, split: Split, count: int) -> Tensor:
     """Scaled images [count, M, 2, Q]."""
     parts = torch.arange(count).split(CHUNK)
-    views = (DownlinkView(scheme.scenario, Samples(seed, split, ue, torch.zeros_like(ue))) for ue in parts)
-    return torch.cat([scheme.scaled(view) for view in views])
+    views = (DownlinkView(training.scheme.scenario, Samples(seed, split, ue, torch.zeros_like(ue))) for ue in parts)
+    return torch.cat([training.scaled(view) for view in views])
 
 
 def projected(image: Tensor, components: Tensor) -> float:

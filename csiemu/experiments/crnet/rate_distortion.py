@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from csiemu.training.run import calibrate
-from shared.checkpoints import CheckpointStore
+from csiemu.training.schemes import training_of
+from shared.checkpoints import CheckpointStore, default_checkpoints
 from shared.conditions import RunConditions
 from shared.errors import InvalidInput
 from shared.link.evaluation import evaluate
 from shared.quantizers import float32
-from shared.schemes.image_feedback import SCALE_BITS, ImageScheme
+from shared.schemes.image_feedback import ImageScheme
 
 ENTRY_BITS = (2, 3, 4, 5, 6, 7, 8)
 
@@ -35,7 +35,7 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
 def main(name: str, ues: int) -> None:
     """Print the table: the checkpoint's networks, their quantiser set anew for each number of bits and allocation."""
     torch.set_num_threads(1)
-    checkpoint = CheckpointStore(Path("checkpoints")).load_named(name)
+    checkpoint = CheckpointStore(default_checkpoints()).load_named(name)
     trained = checkpoint.scheme
     if not isinstance(trained, ImageScheme):
         raise InvalidInput(f"checkpoint: {name} is a {trained.name}; wanted crnet or csinet")
@@ -46,16 +46,15 @@ def main(name: str, ues: int) -> None:
         f"| bits an entry | feedback bits | {''.join(f'{name}: NMSE (dB) | from float | ' for name in QUANTIZERS)}rho |"
     )
     print("|---|---|" + "---|---|" * len(QUANTIZERS) + "---|")
-    reference = _evaluated(trained, float32.BITS, QUANTIZERS["equal bits"], ues)[1]
+    most, reference = _evaluated(trained, float32.BITS, QUANTIZERS["equal bits"], ues)
     for bits in ENTRY_BITS:
         cells = []
         for fields in QUANTIZERS.values():
             total, found = _evaluated(trained, bits, fields, ues)
             cells += [f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}", _from(found, reference)]
         print(f"| {bits} | {total} | {' | '.join(cells)} | {found['rho']:.4f} |", flush=True)
-    bits = SCALE_BITS + trained.entries * float32.BITS
     nmse = f"{reference['nmse_db']:.2f} ± {reference['nmse_se_db']:.2f}"
-    print(f"| float32 | {bits} | {nmse} |{' |' * (2 * len(QUANTIZERS) - 1)} {reference['rho']:.4f} |")
+    print(f"| float32 | {most} | {nmse} |{' |' * (2 * len(QUANTIZERS) - 1)} {reference['rho']:.4f} |")
 
 
 def _evaluated(trained: ImageScheme, bits: int, quantizer: dict[str, Any], ues: int) -> tuple[int, dict[str, Any]]:
@@ -64,7 +63,7 @@ def _evaluated(trained: ImageScheme, bits: int, quantizer: dict[str, Any], ues: 
     scheme = type(trained)(trained.scenario, config).eval()
     for side in ("encoder", "decoder"):
         getattr(scheme, side).network.load_state_dict(getattr(trained, side).network.state_dict())
-    calibrate(scheme, seed=1)
+    calibrate(training_of(scheme), seed=1)
     return scheme.layout.bits, evaluate(scheme, RunConditions(trained.scenario), ues=ues)
 
 

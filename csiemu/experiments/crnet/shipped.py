@@ -14,7 +14,7 @@ from csiemu.experiments.crnet.arms import EPOCHS, SCENARIOS
 from csiemu.experiments.crnet.table_1 import PAPER
 from csiemu.experiments.grid import slope_at_the_end
 from csiemu.training.recipes import EPOCH
-from shared.checkpoints import CheckpointStore
+from shared.checkpoints import CheckpointStore, default_checkpoints
 
 HEAD = (
     "checkpoint",
@@ -36,7 +36,7 @@ COLUMNS = {"csinet": (0, "const"), "crnet": (2, "cosine")}
 def main() -> None:
     """Print the table, Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--checkpoints", type=Path, default=default_checkpoints())
     store = CheckpointStore(parser.parse_args().checkpoints)
     cards = [
         (f"{name}/{version}", store.card(name, version)) for name in store.names() for version in store.versions(name)

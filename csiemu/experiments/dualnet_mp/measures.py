@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from csiemu.experiments.grid import Figures
 from shared.channels.streams import Samples, Split
-from shared.checkpoints import Checkpoint, CheckpointStore
+from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints
 from shared.conditions import RunConditions
 from shared.link import evaluation as link
 from shared.metrics import Outcomes
@@ -63,7 +62,7 @@ def main(names: list[str]) -> None:
     print(f"| checkpoint | {' | '.join(FIGURES)} |\n{'|---' * (1 + len(FIGURES))}|")
     torch.set_num_threads(1)
     for name in names:
-        checkpoint = CheckpointStore(Path("checkpoints")).load_named(name)
+        checkpoint = CheckpointStore(default_checkpoints()).load_named(name)
         print(f"| {name} | {' | '.join(figure(checkpoint) for figure in FIGURES.values())} |", flush=True)
 
 

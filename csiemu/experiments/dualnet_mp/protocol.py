@@ -158,9 +158,10 @@ def magnitude_ratios(checkpoint: Checkpoint) -> Ratios:
         fields = scheme.layout.fields_of(encode_frames(scheme, scenario, samples)[:, 0])
         level, scale = (torch.from_numpy(fields[name]) for name in (MAGNITUDE, SCALE))
         with torch.inference_mode():
-            found = scheme.decoder.magnitude(level, side_information(scheme, scenario, samples)[:, 0])
+            codeword = scheme.decoder.magnitude.quantizer.from_levels(level)
+            found = scheme.decoder.magnitude(codeword, side_information(scheme, scenario, samples)[:, 0])
         truth = DownlinkView(scenario, samples).image()[:, 0].abs()
-        error = found[:, 0] / 2 * scheme.decoder.scale.from_level(scale) - truth
+        error = found[:, 0] / 2 * scheme.decoder.scale.from_levels(scale)[..., None] - truth
         parts.append((error.square().sum((-2, -1)) / truth.square().sum((-2, -1))).double().numpy())
     return np.concatenate(parts)
 

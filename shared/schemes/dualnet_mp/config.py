@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shared.errors import InvalidInput
+from shared.fields import check_choices, check_ranges
+from shared.quantizers.scale import check_limits
 from shared.schemes.base import SchemeConfig
-from shared.schemes.image_feedback import Scale
+
+RANGES = {
+    "magnitude_compression": (1, 1024),
+    "phase_compression": (1, 1024),
+    "magnitude_bits": (2, 12),
+    "phase_bits": (2, 12),
+    "sign_ratio": (0, 1),
+    "combiner_blocks": (0, 8),
+}
+"""Limits of the numbers."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "phase": ("smape", "mse0", "mdpp", "mdpq"),
@@ -62,19 +73,8 @@ class DualNetConfig(SchemeConfig):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mdpq_bits", tuple(self.mdpq_bits))  # JSON knows lists only
-        for name in ("magnitude_compression", "phase_compression"):
-            if not 1 <= getattr(self, name) <= 1024:
-                raise InvalidInput(f"{name}: {getattr(self, name)} is not in [1, 1024]")
-        for name in ("magnitude_bits", "phase_bits"):
-            if not 2 <= getattr(self, name) <= 12:
-                raise InvalidInput(f"{name}: {getattr(self, name)} is not in [2, 12]")
-        if not 0 <= self.sign_ratio <= 1:
-            raise InvalidInput(f"sign_ratio: {self.sign_ratio} is not in [0, 1]")
+        check_ranges(self, RANGES)
         if len(self.mdpq_bits) != 5 or not all(0 <= bits <= 12 for bits in self.mdpq_bits):
             raise InvalidInput(f"mdpq_bits: {self.mdpq_bits} is not five numbers in [0, 12]")
-        if not 0 <= self.combiner_blocks <= 8:
-            raise InvalidInput(f"combiner_blocks: {self.combiner_blocks} is not in [0, 8]")
-        Scale.check(self.scale_low_db, self.scale_high_db)
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise InvalidInput(f"{name}: '{getattr(self, name)}' is not one of {', '.join(allowed)}")
+        check_limits(self.scale_low_db, self.scale_high_db)
+        check_choices(self, CHOICES, one_of=True)

@@ -30,18 +30,6 @@ class DominantEntries(nn.Module):
         """[N, codeword] int64 to [N, count] int64, entries in the order of their scores."""
         return in_order((levels.double() @ self.weight.double().mT + self.offset).long(), count)
 
-    @torch.no_grad()
-    def fit(self, levels: Tensor, magnitudes: Tensor) -> None:
-        """Least squares of magnitudes [N, size] on levels [N, codeword], as whole numbers."""
-        mean, center = magnitudes.double().mean(0), levels.double().mean(0)
-        inputs = levels.double() - center
-        gram = inputs.mT @ inputs
-        ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        solution = torch.linalg.solve(gram + ridge, inputs.mT @ (magnitudes.double() - mean)).mT
-        unit = 127 / solution.abs().amax().clamp(min=1e-30)
-        self.weight.copy_((solution * unit).round())
-        self.offset.copy_(((mean - solution @ center) * unit).round())
-
 
 class LargestEntries(nn.Module):
     """For magnitudes that are sent perfectly: the codeword's integers are scores themselves."""
@@ -49,9 +37,6 @@ class LargestEntries(nn.Module):
     def forward(self, levels: Tensor, count: int) -> Tensor:
         """As `DominantEntries`."""
         return in_order(levels, count)
-
-    def fit(self, levels: Tensor, magnitudes: Tensor) -> None:
-        """There is nothing to fit."""
 
 
 def in_order(scores: Tensor, count: int) -> Tensor:

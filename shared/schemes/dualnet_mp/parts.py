@@ -7,20 +7,17 @@ import math
 from torch import nn
 
 from shared.errors import InvalidInput
-from shared.link.payload import Field
-from shared.quantizers import float32
-from shared.schemes.dualnet_mp.branches import CHANNELS, Activation, Branch, Combiner, Shape, leaky
+from shared.schemes.dualnet_mp.branches import CHANNELS, Activation, Branch, BranchEncoder, Combiner, Shape, leaky
 from shared.schemes.dualnet_mp.config import DualNetConfig
 from shared.schemes.dualnet_mp.dominant import DominantEntries, LargestEntries
-from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, MagnitudeDecoder, MagnitudeEncoder, PerfectMagnitudes
+from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, MagnitudeDecoder, PerfectMagnitudes
 from shared.schemes.dualnet_mp.phases import (
     PHASE,
-    SIGN,
     AngleDecoder,
     AngleEncoder,
-    AngleQuantizer,
     CosineDecoder,
     CosineEncoder,
+    DominantAngles,
 )
 
 
@@ -31,50 +28,31 @@ class Parts:
         self.config, self.shape = config, shape
         self.perfect = config.magnitude_quantizer == "perfect"
         self.uplink = "none" if self.perfect else config.uplink
-        self.signs = round(config.sign_ratio * math.prod(shape))
-        self.reach = self.signs if config.phase == "smape" else 0
+        self.reach = round(config.sign_ratio * math.prod(shape)) if config.phase == "smape" else 0
         if config.phase == "mdpq":
-            self.reach = AngleQuantizer(shape, config.mdpq_bits).reach
-        self.magnitudes = self._branch("magnitude", config.magnitude_quantizer, config.magnitude_core, leaky)
-        self.phases = self._branch("phase", config.quantizer, config.core, nn.Tanh)
+            self.reach = DominantAngles(shape, config.mdpq_bits).reach
+        self.magnitudes = self._branch(MAGNITUDE, config.magnitude_quantizer, config.magnitude_core, leaky)
+        self.phases = self._branch(PHASE, config.quantizer, config.core, nn.Tanh)
 
-    def fields(self) -> tuple[Field, ...]:
-        """Payload fields of magnitudes and phases."""
-        perfect = Field(MAGNITUDE, math.prod(self.shape), float32.BITS)
-        magnitude = perfect if self.perfect else self.magnitudes.field(MAGNITUDE)
-        match self.config.phase:
-            case "mdpq":
-                return (magnitude, *AngleQuantizer(self.shape, self.config.mdpq_bits).fields())
-            case "smape":
-                return (magnitude, self.phases.field(PHASE), Field(SIGN, self.signs, 1))
-            case _:
-                return (magnitude, self.phases.field(PHASE))
-
-    def magnitude_encoder(self) -> MagnitudeEncoder | PerfectMagnitudes:
-        return PerfectMagnitudes(self.shape) if self.perfect else MagnitudeEncoder(self.magnitudes)
+    def magnitude_encoder(self) -> BranchEncoder | PerfectMagnitudes:
+        return PerfectMagnitudes(self.shape) if self.perfect else BranchEncoder(self.magnitudes)
 
     def magnitude_decoder(self) -> MagnitudeDecoder | PerfectMagnitudes:
         if self.perfect:
             return PerfectMagnitudes(self.shape)
         return MagnitudeDecoder(self.magnitudes, kernel=7, beside=int(self.uplink != "none"))
 
-    def phase_encoder(self) -> CosineEncoder | AngleEncoder | AngleQuantizer:
-        match self.config.phase:
-            case "mdpq":
-                return AngleQuantizer(self.shape, self.config.mdpq_bits)
-            case "smape":
-                return CosineEncoder(self.phases)
-            case _:
-                return AngleEncoder(self.phases)
+    def phase_encoder(self) -> CosineEncoder | AngleEncoder | DominantAngles:
+        if self.config.phase == "mdpq":
+            return DominantAngles(self.shape, self.config.mdpq_bits)
+        return CosineEncoder(self.phases, self.reach) if self.config.phase == "smape" else AngleEncoder(self.phases)
 
-    def phase_decoder(self) -> CosineDecoder | AngleDecoder | AngleQuantizer:
-        match self.config.phase:
-            case "mdpq":
-                return AngleQuantizer(self.shape, self.config.mdpq_bits)
-            case "smape":
-                return CosineDecoder(self.phases, kernel=5)
-            case _:
-                return AngleDecoder(self.phases, kernel=5)
+    def phase_decoder(self) -> CosineDecoder | AngleDecoder | DominantAngles:
+        if self.config.phase == "mdpq":
+            return DominantAngles(self.shape, self.config.mdpq_bits)
+        if self.config.phase == "smape":
+            return CosineDecoder(self.phases, self.reach, kernel=5)
+        return AngleDecoder(self.phases, kernel=5)
 
     def dominant(self) -> DominantEntries | LargestEntries:
         return LargestEntries() if self.perfect else DominantEntries(math.prod(self.shape), self.magnitudes.entries)
@@ -89,4 +67,4 @@ class Parts:
             raise InvalidInput(f"{name}_compression: {compression} does not divide {size}, the entries of an image")
         bits = getattr(self.config, f"{name}_bits")
         entries = round(size / compression) * (bits if quantizer == "blq" else 1)
-        return Branch(self.shape, entries, quantizer, bits, core, self.config.layers, activation)
+        return Branch(name, self.shape, entries, quantizer, bits, core, self.config.layers, activation)

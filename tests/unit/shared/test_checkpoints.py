@@ -19,7 +19,7 @@ from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, N
 from shared.link.payload import Field, PayloadLayout
 from shared.schemes import Scheme
 from shared.schemes.hyperrnn import Rnn
-from shared.schemes.pilots import PilotConfig
+from shared.schemes.pilots import NoUplinkConfig
 
 MakeScheme = Callable[..., Scheme]
 SCENARIO = "multipath-p2:antennas=4,slots=2"
@@ -150,7 +150,7 @@ def test_card_says_what_was_saved(store: CheckpointStore) -> None:
         "note": "mine",
     }
     assert {name: checkpoint.card[name] for name in expected} == expected
-    assert PilotConfig(**checkpoint.card["config"]) == checkpoint.scheme.config
+    assert NoUplinkConfig(**checkpoint.card["config"]) == checkpoint.scheme.config
     assert checkpoint.encoder_id == checkpoint.card["encoder_id"]
     assert checkpoint.scenario == Scenario.parse(SCENARIO)
 

@@ -8,6 +8,8 @@ import torch
 from csiemu.training.trainer import Recipe, Trainer
 from shared.channels.scenario import Scenario
 from shared.schemes import scheme_class
+from shared.schemes.layouts.blocks import BlockConv2d, BlockLayer
+from shared.schemes.layouts.rows import RowLayer
 from tests.unit.simulated_gpu import Gpu
 
 IMAGES = "cost2100-indoor-csinet:antennas=8,first_rows=8"
@@ -44,3 +46,27 @@ def test_steps(gpu: Gpu, name: str, world: str, config: dict[str, object], frame
     with gpu:
         ours = losses(gpu.device.type)
     assert ours == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "rows", "blocks"),
+    [("cpu", "fp32", False, True), ("cpu", "bf16", True, True), ("gpu", "fp32", True, False)],
+)
+def test_layouts_are_chosen_by_device_and_precision(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, device: str, precision: str, rows: bool, blocks: bool
+) -> None:
+    """Off the CPU, DualNet-MP's circular convolutions are the device's own: no kernel of blocks is ever built."""
+    built: list[BlockConv2d] = []
+    kernel = BlockConv2d._kernel
+    monkeypatch.setattr(BlockConv2d, "_kernel", lambda layer, dtype: built.append(layer) or kernel(layer, dtype))
+    recipe = Recipe(steps=1, batch=4, warmup=0, precision=precision)
+    for name, world in (("dualnet_mp", PAIRS), ("crnet", IMAGES)):
+        kind, scenario = scheme_class(name), Scenario.parse(world)
+        with gpu:
+            where = gpu.device.type if device == "gpu" else "cpu"
+            trainer = Trainer(kind(scenario, kind.config_class()), scenario, recipe, device=where)
+            trainer.run()
+        modules = list(trainer.scheme.modules())
+        assert {module.in_rows for module in modules if isinstance(module, RowLayer)} <= {rows}
+        assert {module.in_blocks for module in modules if isinstance(module, BlockLayer)} <= {blocks}
+    assert bool(built) == blocks

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from csiemu.training.recipes import DESIGNS, Design, design, recipe
-from csiemu.training.run import PROBE_UES, build, train
+from csiemu.training.run import build, train
 from csiemu.training.trainer import Progress, Recipe
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
-from shared.errors import Conflict, InvalidInput, NotFound
+from shared.conditions import RunConditions
+from shared.errors import Conflict, DamagedCheckpoint, InvalidInput, NotFound
 from shared.link.evaluation import evaluate
+from shared.link.probe import check_probe
 from shared.schemes.crnet import CrNetConfig
 from shared.schemes.dualnet_mp import DualNetConfig
 from shared.schemes.pilots import PilotConfig
@@ -99,10 +101,13 @@ def test_card_has_the_figures_of_the_stored_weights(run: Train, store: Checkpoin
     """Rounded to fp16 as they are: whoever loads it measures the same."""
     card = run().card
     loaded = store.load("rnn", 1)
-    assert card["evaluation"] == json.loads(json.dumps(evaluate(loaded.scheme, loaded.scenario, ues=12)))
+    assert card["evaluation"] == json.loads(json.dumps(evaluate(loaded.scheme, RunConditions(loaded.scenario), ues=12)))
     assert card["evaluation"]["reports"] == 24
-    probe = evaluate(loaded.scheme, loaded.scenario, ues=PROBE_UES)["ratio_of_sums_db"]
-    assert card["probe"] == {"ues": PROBE_UES, "ratio_of_sums_db": probe}
+    check_probe(store.load("rnn", 1, ("decoder",)).scheme, card["probe"])
+    with torch.no_grad():
+        loaded.scheme.decoder.estimator.output.bias += 1
+    with pytest.raises(DamagedCheckpoint, match="probe: the decoder's estimates differ by"):
+        check_probe(loaded.scheme, card["probe"])
 
 
 def test_curve_has_at_most_a_hundred_points(run: Train) -> None:

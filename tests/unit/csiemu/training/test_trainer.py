@@ -268,7 +268,7 @@ def test_a_step_reports_the_error_before_it(make_scheme: MakeScheme) -> None:
     downlink = DownlinkView(world, samples)
     with torch.no_grad():
         side = scheme.decoder.side_information(UplinkView(world, samples))
-        estimate = scheme.reconstruct(scheme.encoder.observe(downlink), side, RECIPE.slope)
+        estimate = trainer.training.reconstruct(scheme.encoder.observe(downlink), side, RECIPE.slope)
     error, power = ((x.abs() ** 2).double().mean() for x in (estimate - downlink.channel(), downlink.channel()))
     reported: list[Progress] = []
     trainer.run(1, on_progress=reported.append)

@@ -6,7 +6,7 @@ from shared.quantizers.binary import BinaryLevels
 
 
 def test_levels_are_signs_at_both_ends_and_in_training() -> None:
-    quantizer, values = BinaryLevels(), torch.tensor([[-2.0, -0.1, 0.0, 0.3]], requires_grad=True)
+    quantizer, values = BinaryLevels("codeword", 4), torch.tensor([[-2.0, -0.1, 0.0, 0.3]], requires_grad=True)
     levels = quantizer.to_levels(values)
     assert levels.tolist() == [[0, 0, 1, 1]]
     assert quantizer.from_levels(levels).tolist() == [[-1, -1, 1, 1]]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shared.quantizers.sign import from_bits, hard_sign, straight_through_sign, to_bits
+from shared.quantizers.sign import Sign, straight_through_sign
 
 VALUES = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=20)
 SLOPES = st.floats(0.125, 20, width=32)
@@ -16,7 +16,9 @@ SLOPES = st.floats(0.125, 20, width=32)
 def test_forward_is_the_hard_sign(values: list[float], slope: float) -> None:
     x = torch.tensor(values)
     signs = [1.0 if value >= 0 else -1.0 for value in values]
-    assert hard_sign(x).tolist() == signs
+    quantizer = Sign("signs", len(values))
+    assert quantizer.decode(quantizer.encode(x)).tolist() == signs
+    assert torch.equal(quantizer(x, slope), straight_through_sign(x, slope))
     torch.testing.assert_close(straight_through_sign(x, slope), torch.tensor(signs), rtol=0, atol=1e-6)
 
 
@@ -34,15 +36,17 @@ def test_gradient_is_that_of_the_soft_sign(values: list[float], slope: float) ->
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_signs_keep_the_dtype(dtype: torch.dtype) -> None:
     x = torch.tensor([-2.0, -0.0, 0.0, 3.0], dtype=dtype)
-    assert hard_sign(x).dtype == straight_through_sign(x, 2.0).dtype == dtype
-    assert hard_sign(x).tolist() == [-1, 1, 1, 1]
+    assert straight_through_sign(x, 2.0).dtype == dtype
+    assert straight_through_sign(x, 2.0).sign().tolist() == [-1, 1, 1, 1]
+    assert Sign("signs", 4).to_levels(x).tolist() == [0, 1, 1, 1]
 
 
 @given(st.lists(st.sampled_from([0, 1]), max_size=30))
 def test_bits_are_signs_and_back(bits: list[int]) -> None:
     integers = torch.tensor(bits, dtype=torch.int64)
-    signs = from_bits(integers)
+    quantizer = Sign("signs", len(bits))
+    signs = quantizer.from_levels(integers)
     assert signs.tolist() == [1.0 if bit else -1.0 for bit in bits]
     assert signs.dtype == torch.float32
-    assert to_bits(signs).dtype == torch.int64
-    assert torch.equal(to_bits(signs), integers)
+    assert quantizer.to_levels(signs).dtype == torch.int64
+    assert torch.equal(quantizer.to_levels(signs), integers)

@@ -9,7 +9,7 @@ from shared.quantizers.sum_of_sigmoids import SLOPE, SumOfSigmoids
 
 
 def quantizer_of(bits: int, entries: int = 4) -> SumOfSigmoids:
-    quantizer = SumOfSigmoids(entries, bits)
+    quantizer = SumOfSigmoids("codeword", entries, bits)
     quantizer.weight.data.copy_(torch.linspace(0.6, 1.4, entries))
     return quantizer
 

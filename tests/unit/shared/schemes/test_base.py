@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from csiemu.training.schemes import training_of
 from shared.channels.multipath import Multipath
 from shared.errors import InvalidInput, NotFound
 from shared.schemes import Scheme, scheme_class, schemes
@@ -88,7 +89,7 @@ def test_pilots_have_unit_norm(make_scheme: Callable[..., Scheme], name: str, co
         with torch.no_grad():
             pilots.parts *= torch.rand_like(pilots.parts) + 1
     moved = [pilots().detach().clone() for pilots in found]
-    scheme.normalise()
+    training_of(scheme).after_step()
     for pilots, before in zip(found, moved, strict=True):
         if scheme.trainable:
             torch.testing.assert_close(norms(pilots), torch.ones(pilots().shape[1]))
@@ -103,11 +104,11 @@ def test_frozen_pilots_are_left_as_they_are(make_scheme: Callable[..., Scheme]) 
         scheme.encoder.pilots.parts *= 1.01
     scheme.encoder.requires_grad_(False)
     before = scheme.encoder.pilots.parts.clone()
-    scheme.normalise()
+    training_of(scheme).after_step()
     assert torch.equal(scheme.encoder.pilots.parts, before)
 
 
 def test_scheme_without_training_refuses_to_reconstruct() -> None:
     scheme = scheme_class("uplink_only")(Multipath(antennas=4), PilotConfig(feedback_bits=0))
     with pytest.raises(InvalidInput, match="'uplink_only' has nothing to train"):
-        scheme.reconstruct(torch.zeros(1, 8, 0), torch.zeros(1, 8, 8), 1.0)
+        training_of(scheme).reconstruct(torch.zeros(1, 8, 0), torch.zeros(1, 8, 8), 1.0)

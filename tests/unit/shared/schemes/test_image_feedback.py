@@ -10,18 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from csiemu.training.complexity import complexity
+from csiemu.training.schemes import training_of
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
+from shared.conditions import RunConditions
 from shared.errors import InvalidInput
 from shared.link.decoding import decode_frames
 from shared.link.encoding import encode_frames
-from shared.link.evaluation import evaluate, evaluate_samples
+from shared.link.evaluation import evaluate, outcomes, over_the_link
 from shared.link.payload import Field
+from shared.quantizers.scale import Scale
 from shared.schemes import Scheme, scheme_class
-from shared.schemes.complexity import complexity
 from shared.schemes.crnet import CrNetConfig
-from shared.schemes.image_feedback import ImageScheme, Scale, from_network, to_network
+from shared.schemes.image_feedback import ImageScheme, from_network, to_network
 
 MakeScheme = Callable[..., Scheme]
 MakeSamples = Callable[..., Samples]
@@ -82,7 +85,7 @@ def test_bits_are_codeword_and_scale(make_scheme: MakeScheme, entry_bits: int, b
 def test_network_sees_rows_of_angles() -> None:
     image = torch.zeros(1, 3, 4, dtype=torch.complex64)  # 3 delays, 4 angles
     image[0, 2, 1] = 0.5 - 0.25j
-    scale = torch.full((1, 1, 1), 2.0)
+    scale = torch.full((1, 1), 2.0)
     numbers = to_network(image, scale)
     assert numbers.shape == (1, 4, 2, 3)
     assert numbers[0, 1, :, 2].tolist() == [0.25, -0.125]
@@ -92,12 +95,13 @@ def test_network_sees_rows_of_angles() -> None:
 def test_scale_is_the_least_level_that_holds_the_image() -> None:
     scale = Scale(-52, 8)
     image = torch.randn(200, 4, 4, dtype=torch.complex64) * torch.logspace(-2.4, -0.5, 200)[:, None, None]
-    level = scale.to_level(image)
+    level = scale.to_levels(image)
     largest = image.abs().amax((1, 2))
-    assert (largest / scale.from_level(level)[:, 0, 0] <= 0.5 + 1e-6).all()
-    assert (largest / scale.from_level(level - 1)[:, 0, 0] > 0.5 - 1e-6)[level[:, 0] > 0].all()
-    assert scale.to_level(image * 1e-9).eq(0).all()
-    assert scale.to_level(image * 1e9).eq(255).all()
+    assert (largest / scale.from_levels(level)[:, 0] <= 0.5 + 1e-6).all()
+    assert (largest / scale.from_levels(level - 1)[:, 0] > 0.5 - 1e-6)[level[:, 0] > 0].all()
+    assert scale.to_levels(image * 1e-9).eq(0).all()
+    assert scale.to_levels(image * 1e9).eq(255).all()
+    assert torch.equal(scale(image), scale.decode(scale.encode(image)))
 
 
 @pytest.mark.parametrize("name", ["crnet", "csinet"])
@@ -106,7 +110,7 @@ def test_float_codeword_is_the_path_of_training(make_scheme: MakeScheme, make_sa
     scheme, samples = image_scheme(make_scheme, name, f"{SMALL},slots=2"), make_samples(20)
     with torch.no_grad():
         observation = scheme.encoder.observe(DownlinkView(scheme.scenario, samples))
-        wanted = scheme.reconstruct(observation, torch.zeros(0), 1.0)
+        wanted = training_of(scheme).reconstruct(observation, torch.zeros(0), 1.0)
     fields = encode_frames(scheme, scheme.scenario, samples)
     found = decode_frames(scheme, scheme.scenario, samples, fields)
     assert found.shape == (20, 2, 8, 8)
@@ -117,7 +121,7 @@ def test_more_bits_are_nearer_to_the_float_codeword(make_scheme: MakeScheme, mak
     samples, estimates = make_samples(60), {}
     for bits in (2, 4, 8, 32):
         scheme = image_scheme(make_scheme, entry_bits=bits)
-        scheme.calibrate(DownlinkView(scheme.scenario, make_samples(400, seed=9)))
+        training_of(scheme).calibrate(DownlinkView(scheme.scenario, make_samples(400, seed=9)))
         fields = encode_frames(scheme, scheme.scenario, samples)
         estimates[bits] = decode_frames(scheme, scheme.scenario, samples, fields)
 
@@ -134,8 +138,8 @@ def test_allocated_bits_are_as_many_and_in_the_layout(make_scheme: MakeScheme, m
     view = DownlinkView(Scenario.parse(SMALL), make_samples(400, seed=9))
     for allocation in ("equal", "greedy"):
         scheme = schemes[allocation] = image_scheme(make_scheme, entry_bits=3, allocation=allocation)
-        scheme.principal_start(view)
-        scheme.calibrate(view)
+        training_of(scheme).start("principal", view)
+        training_of(scheme).calibrate(view)
         assert scheme.layout.bits == 8 + 32 * 3
     scheme = schemes["greedy"]
     assert len(scheme.layout.fields) > 3
@@ -146,7 +150,7 @@ def test_allocated_bits_are_as_many_and_in_the_layout(make_scheme: MakeScheme, m
     straight.encoder.quantizer.bits.copy_(scheme.encoder.quantizer.bits)
     straight.load_state_dict(scheme.state_dict())
     with torch.no_grad():
-        wanted = straight.reconstruct(observation, torch.zeros(0), 1.0)
+        wanted = training_of(straight).reconstruct(observation, torch.zeros(0), 1.0)
     torch.testing.assert_close(estimate, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 
 
@@ -161,8 +165,8 @@ def test_training_with_the_quantiser_has_its_error(make_scheme: MakeScheme, make
     estimates: list[Tensor] = []
     for quantised in (False, True):
         scheme = image_scheme(make_scheme, entry_bits=2, quantised_training=quantised)
-        scheme.calibrate(view)
-        estimates.append(scheme.reconstruct(scheme.encoder.observe(view), torch.zeros(0), 1.0))
+        training_of(scheme).calibrate(view)
+        estimates.append(training_of(scheme).reconstruct(scheme.encoder.observe(view), torch.zeros(0), 1.0))
     assert not torch.allclose(*estimates, rtol=1e-3)
     estimates[1].abs().sum().backward()
     assert all(parameter.grad is not None for parameter in scheme.encoder.network.parameters())
@@ -182,13 +186,14 @@ def test_noisy_observation(make_scheme: MakeScheme, make_samples: MakeSamples) -
 
 def test_outcomes_are_those_of_images(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
     scheme, samples = image_scheme(make_scheme, scenario=INDOOR, compression=64, entry_bits=4), make_samples(6)
-    outcomes = evaluate_samples(scheme, scheme.scenario, samples)
+    conditions = RunConditions(scheme.scenario)
+    found = outcomes(scheme, conditions, samples, over_the_link(scheme, conditions, samples))
     view = DownlinkView(scheme.scenario, samples)
     estimate = decode_frames(scheme, scheme.scenario, samples, encode_frames(scheme, scheme.scenario, samples))
     error = (estimate - view.image()).abs().square().sum((-2, -1)) / view.image().abs().square().sum((-2, -1))
-    torch.testing.assert_close(torch.from_numpy(outcomes.ratio).float(), error, rtol=1e-4, atol=0)
-    assert (outcomes.floor > 0.0005).all()
-    assert (outcomes.rho**2 <= outcomes.sgcs + 1e-9).all()  # a mean of squares is no less than the square of the mean
+    torch.testing.assert_close(torch.from_numpy(found.ratio).float(), error, rtol=1e-4, atol=0)
+    assert (found.floor > 0.0005).all()
+    assert (found.rho**2 <= found.sgcs + 1e-9).all()  # a mean of squares is no less than the square of the mean
 
 
 @pytest.mark.parametrize("scheme_name", ["crnet", "csinet"])
@@ -201,8 +206,10 @@ def test_principal_components_are_a_better_start(
     for start in ("random", "principal"):
         scheme = image_scheme(make_scheme, scheme_name, compression=2, perturbed=False)
         if start == "principal":
-            scheme.principal_start(view)
-        estimate = scheme.train().reconstruct(scheme.encoder.observe(view), torch.zeros(0), 1.0)[:, 0].flatten(1)
+            training_of(scheme).start("principal", view)
+        estimate = (
+            training_of(scheme.train()).reconstruct(scheme.encoder.observe(view), torch.zeros(0), 1.0)[:, 0].flatten(1)
+        )
         match = (truth.conj() * estimate).sum(1).abs()
         alike[start] = (match / (truth.norm(dim=1) * estimate.norm(dim=1))).mean().item()
     assert alike["principal"] > 0.6 > 0.3 > alike["random"]
@@ -212,9 +219,9 @@ def test_principal_components_are_a_better_start(
 
 def test_saturated_scales_are_counted(make_scheme: MakeScheme) -> None:
     whole = image_scheme(make_scheme, entry_bits=4, scale_low_db=-100.0, scale_high_db=100.0)
-    assert evaluate(whole, whole.scenario, ues=20)["saturated_scales"] == 0
+    assert evaluate(whole, RunConditions(whole.scenario), ues=20)["saturated_scales"] == 0
     narrow = image_scheme(make_scheme, entry_bits=4, scale_low_db=-100.0, scale_high_db=-99.0)
-    assert evaluate(narrow, narrow.scenario, ues=20)["saturated_scales"] == 20
+    assert evaluate(narrow, RunConditions(narrow.scenario), ues=20)["saturated_scales"] == 20
 
 
 @pytest.mark.parametrize(
@@ -229,7 +236,7 @@ def test_saturated_scales_are_counted(make_scheme: MakeScheme) -> None:
         ({"observation": "guessed"}, "observation: 'guessed' is not perfect or estimated"),
         ({"scale_low_db": 9.0}, "scale_low_db, scale_high_db: 9.0, 8.0; wanted -200 <= low < high <= 200"),
         ({"slope": 1.0}, "slope: 1.0 is not in [0, 1)"),
-        ({"head": "9x9"}, "head: '9x9' is not blank, 3x3, dual3x3, 5x5, 7x7"),
+        ({"head": "9x9"}, "head: '9x9' is not blank, 3x3, dual3x3, 5x5 or 7x7"),
     ],
 )
 def test_configuration_names_what_it_refuses(config: dict[str, Any], message: str) -> None:

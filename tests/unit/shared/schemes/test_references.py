@@ -46,7 +46,7 @@ def direct_lmmse(world: Scenario, sine: NDArray[Any], pilots: NDArray[Any], rece
     estimates = []
     for t in range(world.slots):
         lags = np.abs(np.subtract.outer(np.arange(t + 1), np.arange(t + 1)))
-        channel = np.kron(np.float64(world.downlink_rho) ** lags, spatial)
+        channel = np.kron(np.float64(world.downlink_correlation) ** lags, spatial)
         measured = np.kron(np.eye(t + 1), pilots.conj().T)  # y* = X^H h + n*
         covariance = measured @ channel @ measured.conj().T
         covariance += np.eye(len(covariance)) * 10 ** (-world.snr_db / 10)
@@ -118,7 +118,7 @@ def test_state_counts_the_slots_of_the_frame(make_scheme: MakeScheme) -> None:
 
 def worst_sine_errors(samples: Samples) -> Tensor:
     """[frames, T] of the frames whose two paths are at least 0.1 apart, at 40 dB, fading afresh in each slot."""
-    world = Scenario.parse("multipath-p2:antennas=32,slots=3,snr_db=40,rho=0")
+    world = Scenario.parse("multipath-p2:antennas=32,slots=3,snr_db=40,fading_correlation=0")
     view = UplinkView(world, samples)
     truth = view.long_term().sine.sort(-1).values
     found = estimate_angles(world, view.array_pilots(1)[..., 0])
@@ -140,7 +140,9 @@ def test_angles_are_found_in_every_frame(make_samples: MakeSamples) -> None:
 
 @pytest.mark.parametrize("paths", [1, 3])
 def test_angles_of_other_numbers_of_paths(make_samples: MakeSamples, paths: int) -> None:
-    world = Scenario.parse(f"multipath-p2:antennas=32,slots=2,snr_db=40,rho=0,paths={paths},angle_deg=60")
+    world = Scenario.parse(
+        f"multipath-p2:antennas=32,slots=2,snr_db=40,fading_correlation=0,paths={paths},angle_deg=60"
+    )
     view = UplinkView(world, make_samples(30))
     truth = view.long_term().sine.sort(-1).values
     found = estimate_angles(world, view.array_pilots(1)[..., 0])[:, -1].sort(-1).values
@@ -268,6 +270,6 @@ def test_a_reference_is_of_the_world_that_it_was_built_for(make_scheme: MakeSche
     """Its bound would not be one in another."""
     scheme = make_scheme(name, "multipath-p2:antennas=4,slots=2", **CONFIGS[name])
     scheme.check_scenario(Scenario.parse("multipath-p2:antennas=4,slots=2"))
-    for change in ("snr_db=0", "rho=0.5", "paths=3"):
+    for change in ("snr_db=0", "fading_correlation=0.5", "paths=3"):
         with pytest.raises(InvalidInput, match=rf"scenario {change.split('=')[0]}: .*; this {name} was built for"):
             scheme.check_scenario(Scenario.parse(f"multipath-p2:antennas=4,slots=2,{change}"))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared.quantizers import float32
+from csiemu.training.schemes.dualnet_mp_start import choose_dominant
+from shared.quantizers.float32 import Float32
 from shared.schemes.dualnet_mp.dominant import DominantEntries, LargestEntries
 
 FITTED = """
@@ -30,7 +31,7 @@ def test_they_are_found_from_the_codeword_alone() -> None:
     levels = torch.randint(0, 256, (500, 16), generator=draw)
     magnitudes = (levels.float() - 128) @ torch.rand(16, 64, generator=draw).pow(4)
     chooser = DominantEntries(64, 16)
-    chooser.fit(levels, magnitudes)
+    choose_dominant(chooser, levels, magnitudes)
     assert chooser.weight.dtype == torch.int8
     assert chooser.weight.abs().max() == 127
     best = magnitudes.topk(16, dim=1).indices
@@ -71,5 +72,5 @@ def test_scores_decide_and_ties_go_to_the_lower_index() -> None:
 
 def test_perfect_magnitudes_are_their_own_scores() -> None:
     magnitudes = torch.rand(20, 50, generator=torch.Generator().manual_seed(0))
-    chosen = LargestEntries()(float32.to_levels(magnitudes), 10)
+    chosen = LargestEntries()(Float32("magnitude", 50).to_levels(magnitudes), 10)
     assert torch.equal(chosen, magnitudes.topk(10, dim=1).indices)

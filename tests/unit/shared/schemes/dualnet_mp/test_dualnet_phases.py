@@ -7,13 +7,15 @@ import math
 import torch
 from torch import nn
 
-from shared.schemes.dualnet_mp.branches import Branch, BranchDecoder, BranchEncoder, begin_linear
+from csiemu.training.schemes.dualnet_mp_start import project_on_components
+from shared.quantizers.base import Quantizer
+from shared.schemes.dualnet_mp.branches import Branch, BranchDecoder, BranchEncoder
 from shared.schemes.dualnet_mp.phases import (
     AngleDecoder,
     AngleEncoder,
-    AngleQuantizer,
     CosineDecoder,
     CosineEncoder,
+    DominantAngles,
 )
 
 SHAPE = (1, 8, 10)
@@ -28,13 +30,19 @@ def in_order(image: torch.Tensor, count: int) -> torch.Tensor:
     return image.abs().flatten(1).topk(count, dim=1).indices
 
 
+def fields_of(end: nn.Module) -> list[tuple[str, int, int]]:
+    """What it sends or gets: name, count, bits."""
+    quantizers = [module for module in end.modules() if isinstance(module, Quantizer)]
+    return [(field.name, field.count, field.bits) for quantizer in quantizers for field in quantizer.fields()]
+
+
 def test_signs_are_sent_of_dominant_entries_alone() -> None:
     image = images()
-    branch = Branch(SHAPE, 20, "ssq", 8, "c-cnn", "paper", nn.Tanh)
-    encoder, decoder = CosineEncoder(branch, signs=12), CosineDecoder(branch, kernel=5)
+    branch = Branch("phase", SHAPE, 20, "ssq", 8, "c-cnn", "paper", nn.Tanh)
+    encoder, decoder = CosineEncoder(branch, signs=12), CosineDecoder(branch, signs=12, kernel=5)
     dominant = in_order(image, 12)
     fields = encoder.encode(image, dominant)
-    assert {field.name: (field.count, field.bits) for field in encoder.fields()} == {"phase": (20, 8), "sign": (12, 1)}
+    assert fields_of(encoder) == fields_of(decoder) == [("phase", 20, 8), ("sign", 12, 1)]
     assert fields["sign"].shape == (30, 12)
     cosine, sine = decoder(*decoder.received(fields, dominant))
     sent = torch.zeros(30, 80).scatter(1, dominant, 1.0).bool().view(30, 1, 8, 10)
@@ -46,10 +54,10 @@ def test_signs_are_sent_of_dominant_entries_alone() -> None:
 
 def test_angles_become_cosine_and_sine() -> None:
     image = images()
-    branch = Branch(SHAPE, 20, "ssq", 10, "cnn", "released", nn.Tanh)
+    branch = Branch("phase", SHAPE, 20, "ssq", 10, "cnn", "released", nn.Tanh)
     encoder, decoder = AngleEncoder(branch), AngleDecoder(branch, kernel=5)
     fields = encoder.encode(image, in_order(image, 0))
-    assert [(field.name, field.count, field.bits) for field in encoder.fields()] == [("phase", 20, 10)]
+    assert fields_of(encoder) == fields_of(decoder) == [("phase", 20, 10)]
     cosine, sine = decoder(*decoder.received(fields, in_order(image, 0)))
     torch.testing.assert_close(cosine.square() + sine.square(), torch.ones(30, 1, 8, 10))
     torch.testing.assert_close(encoder.seen(image)[:, 0] * math.pi, image.angle())
@@ -57,10 +65,10 @@ def test_angles_become_cosine_and_sine() -> None:
 
 def test_angles_are_rounded_by_rank() -> None:
     """Of 80 entries 8 get 7 bits, the next 8 get 3, the rest nothing (the paper's [0, 0, 0, 3, 7])."""
-    image, method = images(), AngleQuantizer(SHAPE, (0, 0, 0, 3, 7))
+    image, method = images(), DominantAngles(SHAPE, (0, 0, 0, 3, 7))
     dominant = in_order(image, method.reach)
     assert method.reach == 16
-    assert [(field.name, field.count, field.bits) for field in method.fields()] == [("phase0", 8, 7), ("phase8", 8, 3)]
+    assert fields_of(method) == [("phase0", 8, 7), ("phase8", 8, 3)]
     fields = method.encode(image, dominant)
     assert fields["phase0"].max() < 128
     cosine, sine = (part.flatten(1) for part in method(*method.received(fields, dominant)))
@@ -72,9 +80,9 @@ def test_angles_are_rounded_by_rank() -> None:
 
 
 def test_half_of_the_entries_may_get_one_bit() -> None:
-    method = AngleQuantizer(SHAPE, (1, 2, 3, 4, 5))
+    method = DominantAngles(SHAPE, (1, 2, 3, 4, 5))
     assert method.reach == 80
-    assert sum(field.count * field.bits for field in method.fields()) == 40 + 16 * 2 + 8 * (3 + 4 + 5)
+    assert sum(count * bits for _, count, bits in fields_of(method)) == 40 + 16 * 2 + 8 * (3 + 4 + 5)
 
 
 def low_rank(count: int, rank: int) -> torch.Tensor:
@@ -90,9 +98,9 @@ def test_linear_start_recovers_images_of_few_components() -> None:
     for quantizer, entries, error in (("ssq", 8, 0.05), ("blq", 64, 0.25)):
         for core in ("c-cnn", "cnn", "dnn"):
             torch.manual_seed(0)
-            branch = Branch(SHAPE, entries, quantizer, 8, core, "paper", nn.ReLU)
+            branch = Branch("phase", SHAPE, entries, quantizer, 8, core, "paper", nn.ReLU)
             encoder, decoder = BranchEncoder(branch), BranchDecoder(branch, kernel=7)
-            begin_linear(encoder, decoder, image, torch.ones(80))
+            project_on_components(encoder, decoder, image, torch.ones(80))
             found = decoder.image(decoder.quantizer.from_levels(encoder.quantizer.to_levels(encoder.codeword(image))))
             spread = (image - image.mean(0)).norm()
             assert (found - image).norm() < error * spread, (core, entries)

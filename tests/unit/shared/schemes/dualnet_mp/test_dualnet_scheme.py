@@ -10,15 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from csiemu.training.complexity import complexity
+from csiemu.training.schemes import training_of
 from csiemu.training.trainer import Recipe, Trainer
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
-from shared.quantizers import float32
+from shared.quantizers.float32 import Float32
 from shared.schemes import Scheme
-from shared.schemes.complexity import complexity
 from shared.schemes.dualnet_mp import DualNetConfig, DualNetMp
 from shared.schemes.dualnet_mp.branches import BranchDecoder
 
@@ -97,12 +98,12 @@ def test_wire_is_nearly_the_path_of_training(
 ) -> None:
     """Soft and hard rounding differ by less than a level."""
     scheme, samples = dualnet(make_scheme, f"{SMALL},slots=2", **variant), make_samples(20)
-    scheme.begin("all")
-    scheme.calibrate(DownlinkView(scheme.scenario, make_samples(300, seed=9)))
+    training = training_of(scheme)
+    training.calibrate(DownlinkView(scheme.scenario, make_samples(300, seed=9)))
     with torch.no_grad():
         side = scheme.decoder.side_information(UplinkView(scheme.scenario, samples))
         assert side.shape == (20, 2, 64 if scheme.reads_uplink else 0)
-        trained = scheme.reconstruct(scheme.encoder.observe(DownlinkView(scheme.scenario, samples)), side, 1.0)
+        trained = training.reconstruct(scheme.encoder.observe(DownlinkView(scheme.scenario, samples)), side, 1.0)
     found = over_the_wire(scheme, samples)[1]
     error = (found - trained).abs().square().sum((-2, -1)).sqrt() / trained.abs().square().sum((-2, -1)).sqrt()
     assert error.median() < 0.05
@@ -112,10 +113,10 @@ def test_every_variant_learns(make_scheme: MakeScheme, variant: dict[str, Any]) 
     """Both stages, from a linear start; of fixed frames the frozen branch is computed once."""
     scheme = dualnet(make_scheme, perturbed=False, **variant)
     frames = Samples(1, 0, torch.arange(300), torch.zeros(300, dtype=torch.int64))
-    scheme.principal_start(DownlinkView(scheme.scenario, frames))
+    training_of(scheme).start("principal", DownlinkView(scheme.scenario, frames))
     if variant.get("magnitude_quantizer") != "perfect":
         Trainer(scheme, scheme.scenario, Recipe(steps=5, batch=50, rate=1e-4, stage="magnitude", frames=300)).run()
-    scheme.eval().calibrate(DownlinkView(scheme.scenario, frames))
+    training_of(scheme.eval()).calibrate(DownlinkView(scheme.scenario, frames))
     recipe = Recipe(steps=30, batch=50, rate=1e-3, warmup=2, stage="phase", frames=300)
     trainer = Trainer(scheme, scheme.scenario, recipe)
     trainer.run(report_every=5)
@@ -123,17 +124,17 @@ def test_every_variant_learns(make_scheme: MakeScheme, variant: dict[str, Any]) 
     assert losses[-1] < 0.98 * losses[0]
 
 
-def test_settled_magnitudes_are_those_of_the_wire(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
+def test_precomputed_magnitudes_are_those_of_the_wire(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
     scheme, samples = dualnet(make_scheme), make_samples(10)
     view = DownlinkView(scheme.scenario, samples)
-    scheme.calibrate(view)
-    scheme.begin("phase")
+    training_of(scheme).calibrate(view)
     side = scheme.decoder.side_information(UplinkView(scheme.scenario, samples))
-    settled = scheme.settled(scheme.encoder.observe(view), side)
+    computed = training_of(scheme, "phase").precompute(scheme.encoder.observe(view), side)
     levels = scheme.encoder.encode(scheme.encoder.observe(view)[:, 0])["magnitude"]
-    assert settled.shape == (10, 1, 64 + 16)
-    torch.testing.assert_close(settled[:, 0, :64], scheme.decoder.magnitude(levels, side[:, 0]).detach().flatten(1))
-    assert torch.equal(settled[:, 0, 64:].long(), scheme.encoder.dominant(levels, 16))
+    codeword = scheme.decoder.magnitude.quantizer.from_levels(levels)
+    assert computed.shape == (10, 1, 64 + 16)
+    torch.testing.assert_close(computed[:, 0, :64], scheme.decoder.magnitude(codeword, side[:, 0]).detach().flatten(1))
+    assert torch.equal(computed[:, 0, 64:].long(), scheme.encoder.dominant(levels, 16))
 
 
 def test_stages_train_their_own_parts(make_scheme: MakeScheme) -> None:
@@ -148,19 +149,19 @@ def test_stages_train_their_own_parts(make_scheme: MakeScheme) -> None:
     assert trained["phase"] == {"encoder.phase", "decoder.phase", "decoder.combiner"}
     assert trained["all"] == trained["magnitude"] | trained["phase"]
     with pytest.raises(InvalidInput, match="stage: 'both' is not one of all, magnitude, phase"):
-        dualnet(make_scheme).begin("both")
+        training_of(dualnet(make_scheme), "both")
     with pytest.raises(
         InvalidInput, match="stage: 'magnitude' has nothing to train when magnitudes are sent perfectly"
     ):
-        dualnet(make_scheme, magnitude_quantizer="perfect").begin("magnitude")
+        training_of(dualnet(make_scheme, magnitude_quantizer="perfect"), "magnitude")
 
 
 def test_error_of_the_first_stage_is_that_of_magnitudes(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
     scheme, samples = dualnet(make_scheme), make_samples(10)
-    scheme.begin("magnitude")
     truth = DownlinkView(scheme.scenario, samples).image()
     side = scheme.decoder.side_information(UplinkView(scheme.scenario, samples))
-    estimate = scheme.reconstruct(scheme.encoder.observe(DownlinkView(scheme.scenario, samples)), side, 1.0)
+    observation = scheme.encoder.observe(DownlinkView(scheme.scenario, samples))
+    estimate = training_of(scheme, "magnitude").reconstruct(observation, side, 1.0)
     wanted = (estimate.abs() - truth.abs()).square()
     same_way = (estimate.conj() * truth).real > 0  # a network may answer with negative magnitudes
     torch.testing.assert_close((estimate - truth).abs().square()[same_way], wanted[same_way], rtol=1e-3, atol=1e-9)
@@ -171,7 +172,7 @@ def test_loss_of_phases_alone_weights_them_by_magnitude(make_scheme: MakeScheme)
     scheme = dualnet(make_scheme, phase="mdpp")
     truth = torch.polar(torch.tensor([[[[0.2, 0.4]]]]), torch.tensor([[[[0.5, -3.0]]]]))
     estimate = torch.polar(torch.tensor([[[[7.0, 1.0]]]]), torch.tensor([[[[0.6, 3.0]]]]))
-    torch.testing.assert_close(scheme.loss(estimate, truth), torch.tensor((0.1 * 0.5) ** 2 + 6.0**2))
+    torch.testing.assert_close(training_of(scheme).loss(estimate, truth), torch.tensor((0.1 * 0.5) ** 2 + 6.0**2))
     assert not list(scheme.decoder.combiner.parameters())
 
 
@@ -191,7 +192,7 @@ def test_uplink_is_estimated_at_the_scenarios_snr(make_scheme: MakeScheme, make_
 def test_linear_start_knows_which_entries_are_dominant(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
     """Joint training places signs by them from its first step."""
     scheme, view = dualnet(make_scheme), DownlinkView(Scenario.parse(SMALL), make_samples(300))
-    scheme.principal_start(view)
+    training_of(scheme).start("principal", view)
     image = view.image()[:, 0]
     levels = scheme.encoder.encode(scheme.encoder.observe(view)[:, 0])["magnitude"]
     chosen = image.abs().flatten(1).gather(1, scheme.decoder.dominant(levels, 16)).square().sum(1)
@@ -201,7 +202,7 @@ def test_linear_start_knows_which_entries_are_dominant(make_scheme: MakeScheme, 
 def test_quantisers_of_both_ends_are_one(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
     scheme = dualnet(make_scheme)
     scheme.encoder.phase.quantizer.weight.data.mul_(2)
-    scheme.calibrate(DownlinkView(scheme.scenario, make_samples(100)))
+    training_of(scheme).calibrate(DownlinkView(scheme.scenario, make_samples(100)))
     assert isinstance(scheme.decoder.phase, BranchDecoder)
     for ours, theirs in (
         (scheme.encoder.phase.quantizer, scheme.decoder.phase.quantizer),
@@ -212,10 +213,12 @@ def test_quantisers_of_both_ends_are_one(make_scheme: MakeScheme, make_samples: 
 
 
 def test_perfect_magnitudes_must_be_numbers(make_scheme: MakeScheme) -> None:
-    nan = float32.to_levels(torch.full((1, 64), torch.nan)).numpy()
+    nan = {
+        name: field.numpy() for name, field in Float32("magnitude", 64).encode(torch.full((1, 64), torch.nan)).items()
+    }
     with pytest.raises(InvalidInput, match="payload magnitude: NaN"):
-        dualnet(make_scheme, magnitude_quantizer="perfect").check_fields({"magnitude": nan})
-    dualnet(make_scheme).check_fields({"magnitude": nan})
+        dualnet(make_scheme, magnitude_quantizer="perfect").check_fields(nan)
+    dualnet(make_scheme).check_fields(nan)
 
 
 def test_multiply_accumulates_are_those_of_the_layers(make_scheme: MakeScheme) -> None:

@@ -6,21 +6,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shared.schemes import image_layers
-from shared.schemes.image_layers import RowBatchNorm, RowConv2d, Turned, from_layers, to_layers
+from shared.schemes.layouts import choose_layout
+from shared.schemes.layouts.rows import RowBatchNorm, RowConv2d, RowLayer, Transposed
 
 KERNELS = [(1, 1), (1, 5), (1, 9), (3, 3), (5, 5), (7, 7)]
 
 
-@pytest.fixture(params=["rows", "channels last"], autouse=True)
+@pytest.fixture(params=[True, False], ids=["rows", "channels last"], autouse=True)
 def _form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both forms, in float32: by themselves rows are taken in bfloat16 or on a GPU."""
-    monkeypatch.setattr(image_layers, "_in_rows", lambda image: request.param == "rows")
+    """Both forms."""
+    monkeypatch.setattr(RowLayer, "in_rows", request.param)
 
 
 def applied(layer: nn.Module, *images: Tensor) -> Tensor:
     """A layer on images [N, C, H, W]."""
-    return from_layers(layer(*(to_layers(image.transpose(1, 2)) for image in images))).transpose(1, 2)
+    form = RowLayer()
+    return form.from_layers(layer(*(form.to_layers(image.transpose(1, 2)) for image in images))).transpose(1, 2)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -45,13 +46,13 @@ def test_several_images_are_one_with_their_channels_together() -> None:
     torch.testing.assert_close(applied(layer, *images), applied(layer, torch.cat(images, dim=1)))
 
 
-def test_turned_layers_work_along_the_other_axis() -> None:
+def test_transposed_layers_work_along_the_other_axis() -> None:
     torch.manual_seed(0)
     conv = RowConv2d(2, 3, (1, 9))
     theirs = nn.Conv2d(2, 3, (9, 1), padding="same", bias=False)
     theirs.weight.data.copy_(conv.weight.mT)
     image = torch.randn(2, 2, 12, 8)
-    torch.testing.assert_close(applied(Turned(conv), image), theirs(image), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(applied(Transposed(conv), image), theirs(image), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("training", "gradients"), [(True, True), (False, True), (False, False)])
@@ -69,18 +70,19 @@ def test_batch_normalisation_is_that_of_torch(training: bool, gradients: bool) -
     torch.testing.assert_close(dict(ours.named_buffers())["running_mean"], theirs.running_mean)
 
 
-class TestByThemselves:
-    """Which form the layers choose."""
+class TestChoice:
+    """Which form is chosen: none by what is around the layers."""
 
     @pytest.fixture(autouse=True)
     def _form(self) -> None:
-        """As it is."""
+        """As they are built."""
 
-    def test_bfloat16_trains_in_rows_and_is_near(self) -> None:
+    def test_rows_in_bfloat16_are_near(self) -> None:
         torch.manual_seed(0)
         layer = nn.Sequential(RowConv2d(2, 7, (3, 3)), RowBatchNorm(7))
         image = torch.randn(8, 2, 16, 16)
         exact = applied(layer, image)
+        choose_layout(layer, rows=True)
         with torch.autocast("cpu", torch.bfloat16):
             in_rows = layer(image.transpose(1, 2))
         assert in_rows.dtype == torch.bfloat16
@@ -88,10 +90,13 @@ class TestByThemselves:
         assert (near - exact).square().mean() < 1e-4 * exact.square().mean()
 
     @pytest.mark.parametrize("gradients", [True, False])
-    def test_float32_keeps_channels_last_in_memory(self, gradients: bool) -> None:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_channels_last_in_memory_are_the_default(self, dtype: torch.dtype, gradients: bool) -> None:
         """Through all layers, so that torch's convolutions copy nothing."""
-        path = nn.Sequential(RowConv2d(2, 7, (3, 3)), RowBatchNorm(7), Turned(RowConv2d(7, 7, (1, 9)), RowBatchNorm(7)))
-        with torch.set_grad_enabled(gradients):
-            result = path(to_layers(torch.randn(2, 6, 2, 8)))
+        path = nn.Sequential(
+            RowConv2d(2, 7, (3, 3)), RowBatchNorm(7), Transposed(RowConv2d(7, 7, (1, 9)), RowBatchNorm(7))
+        )
+        with torch.set_grad_enabled(gradients), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            result = path(RowLayer().to_layers(torch.randn(2, 6, 2, 8)))
         assert result.shape == (2, 7, 6, 8)
         assert result.is_contiguous(memory_format=torch.channels_last)

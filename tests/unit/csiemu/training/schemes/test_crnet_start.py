@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from csiemu.training.schemes import training_of
+from csiemu.training.schemes.crnet import CrNetTraining
+from csiemu.training.schemes.crnet_start import fit_merge, hinged_path, transparent, transparent_path
 from shared.channels.downlink import DownlinkView
 from shared.channels.streams import Samples
 from shared.errors import InvalidInput
 from shared.schemes import Scheme
-from shared.schemes.crnet import CrBlock, CrNet, MultiResolution
-from shared.schemes.crnet_start import fit_merge, hinged_path, transparent, transparent_path
-from shared.schemes.image_layers import RowBatchNorm
+from shared.schemes.crnet import CrBlock, MultiResolution
+from shared.schemes.layouts.rows import RowBatchNorm
 
 MakeScheme = Callable[..., Scheme]
 MakeSamples = Callable[..., Samples]
@@ -77,10 +79,11 @@ def test_begins_as_the_best_linear_autoencoder(
 ) -> None:
     """Its codeword is linear in the image, and its estimate nearly the projection on principal components."""
     scheme = make_scheme("crnet", SMALL, compression=4, perturbed=False, head=head, slope=slope).eval()
-    assert isinstance(scheme, CrNet)
+    training = training_of(scheme)
+    assert isinstance(training, CrNetTraining)
     known, new = (DownlinkView(scheme.scenario, make_samples(count, seed=seed)) for count, seed in ((600, 9), (200, 2)))
-    scheme.linear_start(known)
-    components, image = scheme.principal_components(scheme.scaled(known)), scheme.scaled(new)
+    training.start("linear", known)
+    components, image = training.principal_components(training.scaled(known)), training.scaled(new)
     coordinates = image.flatten(1) @ components
     with torch.no_grad():
         codeword = scheme.encoder.network(image)
@@ -97,8 +100,7 @@ def test_begins_as_the_best_linear_autoencoder(
 def test_lifts_hold_for_every_image(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
     """The encoder's images reach down to -0.5, which is what they are lifted by."""
     scheme = make_scheme("crnet", SMALL, compression=1, perturbed=False).eval()
-    assert isinstance(scheme, CrNet)
-    scheme.linear_start(DownlinkView(scheme.scenario, make_samples(600, seed=9)))
+    training_of(scheme).start("linear", DownlinkView(scheme.scenario, make_samples(600, seed=9)))
     paths = scheme.encoder.network.features[0]
     assert isinstance(paths, MultiResolution)
     edge = torch.full((1, 2, 8, 8), -0.5)
@@ -116,5 +118,5 @@ def test_refused_where_there_is_none(make_scheme: MakeScheme, make_samples: Make
     for name, config, message in options:
         scheme = make_scheme(name, SMALL, **config)
         with pytest.raises(InvalidInput) as refused:
-            scheme.linear_start(DownlinkView(scheme.scenario, make_samples(4)))
+            training_of(scheme).start("linear", DownlinkView(scheme.scenario, make_samples(4)))
         assert str(refused.value) == message

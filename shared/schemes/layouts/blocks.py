@@ -1,9 +1,8 @@
 """Layers of images in blocks of 2 x 2 pixels, whose pixels are channels: [N, 4 C, H/2, W/2], channels last in memory.
 
-Convolutions of few channels leave most of a processor's matrix units idle. With the pixels of a block as channels there
-are 16 times as many products in one matrix, of which few are with zero: more multiplications, by far fewer seconds, in
-bfloat16 above all. Parameters are those of the torch modules that these classes extend. A side of odd length is left
-as it is.
+With the pixels of a block as channels there are 16 times as many products in one matrix, of which few are with zero:
+fastest on a CPU for kernels of 5 x 5 and more, in bfloat16 above all. A side of odd length is left as it is. Else the
+layers are torch's own, on images [N, C, H, W].
 """
 
 from __future__ import annotations
@@ -19,7 +18,17 @@ Padding = Literal["zeros", "circular"]
 Block = tuple[int, int]
 
 
-class ToBlocks(nn.Module):
+class BlockLayer:
+    """Base of modules that hold images in blocks, or as torch does.
+
+    Attributes:
+        in_blocks: which; `choose_layout` sets it.
+    """
+
+    in_blocks: bool = True
+
+
+class ToBlocks(BlockLayer, nn.Module):
     """[N, C, H, W] to [N, C bh bw, H/bh, W/bw]."""
 
     def __init__(self, block: Block) -> None:
@@ -27,6 +36,8 @@ class ToBlocks(nn.Module):
         self.block = block
 
     def forward(self, image: Tensor) -> Tensor:
+        if not self.in_blocks:
+            return image
         high, wide = self.block
         blocks = image.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # N, C, H/bh, bh, W/bw, bw
         blocks = blocks.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
@@ -37,11 +48,13 @@ class FromBlocks(ToBlocks):
     """Inverse of `ToBlocks`."""
 
     def forward(self, image: Tensor) -> Tensor:
+        if not self.in_blocks:
+            return image
         blocks = image.unflatten(1, (-1, *self.block))  # N, C, bh, bw, H/bh, W/bw
         return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
 
-class BlockConv2d(nn.Conv2d):
+class BlockConv2d(BlockLayer, nn.Conv2d):
     """nn.Conv2d of stride 1 that keeps the image's size, on images in blocks: odd kernels, `zeros` or `circular`."""
 
     def __init__(
@@ -60,7 +73,9 @@ class BlockConv2d(nn.Conv2d):
         self.register_load_state_dict_post_hook(BlockConv2d._forget)  # type: ignore[no-untyped-call]  # torch's lack
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, C bh bw, H/bh, W/bw] to [N, C' bh bw, H/bh, W/bw]."""
+        """[N, C bh bw, H/bh, W/bw] to [N, C' bh bw, H/bh, W/bw]; of pixels, [N, C, H, W] to [N, C', H, W]."""
+        if not self.in_blocks:
+            return super().forward(image)
         weight = self._kernel(image.dtype)
         edges = (weight.shape[2] // 2, weight.shape[3] // 2)
         bias = None if self.bias is None else self.bias.repeat_interleave(math.prod(self.block))

@@ -1,10 +1,8 @@
 """Layers of small images [N, H, C, W]: rows along H, each with its C channels beside each other.
 
-A convolution of 2 to 16 channels leaves most of a matrix unit idle. In training in bfloat16, or on a GPU, it is here a
-product of whole rows, C W numbers long, with a banded matrix: more multiplications, by far fewer seconds, where kernels
-are small and layers of few operations stand between them (`block_layers` is for kernels of 5 x 5 and more). Elsewhere
-torch's own layers are faster, on images [N, C, H, W] whose channels are last in memory. `to_layers` brings images to
-what the layers then take.
+In rows a convolution is a product of whole rows, C W numbers long, with a banded matrix: fastest in bfloat16 or on a
+GPU where kernels are small and layers of few operations stand between them. Else layers are torch's own, on images
+[N, C, H, W] whose channels are last in memory. `to_layers` brings images to what the layers take.
 """
 
 from __future__ import annotations
@@ -14,34 +12,39 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def to_layers(image: Tensor) -> Tensor:
-    """[N, H, C, W] to what the layers here take."""
-    return image if _in_rows(image) else image.transpose(1, 2).contiguous(memory_format=torch.channels_last)
+class RowLayer:
+    """Base of modules that hold images in rows, or as torch does.
+
+    Attributes:
+        in_rows: which; `choose_layout` sets it.
+    """
+
+    in_rows: bool = False
+
+    def to_layers(self, image: Tensor) -> Tensor:
+        """[N, H, C, W] to what the layers here take."""
+        return image if self.in_rows else image.transpose(1, 2).contiguous(memory_format=torch.channels_last)
+
+    def from_layers(self, image: Tensor) -> Tensor:
+        """Inverse of `to_layers`."""
+        return image if self.in_rows else image.transpose(1, 2)
 
 
-def from_layers(image: Tensor) -> Tensor:
-    """Inverse of `to_layers`."""
-    return image if _in_rows(image) else image.transpose(1, 2)
-
-
-def _in_rows(image: Tensor) -> bool:
-    return torch.is_grad_enabled() and (image.is_cuda or torch.is_autocast_enabled(image.device.type))
-
-
-class RowConv2d(nn.Conv2d):
+class RowConv2d(RowLayer, nn.Conv2d):
     """nn.Conv2d of stride 1 that keeps the image's size: odd kernels, zero padding.
 
-    A k x 1 kernel is faster as the 1 x k kernel of a turned image (`Turned`).
+    Attributes:
+        upright: it is given the 1 x k kernel that a k x 1 kernel is of a transposed image (`Transposed`).
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], *, bias: bool = False) -> None:
         super().__init__(inputs, outputs, kernel, padding="same", bias=bias)
-        self.turned = False
+        self.upright = False
 
     def forward(self, *images: Tensor) -> Tensor:
         """Images of C_i channels each, taken as if these were concatenated, to one of C'."""
-        if not _in_rows(images[0]):
-            weight = (self.weight.mT if self.turned else self.weight).contiguous(memory_format=torch.channels_last)
+        if not self.in_rows:
+            weight = (self.weight.mT if self.upright else self.weight).contiguous(memory_format=torch.channels_last)
             together = images[0] if len(images) == 1 else torch.cat(images, dim=1)
             return functional.conv2d(together, weight, self.bias, padding="same")
         count, height, _, width = images[0].shape
@@ -72,11 +75,11 @@ class RowConv2d(nn.Conv2d):
         return matrix.permute(1, 2, 3, 0, 4).reshape(-1, self.out_channels * width).to(dtype)
 
 
-class RowBatchNorm(nn.BatchNorm2d):
+class RowBatchNorm(RowLayer, nn.BatchNorm2d):
     """nn.BatchNorm2d; statistics in float32."""
 
     def forward(self, image: Tensor) -> Tensor:
-        if not _in_rows(image):
+        if not self.in_rows:
             return super().forward(image)
         assert self.running_mean is not None  # nor the next two: as nn.BatchNorm2d is by default
         assert self.running_var is not None
@@ -102,21 +105,20 @@ class RowBatchNorm(nn.BatchNorm2d):
         return channels[:, None].expand(-1, image.shape[-1]).reshape(1, -1)
 
 
-class Turned(nn.Sequential):
-    """Layers on images whose rows are the columns: a 1 x k convolution in it is k x 1."""
+class Transposed(RowLayer, nn.Sequential):
+    """Layers on images whose rows are the columns: a 1 x k convolution in it is k x 1, which is faster so in rows."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__(*layers)
         for layer in layers:
             if isinstance(layer, RowConv2d):
-                layer.turned = True
+                layer.upright = True
 
     def forward(self, image: Tensor) -> Tensor:
-        turning = _in_rows(image)  # else the kernels are turned
-        result = image.transpose(1, 3).contiguous() if turning else image
+        result = image.transpose(1, 3).contiguous() if self.in_rows else image  # else the kernels are transposed
         for layer in self:
             result = layer(result)
-        return result.transpose(1, 3).contiguous() if turning else result
+        return result.transpose(1, 3).contiguous() if self.in_rows else result
 
 
 def _bands(width: int, taps: int) -> Tensor:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from shared.schemes.block_layers import BlockConv2d, FromBlocks, Padding, ToBlocks, block_of
+from shared.schemes.layouts import choose_layout
+from shared.schemes.layouts.blocks import BlockConv2d, FromBlocks, Padding, ToBlocks, block_of
 
 
 @pytest.mark.parametrize("size", [(8, 12), (9, 8), (5, 7)])
@@ -17,18 +18,23 @@ def test_blocks_are_the_image_in_another_order(size: tuple[int, int]) -> None:
     assert torch.equal(FromBlocks(block)(blocks), image)
 
 
+@pytest.mark.parametrize("in_blocks", [True, False], ids=["blocks", "pixels"])
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 5), (7, 7), (1, 9), (9, 1)])
 @pytest.mark.parametrize("size", [(8, 12), (9, 8), (10, 9)])
-def test_convolution_is_that_of_torch(kernel: tuple[int, int], mode: Padding, size: tuple[int, int]) -> None:
+def test_convolution_is_that_of_torch(
+    kernel: tuple[int, int], mode: Padding, size: tuple[int, int], in_blocks: bool
+) -> None:
     torch.manual_seed(0)
     block = block_of(*size)
     ours = BlockConv2d(3, 4, kernel, block, padding_mode=mode)
+    layers = nn.Sequential(ToBlocks(block), ours, FromBlocks(block))
+    choose_layout(layers, blocks=in_blocks)
     theirs = nn.Conv2d(3, 4, kernel, padding="same", padding_mode=mode)
     theirs.load_state_dict(ours.state_dict())
     image, weight = torch.randn(5, 3, *size), torch.randn(5, 4, *size)
     images = [image.clone().requires_grad_() for _ in range(2)]
-    results = [FromBlocks(block)(ours(ToBlocks(block)(images[0]))), theirs(images[1])]
+    results = [layers(images[0]), theirs(images[1])]
     for result in results:
         (result * weight).sum().backward()
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,7 @@ transparent:
 
 - A batch normalisation takes its input's statistics for its own, and undoes them by its factor and offset. It had
   better keep them (`frozen_norms`): a batch of 200 images, most of whose power is in few numbers, has others.
-- A leaky ReLU hands on what is above 0. Where an image has to pass one alone, it is lifted so far.
+- A leaky ReLU passes on what is above 0. Where an image has to pass one alone, it is lifted so far.
 - The paths of the CRBlocks begin with hinges: pairs (v - t, -v - t) of a number v, bent by the first leaky ReLU, and
   combined so that the others leave them alone. Least squares then chooses the weights with which the merging
   convolution adds them to the image: so that what leaves the last leaky ReLU is what the sigmoid makes the image of.
@@ -16,7 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from shared.schemes.image_layers import RowBatchNorm, RowConv2d
+from shared.schemes.crnet import MultiResolution
+from shared.schemes.layouts.rows import RowBatchNorm, RowConv2d
 
 LARGEST = 0.5
 """Of the numbers of an image."""
@@ -42,6 +43,25 @@ FITTED = 2048
 
 PAIRS = 4
 """Channels with hinges: of real and imaginary part, both signs."""
+
+
+def pass_fine_path(paths: MultiResolution) -> None:
+    """Make the fine path's first two channels the image, and the merge choose them."""
+    for module in paths.fine:
+        if isinstance(module, nn.Conv2d):
+            nn.init.dirac_(module.weight)
+    nn.init.zeros_(paths.merge.weight)
+    nn.init.dirac_(paths.merge.weight[:, paths.merge.in_channels // 2 :])
+
+
+def fit_paths(
+    paths: MultiResolution, image: Tensor, lift: float, hinges: tuple[float, float], goal: Tensor, weight: Tensor
+) -> None:
+    """Give the paths hinges in the lifted image, at (fine, coarse), and let the merge bring them near `goal`."""
+    fine, coarse = (
+        hinged_path(path, image, lift, at) for path, at in zip((paths.fine, paths.coarse), hinges, strict=True)
+    )
+    fit_merge(paths.merge, paths.norm, [coarse, fine], goal, weight)
 
 
 @torch.no_grad()

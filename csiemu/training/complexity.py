@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shared.schemes.base import Scheme
+from shared.schemes import Scheme
 from shared.schemes.image_feedback import ImageEstimator, ImageObserver
 
 

@@ -1,0 +1,103 @@
+"""Training of schemes that estimate images, and of CRNet's and CsiNet's autoencoders."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from csiemu.training.schemes.base import SchemeTraining, trains
+from shared.errors import InvalidInput
+from shared.metrics import energy
+from shared.quantizers.scale import largest_magnitude
+from shared.schemes.base import Downlink
+from shared.schemes.image_feedback import ImageEstimator, ImageScheme, from_network, to_network
+
+
+@trains(ImageEstimator)
+class ImageEstimatorTraining(SchemeTraining):
+    """Training of a scheme that estimates images."""
+
+    def loss(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        """Mean squared error of the scaled images' numbers (CRNet paper, section IV.A)."""
+        largest = 2 * largest_magnitude(truth)[..., 0, 0]
+        return (energy(estimate - truth, axes=2) / largest.square()).mean() / (2 * truth[0, 0].numel())
+
+    def progress(self, estimate: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of ratios."""
+        error, power = energy(estimate - truth, axes=2), energy(truth, axes=2)
+        return (error / power).mean(), torch.ones_like(error[0, 0])
+
+
+@trains(ImageScheme)
+class ImageTraining(ImageEstimatorTraining):
+    """Training of an autoencoder of images, which can start from principal components."""
+
+    scheme: ImageScheme
+
+    def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
+        encoder = self.scheme.encoder
+        image = encoder.images(observation.flatten(0, 1))
+        scale = encoder.scale(image)
+        codeword = encoder.network(to_network(image, scale))
+        if self.scheme.config.quantised_training:
+            codeword = encoder.quantizer(codeword.float(), slope)
+        estimate = from_network(self.scheme.decoder.network(codeword).float(), scale)
+        return estimate.unflatten(0, observation.shape[:2])
+
+    @torch.no_grad()
+    def start(self, kind: str, downlink: Downlink) -> None:
+        """From `principal` components: convolutions pass, and the fully connected layers project on those of the given
+        channels: the best linear autoencoder, were it not for the leaky ReLUs. Training from random weights spends most
+        of its time on the way to such a projection.
+        """
+        if kind != "principal":
+            super().start(kind, downlink)
+            return
+        images = self.scaled(downlink)
+        components = self.principal_components(images)
+        scale = 4 * float(images.std())  # a sigmoid's slope is 1/4 in the middle
+        self.pass_through(scale)
+        root = math.sqrt(scale)  # half of the scale in each layer keeps both in reach of the same learning rate
+        encoder, decoder = self.scheme.encoder.network.fc, self.scheme.decoder.network.fc
+        encoder.weight.copy_(root * components.mT)
+        decoder.weight.copy_(root * components)
+        for layer in (encoder, decoder):
+            nn.init.zeros_(layer.bias)
+
+    def pass_through(self, scale: float) -> None:
+        """Make the convolutions pass on what they are given, as far as leaky ReLUs let them, and residual paths silent.
+        By default it is not known how, and there is no such start.
+
+        Args:
+            scale: standard deviation that a batch normalisation of the whole image is to leave.
+        """
+        raise InvalidInput(f"start: '{self.scheme.name}' cannot start from principal components; start is random")
+
+    def scaled(self, downlink: Downlink) -> Tensor:
+        """What the encoder's network gets, [N T, M, 2, Q]."""
+        image = self.scheme.encoder.images(self.scheme.encoder.observe(downlink).flatten(0, 1))
+        return to_network(image, self.scheme.encoder.scale(image))
+
+    def principal_components(self, images: Tensor) -> Tensor:
+        """As many orthonormal directions as there are codeword entries, in which images [N, M, 2, Q] have most power,
+        [M 2 Q, entries].
+        """
+        numbers = images.flatten(1)
+        values, vectors = torch.linalg.eigh(numbers.mT @ numbers)
+        return vectors[:, values.argsort(descending=True)[: self.scheme.entries]]
+
+    @torch.no_grad()
+    def calibrate(self, downlink: Downlink) -> None:
+        """Set the codeword's quantiser by the codewords of the given channels, and give the gNB its copy."""
+        encoder, decoder = self.scheme.encoder, self.scheme.decoder
+        if next(encoder.quantizer.buffers(), None) is None:
+            return  # nothing of it is measured
+        codewords = torch.cat([encoder.network(part).float() for part in self.scaled(downlink).split(256)])
+        encoder.quantizer.calibrate(codewords, decoder.network.fc.weight.square().sum(0))
+        decoder.quantizer.load_state_dict(encoder.quantizer.state_dict())
+
+    def compile(self, mode: str) -> None:
+        self.scheme.encoder.network.compile(mode=mode)
+        self.scheme.decoder.network.compile(mode=mode)
