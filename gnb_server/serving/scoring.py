@@ -99,7 +99,8 @@ class Scorer:
     def _progress(job: Job, group: Group, rows: NDArray[np.int64]) -> Progress:
         reached, version = job.slots.stop % job.fleet.slots, group.model.version
         assert job.fleet.open is not None
-        open_frame = [row.tobytes() for row in job.fleet.open.reports[version][rows, :reached]]
+        kept = job.fleet.open.reports[version][rows, :reached] if reached else ()
+        open_frame = [row.tobytes() for row in kept] or [b""] * len(rows)
         return Progress(rows, job.chunk.first_slot + job.chunk.slot_count, version, open_frame)
 
     @staticmethod

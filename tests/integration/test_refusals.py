@@ -38,7 +38,11 @@ def refused(call: Any) -> tuple[grpc.StatusCode, str]:
         ({"encoder_id": b"12345678"}, CODE.FAILED_PRECONDITION, "encoder_id"),
         ({"encoder_id": b""}, CODE.FAILED_PRECONDITION, "encoder_id: empty"),
         ({"scenario": "moon"}, CODE.NOT_FOUND, "multipath-p2"),
-        ({"scenario": "multipath-p2:antennas=16,fading_correlation=nan"}, CODE.INVALID_ARGUMENT, "rho: nan"),
+        (
+            {"scenario": "multipath-p2:antennas=16,fading_correlation=nan"},
+            CODE.INVALID_ARGUMENT,
+            "fading_correlation: nan",
+        ),
         ({"scenario": "multipath-p2:antennas=16,speed=3"}, CODE.INVALID_ARGUMENT, "speed_kmh"),
         ({"scenario": "multipath-p2"}, CODE.INVALID_ARGUMENT, "antennas: 64"),
         ({"ue_count": 0}, CODE.INVALID_ARGUMENT, "ue_count: 0"),

@@ -796,7 +796,10 @@ def test_text_form_round_trip(preset: str, changes: str) -> None:
             "ue_farthest=19.3",
             r"scenario ue_nearest, ue_farthest: 0.0, 19.3; .* <= 19.3 m, the cell of indoor-hall-5ghz",
         ),
-        ("propagation=rural", "scenario propagation: 'rural' is not indoor-hall-5ghz or semi-urban"),
+        (
+            "propagation=rural",
+            "scenario propagation: 'rural' is not indoor-hall-5ghz, semi-urban-300mhz-los or semi-urban-300mhz-nlos",
+        ),
         ("array_angle=both", "scenario array_angle: 'both' is not departure or arrival"),
         ("environment=", "scenario environment: '' is not per_sample or fixed"),
         ("first_rows=1000,last_rows=25", r"first_rows, last_rows: 1000 \+ 25; wanted 1 to 1024"),
