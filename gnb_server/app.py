@@ -32,6 +32,7 @@ def service(settings: Settings) -> Iterator[Handlers]:
     """The gNB without its protocols: handlers over a running serving loop, earlier fleets of the run restored."""
     repository = Repository(CheckpointStore(settings.checkpoints))
     store = Store(settings.store, settings.run, settings.reports_kept)
+    store.own()
     monitor = Monitor()
     recorder = None
     if settings.record:
@@ -50,10 +51,10 @@ def service(settings: Settings) -> Iterator[Handlers]:
     try:
         for problem in handlers.restore():
             logging.error("not restored: %s", problem)
-        handlers.ready = True
+        handlers.started = True
         yield handlers
     finally:
-        handlers.ready = False
+        handlers.started = False
         serving.close()
         store.close()
 
@@ -101,7 +102,7 @@ async def serve(settings: Settings, *, signals: bool = True) -> None:
             await asyncio.wait((stopped, rest_task), return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
-            handlers.ready = False
+            handlers.started = False
             await grpc_server.stop()
             rest.should_exit = True
             await rest_task

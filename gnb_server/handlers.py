@@ -11,7 +11,7 @@ from typing import Any
 
 from gnb_server.monitor import LONGEST_WINDOW_S, Monitor, describe, report_rows, ue_row
 from gnb_server.repository import ModelVersion, Repository
-from gnb_server.serving.admission import RESTORING
+from gnb_server.serving.admission import RESTORING, check_coordinates
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.sessions import Fleet, Lease, VersionFacts
@@ -23,6 +23,9 @@ from shared.errors import Conflict, CsiError, InvalidInput, NotFound, NotReady
 from shared.schemes import scheme_class
 
 MAX_FLEET = 65_536
+
+LINGER_S = 5.0
+"""How long what is held for the open frames of a fleet that has gone stays, to be at hand if it comes back soon."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,12 @@ class Handlers:
         self._serving = serving
         self._fleets: dict[str, Fleet] = {}
         self._lock = threading.RLock()
-        self.ready = False
+        self.started = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether UEs can attach and their reports are stored."""
+        return self.started and self._store.writable()
 
     def restore(self) -> list[str]:
         """Bring back the models and leases of an earlier process of this run, with their totals. Returns what could not
@@ -74,8 +82,8 @@ class Handlers:
         Raises:
             InvalidInput, NotFound, Conflict, DamagedCheckpoint: see `CsiFeedback.Attach` in the proto file.
         """
-        if not self.ready:
-            raise NotReady("gNB: is starting")
+        if not self.started:
+            raise NotReady("gNB: is starting or stopping")
         conditions = RunConditions(Scenario.parse(request.scenario), request.seed, request.delay_slots)
         if not 1 <= request.ue_count <= MAX_FLEET:
             raise InvalidInput(f"ue_count: {request.ue_count} is not in [1, {MAX_FLEET}]")
@@ -104,25 +112,41 @@ class Handlers:
             return fleet, fleet.stream
 
     def submit(self, fleet: Fleet, stream: int, chunk: Chunk) -> Future[Ack]:
-        """Queue a chunk of a stream. The future raises as `CsiFeedback.Feedback` says. Raises Conflict when fenced."""
+        """Queue a chunk of a stream. The future raises as `CsiFeedback.Feedback` says.
+
+        Raises:
+            Conflict: a newer stream has taken over. InvalidInput: the chunk cannot belong to the fleet.
+        """
         self._check_open(fleet)
         if stream != fleet.stream:
             raise Conflict("fleet-token: a newer stream of this fleet has taken over")
-        return self._serving.submit(fleet, chunk)
+        check_coordinates(fleet, chunk)
+        return self._serving.submit(fleet, stream, chunk)
+
+    def share(self) -> tuple[float, float]:
+        """Reports and bytes that a fleet may have waiting; one chunk it may have in any case."""
+        return self._serving.share()
 
     def close_stream(self, fleet: Fleet, stream: int) -> None:
-        """The stream ended; without an earlier detach the fleet's UEs are gone."""
+        """The stream ended; without an earlier detach the fleet's UEs are gone. What they have sent and nobody has
+        acknowledged is dropped, and what is held for their open frames: the store has it, should they come back.
+        """
         with self._lock:
             if stream == fleet.stream and fleet.status == "attached":
                 fleet.status = "gone"
+                fleet.stream += 1  # what waits of it is not wanted any more
+                self._serving.drop(fleet)
+                self._serving.forget(fleet, LINGER_S)
 
     def detach(self, token: str) -> None:
         """End a fleet, with all that is held for its open frames. Raises NotFound."""
         with self._lock:
             fleet = self._fleet(token)
-            fleet.status = "finished"
             self._store.finish(fleet.lease)
-        self._serving.forget(fleet)
+            fleet.status = "finished"
+            fleet.stream += 1
+            self._serving.drop(fleet)
+            self._serving.forget(fleet)
 
     def _new_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
         first_ue = self._store.next_free_ue() if request.ue_base is None else request.ue_base
@@ -148,13 +172,13 @@ class Handlers:
                 raise Conflict(f"{name}: {asked}; the lease of this token has {leased}")
         if fleet.status == "finished":
             raise Conflict(f"token: '{request.token}' has detached; attach without a token")
+        fleet.stream += 1  # nothing of an earlier stream is taken from now on
+        self._serving.drop(fleet)
+        self._serving.run(lambda: None)  # what is in hand of it is stored afterwards
         if fleet.broken:
             fleet = self._from_store(lease, fleet.encoder_id, fleet.facts, finished=False)
             self._serving.rebuild(fleet)
             fleet.broken = False
-        fleet.stream += 1  # nothing that an earlier stream still has in flight is taken from now on
-        # what it had in flight before is in the queue ahead of this, so that next_sequence is final afterwards
-        self._serving.call(lambda: None).result()
         return fleet
 
     def _from_store(self, lease: Lease, encoder_id: str, facts: dict[int, VersionFacts], *, finished: bool) -> Fleet:
