@@ -26,6 +26,9 @@ from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict
 
+HEALTH_S = 1.0
+"""How often gRPC's health follows what the gNB can do."""
+
 
 @contextlib.contextmanager
 def service(settings: Settings) -> Iterator[Handlers]:
@@ -99,7 +102,9 @@ async def serve(settings: Settings, *, signals: bool = True) -> None:
             partial.replace(settings.ready_file)
         stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((stopped, rest_task), return_when=asyncio.FIRST_COMPLETED)
+            ends = (stopped, rest_task)
+            while not (await asyncio.wait(ends, timeout=HEALTH_S, return_when=asyncio.FIRST_COMPLETED))[0]:
+                await grpc_server.say(ready=await asyncio.to_thread(lambda: handlers.ready))
         finally:
             stopped.cancel()
             handlers.started = False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,14 @@ from gnb_server.store import Store
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import require_wideband
 from shared.conditions import RunConditions
-from shared.errors import Conflict, CsiError, InvalidInput, NotFound, NotReady
+from shared.errors import Conflict, CsiError, InvalidInput, LimitReached, NotFound, NotReady
 from shared.schemes import scheme_class
 
 MAX_FLEET = 65_536
+MAX_FLEETS, MAX_UES = 16_384, 2**20
+"""Leases of a run, and UE ids in them, at most: their totals are held in memory."""
+
+MOST_IDS = 2**32
 
 LINGER_S = 5.0
 """How long what is held for the open frames of a fleet that has gone stays, to be at hand if it comes back soon."""
@@ -63,12 +67,19 @@ class Handlers:
         """Bring back the models and leases of an earlier process of this run, with their totals. Returns what could not
         be.
         """
-        problems = []
-        for name, version in self._store.loaded():
+        problems, failed = [], {}
+        for name, version, loaded in self._store.loaded():
             try:
-                self._repository.load(name, version)
+                if loaded:
+                    self._repository.load(name, version)
+                else:
+                    self._repository.block(name, "unloaded", version)
             except CsiError as error:
                 problems.append(f"{name}/{version}: {error}")
+                failed[name] = f"unloaded, for version {version} could not be loaded again: {error}"
+        for name, reason in failed.items():
+            with suppress(CsiError):  # there is nothing left of it
+                self._repository.block(name, reason)
         facts = self._store.versions()
         for lease, encoder_id, finished in self._store.leases():
             self._from_store(lease, encoder_id, facts.get(lease.model, {}), finished=finished)
@@ -98,6 +109,7 @@ class Handlers:
             else:
                 fleet = self._new_lease(request, conditions)
             self._store.keep_version(model.name, model.version, model.facts)
+            self._store.keep_loaded(model.name, [model.version], loaded=True, asked=False)
             fleet.facts[model.version] = model.facts
             self._monitor.watch(fleet)
             return fleet, model
@@ -149,13 +161,31 @@ class Handlers:
             self._serving.forget(fleet)
 
     def _new_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
-        first_ue = self._store.next_free_ue() if request.ue_base is None else request.ue_base
-        if first_ue + request.ue_count > 2**32:
+        leased = sum(fleet.lease.ue_count for fleet in self._fleets.values())
+        if len(self._fleets) >= MAX_FLEETS or leased + request.ue_count > MAX_UES:
+            raise LimitReached(
+                f"ue_count: {request.ue_count}; this run has leased {leased} UE ids to {len(self._fleets)} fleets, at"
+                f" most {MAX_UES} to {MAX_FLEETS} are allowed: name another run"
+            )
+        first_ue = self._free_ids(request.ue_count) if request.ue_base is None else request.ue_base
+        if first_ue + request.ue_count > MOST_IDS:
             raise InvalidInput(f"ue_base: {first_ue} + {request.ue_count} ids go beyond 2^32")
         lease = Lease(secrets.token_hex(8), request.model, conditions, first_ue, request.ue_count)
         self._store.lease(lease, request.encoder_id)
         fleet = self._fleets[lease.token] = Fleet(lease, request.encoder_id)
         return fleet
+
+    def _free_ids(self, count: int) -> int:
+        """The first of so many free ids: above all leased ones, or else in the first gap between them."""
+        last = 0
+        leases = sorted((fleet.lease.first_ue, fleet.lease.ues.stop) for fleet in self._fleets.values())
+        if not leases or max(stop for _, stop in leases) + count <= MOST_IDS:
+            return max((stop for _, stop in leases), default=0)
+        for first, stop in leases:
+            if first - last >= count:
+                return last
+            last = max(last, stop)
+        raise LimitReached(f"ue_count: {count} ids in a row are not free")
 
     def _return_to_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
         fleet = self._fleet(request.token)
@@ -309,7 +339,8 @@ class Handlers:
         version = self._repository.version_to_load(name, version)
         self._check_encoder(name, version, str(self._repository.store.card(name, version)["encoder_id"]))
         model = self._repository.load(name, version)
-        self._store.keep_version(name, version, model.facts, time.time())
+        self._store.keep_version(name, version, model.facts)
+        self._store.keep_loaded(name, [version], loaded=True)
         return model
 
     def unload(self, name: str, version: int | None = None) -> None:
@@ -324,7 +355,8 @@ class Handlers:
                             f"model: {name} is decoding for UEs {ues.start}..{ues.stop - 1}; it can be unloaded when"
                             " they have detached"
                         )
-            self._repository.unload(name, version)
+            blocked = self._repository.unload(name, version)
+            self._store.keep_loaded(name, blocked, loaded=False)
 
 
 def _estimate_shape(card: dict[str, Any]) -> list[int]:

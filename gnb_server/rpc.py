@@ -175,9 +175,14 @@ class GrpcServer:
     async def start(self) -> None:
         """Listen, and say so."""
         await self._server.start()
-        for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self.say(ready=True)
         logging.info("gRPC on port %d", self.port)
+
+    async def say(self, *, ready: bool) -> None:
+        """Tell whether UEs can attach and their reports are stored."""
+        status = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            await self._health.set(name, status.SERVING if ready else status.NOT_SERVING)
 
     async def stop(self) -> None:
         """Say that we go, then end streams."""

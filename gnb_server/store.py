@@ -43,7 +43,7 @@ _leases = sa.Table(
 )
 
 _versions = sa.Table(
-    "versions",  # that this run has used, and when each was loaded last (0: only because frames needed it)
+    "versions",  # that this run has used
     _metadata,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("model", sa.String, primary_key=True),
@@ -51,7 +51,16 @@ _versions = sa.Table(
     sa.Column("encoder_id", sa.String, nullable=False),
     sa.Column("feedback_bits", sa.Integer, nullable=False),
     sa.Column("domain", sa.String, nullable=False),
-    sa.Column("loaded_at", sa.Float, nullable=False),
+)
+
+_models = sa.Table(
+    "models",  # versions that were loaded or unloaded, and when that was last
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("loaded", sa.Boolean, nullable=False),
+    sa.Column("changed_at", sa.Float, nullable=False),
 )
 
 _runs = sa.Table(
@@ -186,7 +195,7 @@ class Store:
             wanted = "wanted sqlite:///FILE, or postgresql://USER@HOST/NAME with the extra `postgres`"
             raise InvalidInput(f"store: '{_without_password(url)}' cannot be used; {wanted}: {error}") from None
         self._check_tables()
-        self._insert = sqlite.insert if self._sqlite else postgresql.insert
+        self._insert: Any = sqlite.insert if self._sqlite else postgresql.insert
         self._upserts = {
             _ues.name: self._upsert(_ues),
             _totals.name: self._upsert(_totals, add=True),
@@ -281,12 +290,6 @@ class Store:
         with self._writing() as connection:
             connection.execute(sa.update(_leases).where(_leases.c.token == token).values(encoder_id=encoder_id))
 
-    def next_free_ue(self) -> int:
-        """The first id above all leased ones."""
-        last = sa.select(sa.func.max(_leases.c.first_ue + _leases.c.ue_count)).where(_leases.c.run == self.run)
-        with self._reading() as connection:
-            return int(connection.execute(last).scalar() or 0)
-
     def finish(self, lease: Lease) -> None:
         """Mark a lease as finished and forget its open frames."""
         with self._writing() as connection:
@@ -311,39 +314,36 @@ class Store:
             for row in rows
         ]
 
-    def keep_version(self, model: str, version: int, facts: VersionFacts, loaded_at: float | None = None) -> None:
-        """Remember a version that the run uses; `loaded_at` [s since 1970] if it was loaded to serve new frames."""
-        row = {"run": self.run, "model": model, "version": version, "loaded_at": loaded_at or 0.0}
-        statement: Any = self._insert(_versions).values(**row, **dataclasses.asdict(facts))
-        if loaded_at is None:
-            statement = statement.on_conflict_do_nothing()
-        else:
-            changes = {
-                name: statement.excluded[name] for name in ("encoder_id", "feedback_bits", "domain", "loaded_at")
-            }
-            statement = statement.on_conflict_do_update(index_elements=["run", "model", "version"], set_=changes)
+    def keep_version(self, model: str, version: int, facts: VersionFacts) -> None:
+        """Remember a version that the run uses."""
+        row = {"run": self.run, "model": model, "version": version, **dataclasses.asdict(facts)}
         with self._writing() as connection:
-            connection.execute(statement)
+            connection.execute(self._insert(_versions).values(**row).on_conflict_do_nothing())
 
     def versions(self) -> dict[str, dict[int, VersionFacts]]:
-        """Versions that the run has used, by model, those that were loaded last at the end."""
+        """Versions that the run has used, by model."""
         found: dict[str, dict[int, VersionFacts]] = {}
-        query = sa.select(_versions).where(_versions.c.run == self.run).order_by(_versions.c.loaded_at)
         with self._reading() as connection:
-            for row in connection.execute(query):
+            for row in connection.execute(sa.select(_versions).where(_versions.c.run == self.run)):
                 facts = VersionFacts(row.encoder_id, row.feedback_bits, row.domain)
                 found.setdefault(row.model, {})[row.version] = facts
         return found
 
-    def loaded(self) -> list[tuple[str, int]]:
-        """(model, version) that were loaded to serve new frames, in that order."""
-        query = (
-            sa.select(_versions.c.model, _versions.c.version)
-            .where(_versions.c.run == self.run, _versions.c.loaded_at > 0)
-            .order_by(_versions.c.loaded_at)
-        )
+    def keep_loaded(self, model: str, versions: list[int], *, loaded: bool, asked: bool = True) -> None:
+        """Remember that versions were loaded or unloaded, now; not again if nobody `asked` for it."""
+        with self._writing() as connection:
+            for version in versions:
+                key = {"run": self.run, "model": model, "version": version}
+                statement = self._insert(_models).values(**key, loaded=loaded, changed_at=time.time())
+                changes = {name: statement.excluded[name] for name in ("loaded", "changed_at")}
+                again = statement.on_conflict_do_update(index_elements=list(key), set_=changes)
+                connection.execute(again if asked else statement.on_conflict_do_nothing())
+
+    def loaded(self) -> list[tuple[str, int, bool]]:
+        """(model, version, whether it was loaded or else unloaded), in the order of when that was last."""
+        query = sa.select(_models).where(_models.c.run == self.run).order_by(_models.c.changed_at)
         with self._reading() as connection:
-            return [(row.model, row.version) for row in connection.execute(query)]
+            return [(row.model, row.version, row.loaded) for row in connection.execute(query)]
 
     def restore(self, fleet: Fleet) -> None:
         """Put a fleet's stored sequences, versions, sums and open frames into its arrays."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import psutil
 
 from csiemu.processes import Gnb
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
@@ -51,10 +50,9 @@ def measure(root: Path, name: str, fleets: int, ues: int, seconds: float) -> dic
 
 
 async def _flood(gnb: Gnb, checkpoint: Checkpoint, fleets: int, ues: int, seconds: float) -> dict[str, Any]:
-    process = psutil.Process(gnb.process.pid)
-
     def memory() -> float:
-        return float(process.memory_info().rss / 1e6)
+        """Resident (Linux)."""
+        return int(Path(f"/proc/{gnb.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     for _ in range(3):  # models, stores and threads are there
         await _first_ack(gnb, checkpoint)

@@ -344,7 +344,7 @@ def test_two_encoders_of_a_model_are_served_at_once(handlers: Handlers, small_st
     rows = [row for row in handlers.index() if row["name"] == "hyperrnn"]
     assert rows == [
         {"name": "hyperrnn", "version": "1", "state": "READY", "reason": "serves new frames"},
-        {"name": "hyperrnn", "version": "2", "state": "UNAVAILABLE", "reason": ""},
+        {"name": "hyperrnn", "version": "2", "state": "UNAVAILABLE", "reason": "not loaded"},
         {"name": "hyperrnn", "version": "3", "state": "READY", "reason": "serves new frames"},
     ]
 
