@@ -76,8 +76,8 @@ class Channels:
 
     def take(self, rows: slice | NDArray[np.bool_]) -> Channels:
         """The channels of some samples."""
-        parts = (self.uplink, self.frequency, self.kept)
-        return Channels(self.downlink[rows], *(None if part is None else part[rows] for part in parts), self.skipped)
+        names = ("downlink", "uplink", "frequency", "kept")
+        return replace(self, **{name: part[rows] for name in names if (part := getattr(self, name)) is not None})
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,13 @@ class Wanted:
     complex: bool = True
 
     def __str__(self) -> str:
-        return self.named(f"sample, {', '.join(map(str, self.size))}")
+        return self.in_order("c")
 
-    def reversed(self) -> str:
-        """As text, in the order of axes that HDF5 shows of column-major writers."""
-        return self.named(f"{', '.join(map(str, self.size[::-1]))}, sample")
-
-    def named(self, axes: str) -> str:
-        """As text, with these axes."""
-        return f"[{axes}] {'complex' if self.complex else 'real'} numbers"
+    def in_order(self, order: str) -> str:
+        """As text, with the axes as HDF5 has those of a writer of order `c` or `matlab`."""
+        axes = ["sample", *map(str, self.size)]
+        axes = axes[::-1] if order == "matlab" else axes
+        return f"[{', '.join(axes)}] {'complex' if self.complex else 'real'} numbers"
 
     def fits(self, found: tuple[int, ...]) -> bool:
         """Whether an array of that shape is this, with at least one sample."""
@@ -122,7 +120,7 @@ class Wanted:
         with np.errstate(over="ignore"):
             single = array.astype(np.complex64 if self.complex else np.float32, copy=False).reshape(-1, *self.size)
         if (bad := _first(single, lambda block: ~np.isfinite(block))) is not None:
-            raise InvalidInput(f"{key}: NaN or infinite values; wanted {self}, all finite; the first is in sample {bad}")
+            raise InvalidInput(f"{key}: NaN or infinite values; wanted {self}, all finite; first in sample {bad}")
         return single
 
 
@@ -194,8 +192,8 @@ class CsiNet(Layout):
         bad = _first(parts, lambda block: (block < -TOLERANCE) | (block > 1 + TOLERANCE))
         if bad is not None:
             raise InvalidInput(
-                f"HT: values from {parts.min():.8g} to {parts.max():.8g}; wanted [0, 1], {TOLERANCE:g} outside is"
-                f" clipped; the first is in sample {bad}"
+                f"HT: values from {parts.min():.8g} to {parts.max():.8g}; wanted [0, 1], or {TOLERANCE:g} outside;"
+                f" first in sample {bad}"
             )
         split = np.clip(parts, 0, 1).reshape(len(parts), 2, shape.antennas, shape.rows) - np.float32(0.5)
         image = (split[:, 0] + 1j * split[:, 1]).transpose(0, 2, 1)

@@ -1,8 +1,8 @@
 """Reading data files: MATLAB .mat (5, and 7.3, which is HDF5, through h5py) and .npz.
 
 HDF5 keeps no order of axes: column-major writers (MATLAB, Julia, Octave, hdf5storage) store theirs in reverse, h5py as
-they are. What MATLAB and those that write for it made is marked, array by array, and Octave's is known by its groups; of
-arrays without a mark the layout's shapes decide, and where both orders fit the user has to say (`axes`).
+they are. What MATLAB and those that write for it made is marked, array by array, and Octave's is known by its groups.
+Of arrays without a mark the layout's shapes decide, and where both orders fit the user has to say (`axes`).
 """
 
 from __future__ import annotations
@@ -134,20 +134,21 @@ def _is_reversed(layout: Layout, found: Mapping[str, tuple[int, ...]], shape: Sh
     Raises:
         InvalidInput: they fit in no order that `axes` allows, or in both and differ.
     """
-    shapes = {"c": dict(found), "matlab": {key: size[::-1] for key, size in found.items()}}
-    orders = [order for order in shapes if axes in ("auto", order)]
-    wanted = {order: layout.wanted(shape, shapes[order]) for order in orders}
-    misfits = {order: [k for k, size in shapes[order].items() if not wanted[order][k].fits(size)] for order in orders}
-    fitting = [order for order in orders if not misfits[order]]
+    misfits: dict[str, dict[str, str]] = {}  # order -> array -> what is wanted of it
+    for order in ("c", "matlab") if axes == "auto" else (axes,):
+        shapes = {key: size[::-1] if order == "matlab" else size for key, size in found.items()}
+        wanted = layout.wanted(shape, shapes)
+        misfits[order] = {key: wanted[key].in_order(order) for key in found if not wanted[key].fits(shapes[key])}
+    fitting = [order for order, misfit in misfits.items() if not misfit]
     if not fitting:
-        key = next((k for k in found if all(k in misfits[order] for order in orders)), misfits[orders[0]][0])
-        texts = {"c": str, "matlab": type(wanted[orders[0]][key]).reversed}
-        asked = " or ".join(texts[order](wanted[order][key]) for order in orders)
+        key = max(found, key=lambda key: sum(key in misfit for misfit in misfits.values()))
+        asked = " or ".join(misfit[key] for misfit in misfits.values() if key in misfit)
         raise InvalidInput(f"{key}: shape {list(found[key])}; wanted {asked}")
-    if len(fitting) > 1 and (key := next((k for k, size in found.items() if sum(n > 1 for n in size) > 1), None)):
+    different = [key for key, size in found.items() if sum(length > 1 for length in size) > 1]
+    if len(fitting) > 1 and different:
         raise InvalidInput(
-            f"{key}: shape {list(found[key])} fits both orders of axes, and the file does not say which it has; wanted"
-            " axes=matlab (HDF5 of MATLAB, Julia, Octave: the sample last) or axes=c (of h5py: the sample first)"
+            f"{different[0]}: shape {list(found[different[0]])} fits both orders of axes, and nothing in the file says"
+            " which it has; wanted axes=matlab (MATLAB, Julia and Octave store the sample last) or axes=c (h5py: first)"
         )
     return fitting[0] == "matlab"
 
