@@ -315,10 +315,13 @@ def _kept_share(channels: Channels) -> NDArray[np.float32]:
     """
     assert channels.frequency is not None
     shares = []
+    turns = np.outer(np.arange(channels.downlink.shape[2]), np.arange(HF_SUBCARRIERS)) / HF_FROM  # [delay, subcarrier]
     for start in range(0, len(channels.downlink), _BLOCK):
-        truth = channels.frequency[start : start + _BLOCK]
-        image = channels.downlink[start : start + _BLOCK, 0].transpose(0, 2, 1)  # [N, angle, delay]
-        ours = np.fft.fft(image, HF_FROM)[:, :, :HF_SUBCARRIERS]
+        truth = channels.frequency[start : start + _BLOCK].astype(np.complex128)
+        image = (
+            channels.downlink[start : start + _BLOCK, 0].astype(np.complex128).transpose(0, 2, 1)
+        )  # [N, angle, delay]
+        ours = image @ np.exp(-2j * np.pi * turns)
         norms = np.linalg.norm(ours, axis=(1, 2)) * np.linalg.norm(truth, axis=(1, 2))
         shares.append((np.abs((ours.conj() * truth).sum((1, 2))) / norms) ** 2)
     kept = np.concatenate(shares)

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shared.channels.downlink import DownlinkView
 from shared.channels.files import DataFile, reading
 from shared.channels.files.layouts import LAYOUTS, Channels, Shape
 from shared.channels.scenario import Link, Scenario
@@ -28,6 +29,7 @@ from shared.channels.streams import Samples, Split
 from shared.channels.transforms import truncation_loss
 from shared.channels.wideband import Wideband
 from shared.errors import Conflict, CsiError, InvalidInput, NotFound
+from shared.metrics import Outcomes
 
 MakeSamples = Callable[..., Samples]
 PUBLIC = Shape(32, 0, 32)
@@ -337,10 +339,7 @@ def test_hdf5_without_marks_is_read_as_it_fits(layout: str, reverse: bool, userb
 @pytest.mark.parametrize("layout", OTHERS)
 @pytest.mark.parametrize("writer", [write_octave, write_73])
 def test_hdf5_of_known_writers_is_read_even_where_both_orders_fit(layout: str, writer: Any, tmp_path: Path) -> None:
-    square = {
-        key: np.resize(array, (len(array) if key == "scale" else 4, *array.shape[1:]))
-        for key, array in OTHERS[layout].items()
-    }
+    square = {key: array[:4] for key, array in OTHERS[layout].items()}
     if layout == "csinet":
         square = {"HT": np.random.default_rng(2).random((32, 32))}
     assert_reads_alike(writer(tmp_path / "x.mat", OTHERS[layout]), OTHERS[layout])
@@ -871,6 +870,127 @@ def test_public_file_as_a_world(data: Path, make_samples: MakeSamples) -> None:
     assert complex(images[4, 0, 7, 30]) == pytest.approx(
         parts[4, 30 * 32 + 7] - 0.5 + 1j * (parts[4, 1024 + 30 * 32 + 7] - 0.5), abs=1e-6
     )
+
+
+# --- HF_all, in a file of its own ---
+
+
+@pytest.fixture(scope="module")
+def public() -> dict[str, NDArray[Any]]:
+    """HT of 40 samples, and HF_all in other units, [40, 32 * 125]."""
+    preset = Scenario.parse("cost2100-indoor-csinet")
+    assert isinstance(preset, Wideband)
+    ue = torch.arange(40)
+    samples = Samples(1, Split.TEST, ue, torch.zeros_like(ue))
+    full = preset.angular_delay(samples, Link.DOWNLINK, torch.arange(1), full=True)
+    frequency = torch.fft.fft(full[:, 0], dim=1).transpose(1, 2).numpy()
+    arrays = LAYOUTS["csinet"].encode(Channels(full[:, :, :32].numpy(), None, frequency), PUBLIC)
+    return {"HT": arrays["HT"], "HF_all": 1e3 * arrays["HF_all"] * np.arange(1, 41)[:, None]}
+
+
+def write_pair(data: Path, public: dict[str, NDArray[Any]]) -> str:
+    """The public names; the scenario of both."""
+    write(data / "DATA_Htestin.mat", {"HT": public["HT"]})
+    write(data / "DATA_HtestFin_all.mat", {"HF_all": public["HF_all"]})
+    return "file:test=DATA_Htestin.mat,frequency=DATA_HtestFin_all.mat"
+
+
+def outcomes(text: str, error: NDArray[Any], split: Split = Split.TEST) -> Outcomes:
+    """Of estimates that are the file's first images and an error [N, 1, 32, 32]."""
+    ue = torch.arange(len(error))
+    truth = DownlinkView(Scenario.parse(text), Samples(0, split, ue, torch.zeros_like(ue))).truth("angular-delay")
+    return Outcomes.measure(truth.channel + torch.from_numpy(error), truth)
+
+
+def test_hf_all_is_compared_as_public_evaluators_do(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    text, error = write_pair(data, public), 0.02 * normal(40, 1, 32, 32)
+    found, kept_only = outcomes(text, error), outcomes("file:test=DATA_Htestin.mat", error)
+    image = (LAYOUTS["csinet"].decode({"HT": public["HT"]}, PUBLIC).downlink + error)[:, 0].transpose(0, 2, 1)
+    assert found.rho[:, 0] == pytest.approx(rho(image, public["HF_all"]).mean(axis=1), abs=1e-5)
+    assert found.sgcs[:, 0] == pytest.approx((rho(image, public["HF_all"]) ** 2).mean(axis=1), abs=1e-5)
+    assert np.array_equal(found.ratio, kept_only.ratio)  # the truncated domain is as it was
+    assert (kept_only.floor < 1e-6).all()
+    # what no multiple of the images explains of HF_all, whatever its units
+    clean = (image - error[:, 0].transpose(0, 2, 1)).reshape(40, 32, 32)
+    ours = np.fft.fft(clean, 257, axis=2)[:, :, :125].reshape(40, -1)
+    best = (ours.conj() * public["HF_all"]).sum(1) / (np.abs(ours) ** 2).sum(1)
+    left = (np.abs(public["HF_all"] - best[:, None] * ours) ** 2).sum(1) / (np.abs(public["HF_all"]) ** 2).sum(1)
+    assert found.floor[:, 0] == pytest.approx(left, abs=1e-5)
+    assert found.ratio_sf == pytest.approx(found.floor + (1 - found.floor) * found.ratio, rel=1e-5)
+
+
+def test_hf_all_gives_nearly_the_floor_of_the_whole_band(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    found = outcomes(write_pair(data, public), np.zeros((40, 1, 32, 32), np.complex64))
+    preset = Scenario.parse("cost2100-indoor-csinet")
+    ue = torch.arange(40)
+    truth = DownlinkView(preset, Samples(1, Split.TEST, ue, torch.zeros_like(ue))).truth("angular-delay")
+    expected = Outcomes.measure(truth.channel, truth)
+    assert 10 * np.log10(found.floor.mean() / expected.floor.mean()) == pytest.approx(0, abs=0.3)
+
+
+def test_hf_all_of_any_writer_and_in_the_same_file(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    text, error = write_pair(data, public), 0.02 * normal(40, 1, 32, 32)
+    expected = outcomes(text, error)
+    write(data / "both.mat", public)
+    write_h5py(data / "F 1.mat", {"HF_all": public["HF_all"]})
+    write_73(data / "F7.mat", {"HF_all": public["HF_all"]})
+    write(data / "F.npz", {"HF_all": public["HF_all"].astype(">c16")})
+    for test, frequency in (("both", "both.mat"), *(("DATA_Htestin", f) for f in ("F 1.mat", "F7.mat", "F.npz"))):
+        found = outcomes(f"file:test={test}.mat,frequency={frequency}", error)
+        assert np.allclose(found.rho, expected.rho, atol=1e-6)
+        assert np.allclose(found.floor, expected.floor, atol=1e-6)
+    assert (outcomes("file:test=both.mat", error).floor < 1e-6).all()  # who does not name it is left in peace
+
+
+def test_hf_all_is_that_of_the_samples_tested(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    text, nothing = write_pair(data, public), np.zeros((4, 1, 32, 32), np.complex64)
+    shared = text.replace("test=", "file=")
+    everyone = outcomes(text, np.zeros((40, 1, 32, 32), np.complex64))
+    for split, first in ((Split.TEST, 36), (Split.EMULATE, 36), (Split.VALIDATION, 32)):  # rows of the same file
+        assert np.array_equal(outcomes(shared, nothing, split).floor, everyone.floor[first : first + 4])
+    write(data / "val.mat", {"HT": public["HT"][::-1]})
+    assert (outcomes(f"{text},validation=val.mat", nothing, Split.VALIDATION).floor < 1e-6).all()
+    zero = {key: array.copy() for key, array in public.items()}
+    zero["HT"][5] = 0.5
+    zero["HF_all"][7] = 0
+    write_pair(data, zero)
+    rest = np.delete(everyone.floor, [5, 7], axis=0)
+    assert np.array_equal(outcomes(text, np.zeros((38, 1, 32, 32), np.complex64)).floor, rest)
+
+
+def test_hf_all_that_does_not_belong(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    text = write_pair(data, public)
+    Scenario.parse(text).check_here()
+    pinned = Scenario.parse(text).pinned()
+    turned = public["HF_all"].reshape(40, 32, 125).transpose(0, 2, 1).reshape(40, -1)
+    names = r"^DATA_Htestin\.mat, DATA_HtestFin_all\.mat: "
+    for arrays, says in (
+        (
+            {"HF_all": np.roll(public["HF_all"], 1, axis=0)},
+            r"HF_all: HT explains \d+% of its power; wanted 50% or more",
+        ),
+        ({"HF_all": turned}, "HF_all: HT explains"),
+        ({"HF_all": public["HF_all"][:30]}, "HT, HF_all: 40 and 30 samples; wanted as many"),
+        ({"HF_all": public["HF_all"].T}, r"HF_all: shape \[4000, 40\]; wanted \[sample, 4000\] complex"),
+        ({"HF_all": public["HF_all"].real}, "HF_all: float64; wanted"),
+        ({"HF": public["HF_all"]}, "frequency: keys HF; wanted HF_all"),
+    ):
+        write(data / "DATA_HtestFin_all.mat", arrays)
+        with pytest.raises(InvalidInput, match=names + says):
+            Scenario.parse(text).check_here()
+    with pytest.raises(Conflict, match="sha256"):
+        pinned.check_here()
+    np.savez(data / "x.npz", downlink=normal(20, 1, 32, 32))
+    with pytest.raises(InvalidInput, match=r"x\.npz is of the npz layout; HF_all belongs to HT"):
+        Scenario.parse(text.replace("DATA_Htestin.mat", "x.npz")).check_here()
+    (data / "DATA_HtestFin_all.mat").unlink()
+    with pytest.raises(NotFound, match=r"'DATA_HtestFin_all\.mat' is not in"):
+        Scenario.parse(text).check_here()
+    for field in ("subcarriers=256", "first_rows=31,last_rows=1"):
+        with pytest.raises(InvalidInput, match=r"with HF_all they are 257, 0"):
+            Scenario.parse(f"{text},{field}")
+    with pytest.raises(InvalidInput, match="scenario axes: 'fortran' is not auto, matlab or c"):
+        Scenario.parse(f"{text},axes=fortran")
 
 
 def test_spatial_channel_is_that_of_the_middle_subcarrier(data: Path, make_samples: MakeSamples) -> None:
