@@ -106,10 +106,10 @@ def _arrays(path: Path, layout: Layout, keys: list[str], shape: Shape, axes: Axe
 
 
 def _is_hdf5(path: Path) -> bool:
-    """MATLAB 7.3: HDF5 behind a 512-byte block."""
+    """HDF5, behind a block of the writer's own: MATLAB's has 512 bytes, others 0 or a larger power of two."""
     with path.open("rb") as file:
-        head = file.read(520)
-    return b"\x89HDF" in (head[:4], head[512:516])
+        head = file.read(4100)
+    return b"\x89HDF" in (head[at : at + 4] for at in (0, 512, 1024, 2048, 4096))
 
 
 def _from_hdf5(path: Path, layout: Layout, keys: list[str], shape: Shape, axes: Axes) -> dict[str, NDArray[Any]]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -329,7 +330,7 @@ def assert_reads_alike(path: Path, arrays: dict[str, NDArray[Any]], shape: Shape
 
 @pytest.mark.parametrize("layout", OTHERS)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("userblock", [0, 512])
+@pytest.mark.parametrize("userblock", [0, 512, 4096])
 def test_hdf5_without_marks_is_read_as_it_fits(layout: str, reverse: bool, userblock: int, tmp_path: Path) -> None:
     path = write_h5py(tmp_path / "x.mat", OTHERS[layout], reverse=reverse, userblock_size=userblock)
     assert_reads_alike(path, OTHERS[layout])
@@ -344,6 +345,28 @@ def test_hdf5_of_known_writers_is_read_even_where_both_orders_fit(layout: str, w
         square = {"HT": np.random.default_rng(2).random((32, 32))}
     assert_reads_alike(writer(tmp_path / "x.mat", OTHERS[layout]), OTHERS[layout])
     assert_reads_alike(writer(tmp_path / "x.mat", square), square)
+
+
+@given(
+    layout=st.sampled_from(list(OTHERS)),
+    count=st.integers(1, 4),
+    shape=st.builds(Shape, st.integers(1, 3), st.integers(0, 1), st.integers(1, 4)),
+    slots=st.integers(1, 4),
+    reverse=st.booleans(),
+)
+def test_no_order_of_axes_is_guessed(layout: str, count: int, shape: Shape, slots: int, reverse: bool) -> None:
+    """Whatever the sizes, a file without marks is read rightly or asked about."""
+    arrays = LAYOUTS[layout].encode(channels(count, shape, slots=slots if layout == "npz" else 1), shape)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_h5py(Path(folder) / "x.mat", arrays, reverse=reverse)
+        assert_reads_alike(path, arrays, shape, axes="matlab" if reverse else "c")
+        try:
+            reading.read(path, shape)
+        except InvalidInput as error:
+            reason = str(error)
+        else:
+            return assert_reads_alike(path, arrays, shape)
+    assert "fits both orders of axes" in reason
 
 
 SQUARE: dict[str, tuple[dict[str, NDArray[Any]], str]] = {
@@ -672,6 +695,8 @@ def healthy(folder: Path) -> list[Path]:
         write_73(folder / "seven3.mat", {"H_dl": DL, "H_ul": UL}),
         write(folder / "plain.npz", images),
         write(folder / "packed.npz", images, compressed=True),
+        write_h5py(folder / "h5py.mat", images),
+        write_octave(folder / "octave.mat", {"HT": HT}),
     ]
 
 
