@@ -448,7 +448,7 @@ def test_inspect_counts_zero_samples(csiemu: Run, tmp_path: Path, caplog: pytest
     assert csiemu("inspect", "x.mat", first_rows=6, antennas=5, json="found.json")[0] == 0
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["samples"], found["zero_samples_skipped"]) == (19, 1)
-    assert "x.mat: 1 samples are zero and are skipped, 19 left" in caplog.messages
+    assert "x.mat: zero samples skipped: 1; 19 are left" in caplog.messages
 
 
 @pytest.mark.usefixtures("no_pictures")

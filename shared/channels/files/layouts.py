@@ -281,7 +281,8 @@ def layout_of(keys: set[str]) -> Layout:
 def _first(array: NDArray[Any], bad: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> int | None:
     """Number of the first sample with a bad value, if there is one; looks at some samples at a time."""
     for start in range(0, len(array), _BLOCK):
-        found = bad(array[start : start + _BLOCK]).reshape(len(array[start : start + _BLOCK]), -1).any(axis=1)
+        block = array[start : start + _BLOCK]
+        found = bad(block).reshape(len(block), -1).any(axis=1)
         if found.any():
             return start + int(found.argmax())
     return None
@@ -317,10 +318,9 @@ def _kept_share(channels: Channels) -> NDArray[np.float32]:
     shares = []
     turns = np.outer(np.arange(channels.downlink.shape[2]), np.arange(HF_SUBCARRIERS)) / HF_FROM  # [delay, subcarrier]
     for start in range(0, len(channels.downlink), _BLOCK):
-        truth = channels.frequency[start : start + _BLOCK].astype(np.complex128)
-        image = (
-            channels.downlink[start : start + _BLOCK, 0].astype(np.complex128).transpose(0, 2, 1)
-        )  # [N, angle, delay]
+        block = slice(start, start + _BLOCK)
+        truth = channels.frequency[block].astype(np.complex128)  # [N, angle, subcarrier]
+        image = channels.downlink[block, 0].astype(np.complex128).transpose(0, 2, 1)  # [N, angle, delay]
         ours = image @ np.exp(-2j * np.pi * turns)
         norms = np.linalg.norm(ours, axis=(1, 2)) * np.linalg.norm(truth, axis=(1, 2))
         shares.append((np.abs((ours.conj() * truth).sum((1, 2))) / norms) ** 2)

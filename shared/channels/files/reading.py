@@ -59,7 +59,7 @@ def read(path: Path, shape: Shape, axes: Axes = "auto", frequency: Path | None =
         size = sum(file.stat().st_size for file in files)
         raise InvalidInput(f"{names}: {size:,} bytes, too large for the memory here: {error or 'not enough'}") from None
     if channels.skipped:
-        log.warning("%s: %d samples are zero and are skipped, %d left", names, channels.skipped, len(channels.downlink))
+        log.warning("%s: zero samples skipped: %d; %d are left", names, channels.skipped, len(channels.downlink))
     return layout, channels
 
 

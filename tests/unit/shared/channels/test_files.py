@@ -360,13 +360,12 @@ def test_no_order_of_axes_is_guessed(layout: str, count: int, shape: Shape, slot
     with tempfile.TemporaryDirectory() as folder:
         path = write_h5py(Path(folder) / "x.mat", arrays, reverse=reverse)
         assert_reads_alike(path, arrays, shape, axes="matlab" if reverse else "c")
+        reason = ""
         try:
-            reading.read(path, shape)
+            assert_reads_alike(path, arrays, shape)
         except InvalidInput as error:
             reason = str(error)
-        else:
-            return assert_reads_alike(path, arrays, shape)
-    assert "fits both orders of axes" in reason
+    assert not reason or "fits both orders of axes" in reason
 
 
 SQUARE: dict[str, tuple[dict[str, NDArray[Any]], str]] = {
@@ -567,7 +566,7 @@ def test_a_few_zero_samples_are_skipped(form: str, tmp_path: Path, caplog: pytes
         arrays["uplink"][7], images[20] = 0, 0  # in one of the links each
     path = write(tmp_path / "x.npz", arrays)
     assert reading.read(path, SMALL)[1].skipped == 2
-    assert caplog.messages == ["x.npz: 2 samples are zero and are skipped, 38 left"]
+    assert caplog.messages == ["x.npz: zero samples skipped: 2; 38 are left"]
     assert_reads_alike(path, kept)
 
 
