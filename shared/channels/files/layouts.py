@@ -195,12 +195,14 @@ class CsiNet(Layout):
                 f"HT: values from {parts.min():.8g} to {parts.max():.8g}; wanted [0, 1], or {TOLERANCE:g} outside;"
                 f" first in sample {bad}"
             )
-        split = np.clip(parts, 0, 1).reshape(len(parts), 2, shape.antennas, shape.rows) - np.float32(0.5)
-        image = (split[:, 0] + 1j * split[:, 1]).transpose(0, 2, 1)
+        image = np.empty((len(parts), shape.rows, shape.antennas), np.complex64)
+        for start in range(0, len(parts), _BLOCK):  # whole files take several times their size
+            block = np.clip(parts[start : start + _BLOCK], 0, 1).reshape(-1, 2, shape.antennas, shape.rows)
+            image[start : start + _BLOCK] = (block[:, 0] + 1j * block[:, 1] - (0.5 + 0.5j)).transpose(0, 2, 1)
         frequency = arrays["HF_all"].reshape(-1, shape.antennas, HF_SUBCARRIERS) if "HF_all" in arrays else None
         if "scale" in arrays:
             scale = arrays["scale"][..., None]
-            image = image * scale
+            image *= scale
             frequency = None if frequency is None else frequency * scale
         names = ("HT, scale" if "scale" in arrays else "HT", "", "HF_all")
         return Channels(image[:, None], None, frequency), names
