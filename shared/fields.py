@@ -28,7 +28,8 @@ def read_fields(what: str, base: T, text: str) -> T:
     for item in filter(None, text.split(",")):
         name, _, value = item.partition("=")
         if name not in names:
-            raise InvalidInput(f"{what}: field '{name}' is unknown; fields are {', '.join(names)}")
+            missing = "" if "=" in item else " (a comma always begins another field)"
+            raise InvalidInput(f"{what}: field '{name}' is unknown{missing}; fields are {', '.join(names)}")
         changes[name] = _read(f"{what} {name}", value, kinds[name])
     return dataclasses.replace(base, **changes)  # type: ignore[type-var]  # it is a dataclass
 

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     antennas: int = Field(32, ge=1, le=1024)
     """M."""
 
+    axes: reading.Axes = "auto"
+    """Order of axes in HDF5 (MATLAB 7.3): matlab stores them in reverse, c (h5py) as they are; auto: as the file tells.
+    """
+
     plot: Path | None = None
     """Picture to write (.png); default: the file's name with .png."""
 
@@ -62,7 +66,7 @@ def run(settings: Settings) -> None:
         world = Scenario.parse(made["scenario"])
         assert isinstance(world, Wideband)  # only these are written
         shape = Shape(world.first_rows, world.last_rows, world.antennas)
-    layout, channels = reading.read(settings.file, shape)
+    layout, channels = reading.read(settings.file, shape, settings.axes)
     found = {
         "file": settings.file.name,
         "layout": layout.name,
@@ -98,6 +102,7 @@ def statistics(channels: Channels) -> dict[str, Any]:
     rows = share.sum(axis=2)
     found: dict[str, Any] = {
         "samples": len(image),
+        "zero_samples_skipped": channels.skipped,
         "slots": channels.downlink.shape[1],
         "delay_rows": image.shape[1],
         "angles": image.shape[2],

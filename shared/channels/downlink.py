@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shared.channels.files import DataFile
+from shared.channels.files.layouts import HF_SUBCARRIERS
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Purpose, Samples
 from shared.channels.wideband import require_wideband
@@ -26,16 +28,30 @@ class DownlinkView:
     samples: Samples
 
     def truth(self, domain: Domain, delay_slots: int = 0) -> Truth:
-        """What estimates of the given domain are compared with, [N, T, ...]; slots as for `channel`."""
+        """What estimates of the given domain are compared with, [N, T, ...]; slots as for `channel`.
+
+        Where a data file has HF_all, images are compared with it at its subcarriers, as public evaluators do, and what
+        the rows that are cut off hold follows from the share of HF_all that the kept ones explain.
+        """
         if domain == "spatial":
             return Truth.narrowband(self.channel(delay_slots))
         world = require_wideband(self.scenario, "an image")
         full = world.angular_delay(self.samples, Link.DOWNLINK, self._slots(delay_slots), full=True)
-        rows, chosen = world.rows().to(full.device), torch.arange(0, world.subcarriers, world.comparison_stride)
+        whole = world.whole(self.samples) if isinstance(world, DataFile) else None
+        chosen = (
+            torch.arange(0, world.subcarriers, world.comparison_stride)
+            if whole is None
+            else torch.arange(HF_SUBCARRIERS)
+        )
+        rows = world.rows().to(full.device)
         waves = torch.polar(
             torch.ones(()), (-2 * math.pi / world.subcarriers) * (chosen[:, None] * torch.arange(world.subcarriers))
         ).to(full.device)
-        return Truth(full[..., rows, :], full.abs().square().sum((-2, -1)), waves @ full, waves[:, rows].contiguous())
+        image, total, synthesis = full[..., rows, :], full.abs().square().sum((-2, -1)), waves[:, rows].contiguous()
+        if whole is None:
+            return Truth(image, total, waves @ full, synthesis)
+        subcarriers, kept = whole
+        return Truth(image, total / kept[:, None].clamp(min=1e-6), subcarriers[:, None], synthesis)
 
     def image(self, *, noisy: bool = False) -> Tensor:
         """Angular-delay images [N, T, Q, M] complex64 as the UE knows them.
