@@ -4,7 +4,7 @@ A part that another version of the same name has already, as a decoder for UEs i
 written again: the card's hash says which file it is.
 
 Loading checks the files against the card's hashes, and a gNB decodes the card's probe too before it serves with it
-(`shared.link.probe`); nothing is ever unpickled. A UE loads the encoder alone, a gNB the decoder. `encoder_id` is a
+(`shared.link.decoding`); nothing is ever unpickled. A UE loads the encoder alone, a gNB the decoder. `encoder_id` is a
 hash of the encoder's weights (pilots among them) and of the payload layout: a decoder version may decode a report only
 if it was trained for the report's encoder_id.
 """

@@ -10,8 +10,6 @@ system time, so that the load generator's share of the machine does not count.
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -24,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from csiemu.benchmarks import machine
 from csiemu.processes import Gnb
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
@@ -67,13 +66,8 @@ def measure(root: Path, schemes: list[str], ues: int, seconds: float, rounds: in
             "share_of_ceiling": medians["decode_only"] / medians["ceiling"],
             "share_of_ceiling_everything": medians["everything"] / medians["ceiling"],
         }
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-    }
     settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": "fp32"}
-    return {"settings": settings, "machine": machine, "schemes": results}
+    return {"settings": settings, "machine": machine(), "schemes": results}
 
 
 def _reports(checkpoint: Checkpoint, samples: Samples) -> NDArray[np.uint8]:

@@ -24,9 +24,9 @@ from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
 from shared.conditions import RunConditions
 from shared.errors import InvalidInput
+from shared.link.decoding import make_probe, probed_frames
 from shared.link.encoding import encode_frames
 from shared.link.evaluation import evaluate
-from shared.link.probe import make_probe, probed_frames
 from shared.schemes import Scheme, scheme_class
 
 MEASURED_FRAMES = 16_384

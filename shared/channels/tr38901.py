@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from shared.channels.plane_waves import PlaneWaves
 from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link
 from shared.channels.streams import Purpose, Samples, Split
 from shared.channels.synthesis import Paths
+from shared.channels.wideband import PlaneWaves
 from shared.errors import InvalidInput
 
 _AT_ONCE = 256

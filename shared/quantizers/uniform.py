@@ -153,3 +153,13 @@ class UniformQuantizer(Quantizer):
 
     def _used(self) -> list[int]:
         return [b for b in self.bits.unique().tolist() if b > 0]
+
+
+class Angle(Quantizer):
+    """Angles [rad] to the nearest of 2^bits around the circle, the first of which is 0."""
+
+    def to_levels(self, values: Tensor) -> Tensor:
+        return (values / (2 * math.pi) * 2**self.entry_bits).round().long() % 2**self.entry_bits
+
+    def from_levels(self, levels: Tensor) -> Tensor:
+        return 2 * math.pi / 2**self.entry_bits * levels

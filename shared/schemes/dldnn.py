@@ -11,10 +11,9 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.quantizers.sign import Sign
 from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
-from shared.schemes.hypernetwork import Hypernetwork, UplinkInput
 from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
 from shared.schemes.registry import register
-from shared.schemes.sign_feedback import SIGNS, SignFeedbackScheme
+from shared.schemes.sign_feedback import SIGNS, Hypernetwork, SignFeedbackScheme, UplinkInput
 
 DECODER_WIDTHS = (1024, 512, 512)
 """Hidden ReLU layers of the channel estimation DNN, each with batch normalisation (as the authors' code)."""

@@ -14,10 +14,16 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.quantizers.sign import Sign
 from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
-from shared.schemes.hypernetwork import HYPER_WIDTH, Hypernetwork, UplinkInput, identity_like
 from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
 from shared.schemes.registry import register
-from shared.schemes.sign_feedback import SIGNS, SignFeedbackScheme
+from shared.schemes.sign_feedback import (
+    HYPER_WIDTH,
+    SIGNS,
+    Hypernetwork,
+    SignFeedbackScheme,
+    UplinkInput,
+    identity_like,
+)
 
 ESTIMATOR_WIDTH = 256
 """Hidden neurons of the estimator RNN, l^E (section V)."""
@@ -36,10 +42,7 @@ class EstimatorRnn(nn.Module):
 
     def step(self, bits: Tensor, omega: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         """[N, B] signs, [N, B + 2 l^E] scales (None: all 1) and s_{t-1} to [N, 2M] and s_t."""
-        if omega is None:
-            state = torch.relu(self.input(bits) + self.recurrence(state))
-            return self.output(state), state
-        scale_a, scale_b, scale_c = omega.split(self.scales, dim=-1)
+        scale_a, scale_b, scale_c = [torch.ones(())] * 3 if omega is None else omega.split(self.scales, dim=-1)
         state = torch.relu(self.input(bits * scale_a) + self.recurrence(state * scale_c))
         return self.output(state * scale_b), state
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from shared.channels.cost2100.parameters import ENVIRONMENTS, SPEED_OF_LIGHT
 from shared.channels.cost2100.paths import Clusters, clusters, paths
 from shared.channels.cost2100.scene import LOCAL, Place, Scene, own_cells, shared_cell, visible_count
-from shared.channels.plane_waves import PlaneWaves
 from shared.channels.scenario import PRESETS, Link
 from shared.channels.streams import Purpose, Samples
 from shared.channels.synthesis import Paths
+from shared.channels.wideband import PlaneWaves
 from shared.errors import InvalidInput
 
 _CLUSTERS = {"cpu": 40_000, "cuda": 200_000}
