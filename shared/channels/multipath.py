@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 from scipy.special import j0
@@ -13,6 +13,7 @@ from torch import Tensor
 from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Purpose, Samples
 from shared.errors import InvalidInput
+from shared.fields import Within
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,14 @@ class Multipath(Scenario):
         angle_deg: angles of departure are uniform on (-angle_deg, angle_deg) [degrees].
     """
 
-    paths: int = 2
-    fading_correlation: float | None = None
-    speed_kmh: float = 30.0
-    slot_ms: float = 0.1
-    uplink_ghz: float = 3.0
-    downlink_ghz: float = 3.1
-    spacing_m: float = 0.05
-    angle_deg: float = 30.0
-
-    RANGES: ClassVar[dict[str, tuple[float, float]]] = Scenario.RANGES | {
-        "paths": (1, 256),
-        "fading_correlation": (-1, 1),
-        "speed_kmh": (0, 1e4),
-        "slot_ms": (1e-6, 1e4),
-        "uplink_ghz": (1e-3, 1e3),
-        "downlink_ghz": (1e-3, 1e3),
-        "spacing_m": (1e-6, 1e3),
-        "angle_deg": (1e-6, 90),
-    }
+    paths: Annotated[int, Within(1, 256)] = 2
+    fading_correlation: Annotated[float | None, Within(-1, 1)] = None
+    speed_kmh: Annotated[float, Within(0, 1e4)] = 30.0
+    slot_ms: Annotated[float, Within(1e-6, 1e4)] = 0.1
+    uplink_ghz: Annotated[float, Within(1e-3, 1e3)] = 3.0
+    downlink_ghz: Annotated[float, Within(1e-3, 1e3)] = 3.1
+    spacing_m: Annotated[float, Within(1e-6, 1e3)] = 0.05
+    angle_deg: Annotated[float, Within(1e-6, 90)] = 30.0
 
     @property
     def uplink_correlation(self) -> float:

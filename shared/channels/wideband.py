@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from shared.channels.streams import Purpose, Samples
 from shared.channels.synthesis import Paths
 from shared.channels.transforms import kept_rows
 from shared.errors import InvalidInput
+from shared.fields import Within
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,10 @@ class Wideband(Scenario):
 
     antennas: int = 32
     slots: int = 1
-    subcarriers: int = 257
-    bandwidth_mhz: float = 20.0
-    first_rows: int = 32
-    last_rows: int = 0
-
-    RANGES: ClassVar[dict[str, tuple[float, float]]] = Scenario.RANGES | {
-        "subcarriers": (2, 4096),
-        "bandwidth_mhz": (1e-3, 1e5),
-        "first_rows": (0, 65536),
-        "last_rows": (0, 65536),
-    }
+    subcarriers: Annotated[int, Within(2, 4096)] = 257
+    bandwidth_mhz: Annotated[float, Within(1e-3, 1e5)] = 20.0
+    first_rows: Annotated[int, Within(0, 65536)] = 32
+    last_rows: Annotated[int, Within(0, 65536)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,17 +93,10 @@ class PlaneWaves(Wideband):
         speed_kmh, slot_ms: UE speed [km/h], in a random direction, and slot duration [ms].
     """
 
-    uplink_ghz: float = 5.1
-    downlink_ghz: float = 5.3
-    speed_kmh: float = 3.6
-    slot_ms: float = 1.0
-
-    RANGES: ClassVar[dict[str, tuple[float, float]]] = Wideband.RANGES | {
-        "uplink_ghz": (0.05, 100),
-        "downlink_ghz": (0.05, 100),
-        "speed_kmh": (0, 1e4),
-        "slot_ms": (1e-6, 1e4),
-    }
+    uplink_ghz: Annotated[float, Within(0.05, 100)] = 5.1
+    downlink_ghz: Annotated[float, Within(0.05, 100)] = 5.3
+    speed_kmh: Annotated[float, Within(0, 1e4)] = 3.6
+    slot_ms: Annotated[float, Within(1e-6, 1e4)] = 1.0
 
     @abstractmethod
     def pieces(self, samples: Samples, link: Link) -> Iterator[tuple[Tensor | slice, Paths]]:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
-from shared.fields import check_choices, check_ranges
+from shared.fields import OneOf, Within, check_fields
 from shared.metrics import Domain
 from shared.quantizers import float32
 from shared.quantizers.base import Quantizer
@@ -42,18 +42,17 @@ class ImageConfig(SchemeConfig):
         scale_low_db, scale_high_db: range of the image's scale, twice its largest magnitude [dB], in 255 steps.
     """
 
-    compression: int = 4
+    compression: Annotated[int, Within(1, 1024)] = 4
     entry_bits: int = float32.BITS
-    allocation: str = "equal"
-    companding: float = 0.0
+    allocation: Annotated[str, OneOf(("equal", "greedy"))] = "equal"
+    companding: Annotated[float, Within(0, 1000)] = 0.0
     quantised_training: bool = False
-    observation: str = "perfect"
+    observation: Annotated[str, OneOf(("perfect", "estimated"))] = "perfect"
     scale_low_db: float = -52.0
     scale_high_db: float = 8.0
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"compression": (1, 1024), "companding": (0, 1000)})
-        check_choices(self, {"allocation": ("equal", "greedy"), "observation": ("perfect", "estimated")})
+        check_fields(self)
         check_limits(self.scale_low_db, self.scale_high_db)
         if self.entry_bits != float32.BITS and not 2 <= self.entry_bits <= 8:
             raise InvalidInput(f"entry_bits: {self.entry_bits} is not 2 to 8, or {float32.BITS} for float32")

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from shared.errors import InvalidInput
-from shared.fields import check_choices, check_ranges
+from shared.fields import OneOf, Within, check_fields
 from shared.quantizers.scale import check_limits
 from shared.schemes.base import SchemeConfig
-
-RANGES = {
-    "magnitude_compression": (1, 1024),
-    "phase_compression": (1, 1024),
-    "magnitude_bits": (2, 12),
-    "phase_bits": (2, 12),
-    "sign_ratio": (0, 1),
-    "combiner_blocks": (0, 8),
-}
-"""Limits of the numbers."""
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "phase": ("smape", "mse0", "mdpp", "mdpq"),
-    "quantizer": ("ssq", "blq"),
-    "magnitude_quantizer": ("ssq", "blq", "perfect"),
-    "core": ("c-cnn", "cnn", "dnn"),
-    "magnitude_core": ("c-cnn", "cnn", "dnn"),
-    "layers": ("paper", "released"),
-    "uplink": ("perfect", "estimated", "none"),
-}
-"""Values of the fields that are names."""
 
 
 @dataclass(frozen=True)
@@ -54,27 +34,26 @@ class DualNetConfig(SchemeConfig):
         scale_low_db, scale_high_db: range of the image's scale, twice its largest magnitude [dB], in 255 steps.
     """
 
-    magnitude_compression: float = 4
-    phase_compression: float = 8
-    magnitude_bits: int = 8
-    phase_bits: int = 8
-    sign_ratio: float = 0.25
-    phase: str = "smape"
+    magnitude_compression: Annotated[float, Within(1, 1024)] = 4
+    phase_compression: Annotated[float, Within(1, 1024)] = 8
+    magnitude_bits: Annotated[int, Within(2, 12)] = 8
+    phase_bits: Annotated[int, Within(2, 12)] = 8
+    sign_ratio: Annotated[float, Within(0, 1)] = 0.25
+    phase: Annotated[str, OneOf(("smape", "mse0", "mdpp", "mdpq"))] = "smape"
     mdpq_bits: tuple[int, ...] = (0, 0, 0, 3, 7)
-    quantizer: str = "ssq"
-    magnitude_quantizer: str = "ssq"
-    core: str = "c-cnn"
-    magnitude_core: str = "c-cnn"
-    layers: str = "paper"
-    combiner_blocks: int = 1
-    uplink: str = "perfect"
+    quantizer: Annotated[str, OneOf(("ssq", "blq"))] = "ssq"
+    magnitude_quantizer: Annotated[str, OneOf(("ssq", "blq", "perfect"))] = "ssq"
+    core: Annotated[str, OneOf(("c-cnn", "cnn", "dnn"))] = "c-cnn"
+    magnitude_core: Annotated[str, OneOf(("c-cnn", "cnn", "dnn"))] = "c-cnn"
+    layers: Annotated[str, OneOf(("paper", "released"))] = "paper"
+    combiner_blocks: Annotated[int, Within(0, 8)] = 1
+    uplink: Annotated[str, OneOf(("perfect", "estimated", "none"))] = "perfect"
     scale_low_db: float = -52.0
     scale_high_db: float = 8.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mdpq_bits", tuple(self.mdpq_bits))  # JSON knows lists only
-        check_ranges(self, RANGES)
+        check_fields(self, one_of=True)
         if len(self.mdpq_bits) != 5 or not all(0 <= bits <= 12 for bits in self.mdpq_bits):
             raise InvalidInput(f"mdpq_bits: {self.mdpq_bits} is not five numbers in [0, 12]")
         check_limits(self.scale_low_db, self.scale_high_db)
-        check_choices(self, CHOICES, one_of=True)
