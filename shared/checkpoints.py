@@ -22,7 +22,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from shared.channels.scenario import Scenario
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, NotFound
@@ -238,8 +238,4 @@ def _widen(value: Tensor) -> Tensor:
 
 def parameter_counts(scheme: Scheme) -> dict[str, int]:
     """Parameters of encoder and decoder, for the card."""
-
-    def count(module: nn.Module) -> int:
-        return sum(parameter.numel() for parameter in module.parameters())
-
-    return {part: count(getattr(scheme, part)) for part in ENDS}
+    return {part: sum(parameter.numel() for parameter in getattr(scheme, part).parameters()) for part in ENDS}

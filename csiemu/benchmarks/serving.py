@@ -58,11 +58,8 @@ def measure(root: Path, schemes: list[str], ues: int, seconds: float, rounds: in
                 walls[mode].append(by_wall)
         medians = {mode: statistics.median(values) for mode, values in rates.items()}
         results[name] = {
-            "ceiling_per_cpu_s": medians["ceiling"],
-            "decode_only_per_cpu_s": medians["decode_only"],
-            "everything_per_cpu_s": medians["everything"],
-            "decode_only_per_s": statistics.median(walls["decode_only"]),
-            "everything_per_s": statistics.median(walls["everything"]),
+            **{f"{mode}_per_cpu_s": median for mode, median in medians.items()},
+            **{f"{mode}_per_s": statistics.median(values) for mode, values in walls.items()},
             "share_of_ceiling": medians["decode_only"] / medians["ceiling"],
             "share_of_ceiling_everything": medians["everything"] / medians["ceiling"],
         }

@@ -7,7 +7,8 @@ torch has them, a DataLoader, Adam as it is; in bfloat16 by autocast, as ours. B
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -74,16 +75,10 @@ def _public(images: Tensor, batch: int, precision: str) -> Callable[[], object]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     loader = DataLoader(TensorDataset(images), batch_size=batch, shuffle=True)
     criterion = nn.MSELoss()
-
-    def batches() -> Iterator[Tensor]:
-        while True:
-            for (found,) in loader:
-                yield found
-
-    source = batches()
+    source = chain.from_iterable(repeat(loader))
 
     def step() -> None:
-        found = next(source)
+        (found,) = next(source)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             estimate = model(found)
         loss = criterion(estimate.float(), found)

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from shared.errors import InvalidInput
 from shared.fields import OneOf
-from shared.schemes.base import SchemeConfig
+from shared.schemes import SchemeConfig, register
 from shared.schemes.image_feedback import ImageConfig, ImageScheme, conv_bn, conv_path
-from shared.schemes.registry import register
 
 HEADS: dict[str, tuple[tuple[int, int], ...]] = {
     "blank": (),

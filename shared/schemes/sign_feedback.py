@@ -6,13 +6,15 @@ the scaling factors of a decoder's weights (section IV.3 and eq. 6).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.quantizers.sign import Sign
-from shared.schemes.base import to_real
+from shared.schemes.base import Decoder, to_real
 from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme
 
 SIGNS = "signs"
@@ -30,7 +32,9 @@ class SignEncoder(PilotEncoder):
 
     def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__(Pilots(scenario.antennas, config.downlink_pilots))
-        self.dnn = relu_dnn(2 * config.downlink_pilots, QUANTISER_WIDTHS, config.feedback_bits)
+        sizes = pairwise((2 * config.downlink_pilots, *QUANTISER_WIDTHS))
+        hidden = [layer for size in sizes for layer in (nn.Linear(*size), nn.ReLU())]
+        self.dnn = nn.Sequential(*hidden, nn.Linear(QUANTISER_WIDTHS[-1], config.feedback_bits))
         self.quantizer = Sign(SIGNS, config.feedback_bits)
 
     def forward(self, observation: Tensor, slope: float) -> Tensor:
@@ -41,6 +45,28 @@ class SignEncoder(PilotEncoder):
         return self.quantizer.encode(self.dnn(observation))
 
 
+class SignDecoder(Decoder):
+    """Base of decoders of B signs whose weights a hypernetwork scales, if they read the uplink.
+
+    Attributes:
+        hypernetwork: None without an uplink reading.
+    """
+
+    hypernetwork: Hypernetwork | None
+
+    def __init__(self, config: PilotConfig) -> None:
+        super().__init__()
+        self.quantizer = Sign(SIGNS, config.feedback_bits)
+
+    def add_hypernetwork(self, scenario: Scenario, config: PilotConfig, scales: int, *, recurrent: bool) -> None:
+        """For so many scaling factors; initial weights are drawn after those of the networks that are scaled."""
+        self.uplink = UplinkInput(scenario, config)
+        self.hypernetwork = Hypernetwork(self.uplink.size, scales, recurrent=recurrent) if self.uplink.size else None
+
+    def side_information(self, uplink: UplinkView) -> Tensor:
+        return self.uplink(uplink)
+
+
 class SignFeedbackScheme(PilotScheme):
     """Base of the schemes whose report is B signs."""
 
@@ -48,15 +74,6 @@ class SignFeedbackScheme(PilotScheme):
 
     def make_encoder(self) -> SignEncoder:
         return SignEncoder(self.scenario, self.config)
-
-
-def relu_dnn(inputs: int, widths: tuple[int, ...], outputs: int) -> nn.Sequential:
-    """Fully connected ReLU layers and a linear last one."""
-    layers: list[nn.Module] = []
-    for width in widths:
-        layers += [nn.Linear(inputs, width), nn.ReLU()]
-        inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
 class UplinkInput(nn.Module):

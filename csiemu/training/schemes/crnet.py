@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from csiemu.training.schemes.base import trains
+from csiemu.training.schemes import trains
 from csiemu.training.schemes.images import ImageTraining
 from shared.errors import InvalidInput
 from shared.schemes.base import Downlink
@@ -149,8 +149,6 @@ def fit_paths(
 def transparent(norm: RowBatchNorm, image: Tensor, lift: float = 0.0, shrink: float = 1.0) -> Tensor:
     """Make a normalisation keep the statistics of `image` and give image / shrink + lift."""
     variance, mean = torch.var_mean(image, (0, 2, 3), correction=0)
-    assert norm.running_mean is not None  # nor the next: as nn.BatchNorm2d is by default
-    assert norm.running_var is not None
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)
     norm.weight.copy_((variance + norm.eps).sqrt() / shrink)

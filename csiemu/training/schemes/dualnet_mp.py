@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from csiemu.training.schemes.base import trains
+from csiemu.training.schemes import trains
 from csiemu.training.schemes.images import ImageEstimatorTraining
 from shared.errors import InvalidInput
 from shared.quantizers.sign import BinaryLevels

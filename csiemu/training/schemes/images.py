@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from csiemu.training.schemes.base import SchemeTraining, trains
+from csiemu.training.schemes import SchemeTraining, trains
 from shared.errors import InvalidInput
 from shared.metrics import energy
 from shared.quantizers.scale import largest_magnitude
