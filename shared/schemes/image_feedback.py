@@ -91,11 +91,11 @@ class ImageObserver(Encoder):
 class ImageEncoder(ImageObserver):
     """Scales the image, encodes it by `network` and quantises the codeword."""
 
-    def __init__(self, world: Wideband, config: ImageConfig, network: FullyConnectedEncoder, entries: int) -> None:
+    def __init__(self, world: Wideband, config: ImageConfig, network: FullyConnectedEncoder) -> None:
         super().__init__(world, noisy=config.observation == "estimated")
         self.scale = Scale(config.scale_low_db, config.scale_high_db)
         self.network = network
-        self.quantizer = config.make_quantizer(entries)
+        self.quantizer = config.make_quantizer(network.fc.out_features)
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         image = self.images(observation)
@@ -107,11 +107,11 @@ class ImageEncoder(ImageObserver):
 class ImageDecoder(Decoder):
     """Codeword to image by `network`, then the scale."""
 
-    def __init__(self, config: ImageConfig, network: FullyConnectedDecoder, entries: int) -> None:
+    def __init__(self, config: ImageConfig, network: FullyConnectedDecoder) -> None:
         super().__init__()
         self.scale = Scale(config.scale_low_db, config.scale_high_db)
         self.network = network
-        self.quantizer = config.make_quantizer(entries)
+        self.quantizer = config.make_quantizer(network.fc.in_features)
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         return from_network(self.network(self.quantizer.decode(fields)).float(), self.scale.decode(fields)), {}
@@ -149,14 +149,10 @@ class ImageScheme(ImageEstimator):
         self.entries = numbers // compression
 
     def make_encoder(self) -> ImageEncoder:
-        network = FullyConnectedEncoder(self.features(), self.shape, self.entries)
-        xavier(network)
-        return ImageEncoder(self.world, self.config, network, self.entries)
+        return ImageEncoder(self.world, self.config, FullyConnectedEncoder(self.features(), self.shape, self.entries))
 
     def make_decoder(self) -> ImageDecoder:
-        network = FullyConnectedDecoder(self.refinement(), self.shape, self.entries)
-        xavier(network)
-        return ImageDecoder(self.config, network, self.entries)
+        return ImageDecoder(self.config, FullyConnectedDecoder(self.refinement(), self.shape, self.entries))
 
     @abstractmethod
     def features(self) -> nn.Sequential:
@@ -191,6 +187,7 @@ class FullyConnectedEncoder(RowLayer, nn.Module):
         super().__init__()
         self.features = features
         self.fc = nn.Linear(math.prod(shape), entries)
+        xavier(self)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.fc(self.from_layers(self.features(self.to_layers(image))).flatten(1))
@@ -204,6 +201,7 @@ class FullyConnectedDecoder(RowLayer, nn.Module):
         self.shape = shape
         self.fc = nn.Linear(entries, math.prod(shape))
         self.refinement = refinement
+        xavier(self)
 
     def forward(self, codeword: Tensor) -> Tensor:
         image = self.from_layers(self.refinement(self.to_layers(self.fc(codeword).unflatten(1, self.shape))))
