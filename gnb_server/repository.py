@@ -24,8 +24,8 @@ from typing import Any
 from gnb_server.sessions import VersionFacts
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, DamagedCheckpoint, NotFound
+from shared.link.decoding import check_probe
 from shared.link.payload import PayloadLayout
-from shared.link.probe import check_probe
 from shared.schemes import Scheme
 
 

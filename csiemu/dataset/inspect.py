@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
@@ -21,9 +21,6 @@ from shared.channels.wideband import Wideband
 from shared.commands import write_json
 from shared.errors import Conflict
 from shared.settings import JsonFile, options
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt  # after the choice of backend
 
 EXAMPLES = 4
 
@@ -130,7 +127,8 @@ def draw(channels: Channels, shape: Shape, title: str, path: Path) -> None:
     share = (power / power.sum(axis=(1, 2), keepdims=True)).mean(axis=0)  # [delay, angle]
     delay = np.concatenate([np.arange(shape.first_rows), np.arange(-shape.last_rows, 0)])
     order = np.argsort(delay)
-    figure, axes = plt.subplots(2, EXAMPLES, figsize=(3.4 * EXAMPLES, 6.4), layout="constrained")
+    figure = Figure(figsize=(3.4 * EXAMPLES, 6.4), layout="constrained")
+    axes = figure.subplots(2, EXAMPLES)
     figure.suptitle(f"{title}: {len(image)} samples, downlink, angular-delay domain")
     axes[0, 0].semilogy(delay[order], share.sum(axis=1)[order], ".-")
     axes[0, 0].set(title="power-delay profile", xlabel="delay row", ylabel="mean share of a sample's power")
@@ -149,7 +147,6 @@ def draw(channels: Channels, shape: Shape, title: str, path: Path) -> None:
         axis.imshow(np.abs(image[index]) / largest[index], aspect="auto", extent=extent, cmap="magma", vmin=0, vmax=1)
         axis.set(title=f"|H| of sample {index}, largest 1", xlabel="angle bin", ylabel="delay row in file")
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _entries_for(share: NDArray[np.floating[Any]], part: float) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from shared.channels.streams import Samples, Split
 from shared.channels.transforms import to_spatial_frequency, zero_fill
 from shared.channels.wideband import Wideband
 from shared.errors import Conflict, InvalidInput, NotFound
+from shared.fields import OneOf
 
 DATA_FOLDER = "CSIEMU_DATA"
 """Environment variable: folder of the data files; `data` if it is not set. Requests name files in it, and no others."""
@@ -51,10 +52,8 @@ class DataFile(Wideband):
     validation: str = ""
     test: str = ""
     frequency: str = ""
-    axes: reading.Axes = "auto"
+    axes: Annotated[reading.Axes, OneOf(get_args(reading.Axes))] = "auto"
     sha256: str = ""
-
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = Wideband.CHOICES | {"axes": ("auto", "matlab", "c")}
 
     def __post_init__(self) -> None:
         super().__post_init__()

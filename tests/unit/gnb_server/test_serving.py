@@ -31,7 +31,7 @@ from gnb_server.settings import Settings
 from gnb_server.store import Store, Stored
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput, NotReady, SequenceGap, StoreUnavailable
-from shared.link.probe import check_probe
+from shared.link.decoding import check_probe
 from shared.schemes.crnet import CrNetConfig
 
 UES = 2
@@ -634,7 +634,7 @@ def test_the_wall_test_can_fail(small_store: CheckpointStore, monkeypatch: pytes
     checkpoint = small_store.load("rnn", ends=("decoder",))
     check_probe(checkpoint.scheme, checkpoint.card["probe"])
     from shared.channels.downlink import DownlinkView
-    from shared.link.probe import probed_frames
+    from shared.link.decoding import probed_frames
 
     with pytest.raises(AssertionError, match="was asked for by"):
         DownlinkView(checkpoint.scenario, probed_frames()).channel()

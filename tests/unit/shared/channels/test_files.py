@@ -27,10 +27,10 @@ from shared.channels.files import DataFile, reading
 from shared.channels.files.layouts import LAYOUTS, Channels, Shape
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
-from shared.channels.transforms import truncation_loss
 from shared.channels.wideband import Wideband
 from shared.errors import Conflict, CsiError, InvalidInput, NotFound
 from shared.metrics import Outcomes
+from tests.unit.truncation import truncation_loss
 
 MakeSamples = Callable[..., Samples]
 PUBLIC = Shape(32, 0, 32)
