@@ -91,7 +91,7 @@ def shown(handlers: Handlers) -> list[dict[str, Any]]:
     """All that REST shows of reports: figures, windows and UEs."""
     windowed = [row | {"reports_per_s": 0} for row in handlers.nmse(window_s=600)["schemes"]]
     whole = [row | {"reports_per_s": 0} for row in handlers.nmse()["schemes"]]
-    return [*whole, *windowed, *handlers.ues()]
+    return [*whole, *windowed, *handlers.ues()["ues"]]
 
 
 # --- whatever goes wrong with one chunk fails that chunk alone ---
