@@ -16,7 +16,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gnb_server.handlers import Handlers
 from gnb_server.hardening import shorten
@@ -53,10 +53,9 @@ def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) ->
         version=metadata.version("csi-feedback-emulator"),
         responses=_ERRORS,
         redoc_url=None,
-        max_body_size=MAX_BODY,
         dependencies=[Depends(_known_query)],
     )
-    app.add_middleware(_PlainClients)
+    app.add_middleware(_Requests)
     app.state.stopping = stopping = asyncio.Event()
     registry = CollectorRegistry()
     registry.register(RunCollector(handlers))
@@ -70,14 +69,12 @@ def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) ->
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "body"
         found = shorten(repr(first.get("input")))
-        return _error(f"{shorten(where)}: {found}: {first['msg']}", Kind.INVALID.http_status)
+        return _error(shorten(f"{where}: {found}: {first['msg']}", 400), Kind.INVALID.http_status)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         text, asked = str(error.detail), f"{request.method} {shorten(request.url.path)}"
-        if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            text = f"body: more than {MAX_BODY} bytes"
-        elif text == HTTPStatus(error.status_code).phrase:
+        if text == HTTPStatus(error.status_code).phrase:
             text = f"{text}: {asked}; /docs lists what there is"
         return _error(text, error.status_code, error.headers)
 
@@ -206,20 +203,33 @@ def _readiness(response: Response, ready: bool) -> dict[str, bool]:
     return {"ready": ready}
 
 
-class _PlainClients:
-    """Takes HEAD wherever GET is, and JSON under any content type, as `curl -d` and clients of the protocol send it."""
+class _Requests:
+    """Takes HEAD wherever GET is, and JSON of at most MAX_BODY under any content type, as `curl -d` and clients of the
+    protocol send it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The same request, said in another way; that a HEAD has no body, uvicorn sees to."""
+        """The same request, said in another way; that the answer of a HEAD has no body, uvicorn sees to."""
+        left = MAX_BODY
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                text = f"body: more than {MAX_BODY} bytes"
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text, {"connection": "close"})
+            return message
+
         if scope["type"] == "http":
             if scope["method"] == "HEAD" and scope["path"] != STREAM:  # which would never end
                 scope = {**scope, "method": "GET"}
             others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
             scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
-        await self._app(scope, receive, send)
+        await self._app(scope, counted, send)
 
 
 def _known_query(request: Request) -> None:
