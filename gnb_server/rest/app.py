@@ -43,6 +43,8 @@ MAX_BODY = 2**20
 
 STREAM = "/v1/stream"
 
+_UNREADY: dict[int | str, dict[str, Any]] = {Kind.UNAVAILABLE.http_status: {"model": models.Readiness}}
+
 
 def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) -> FastAPI:
     """The application. `window_s`: sliding window of the live stream [s]; so many clients may read it at once. Setting
@@ -137,7 +139,7 @@ def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) ->
         """The process answers."""
         return {"live": True}
 
-    @app.get("/v2/health/ready", response_model=models.Readiness)
+    @app.get("/v2/health/ready", response_model=models.Readiness, responses=_UNREADY)
     def ready(response: Response) -> dict[str, bool]:
         """UEs can attach; 503 until then."""
         return _readiness(response, handlers.ready)
@@ -152,12 +154,12 @@ def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) ->
         """A model's versions and the card of one of them."""
         return handlers.model(name, version)
 
-    @app.get("/v2/models/{name}/ready", response_model=models.Readiness)
+    @app.get("/v2/models/{name}/ready", response_model=models.Readiness, responses=_UNREADY)
     def model_ready(response: Response, name: Name) -> dict[str, bool]:
         """Whether a model is loaded; 503 if not."""
         return _readiness(response, handlers.model_ready(name))
 
-    @app.get("/v2/models/{name}/versions/{version}/ready", response_model=models.Readiness)
+    @app.get("/v2/models/{name}/versions/{version}/ready", response_model=models.Readiness, responses=_UNREADY)
     def version_ready(response: Response, name: Name, version: Version) -> dict[str, bool]:
         """Whether a version of a model is loaded; 503 if not."""
         return _readiness(response, handlers.model_ready(name, version))
