@@ -29,9 +29,12 @@ class NoRepeats(logging.Filter):
         self._seen: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is written; says in it how often it was left out."""
-        if record.levelno < logging.WARNING:
-            return True
+        """Whether the record is written, by all handlers alike; says in it how often it was left out."""
+        if "written" not in record.__dict__:
+            record.written = record.levelno < logging.WARNING or self._is_new(record)
+        return bool(record.__dict__["written"])
+
+    def _is_new(self, record: logging.LogRecord) -> bool:
         said = f"{record.name} {record.getMessage()} {record.exc_info[1]!r}" if record.exc_info else record.getMessage()
         key = re.sub("0x[0-9a-f]+", "0x", said)  # addresses of objects make no new message
         now = self._clock()
@@ -52,5 +55,6 @@ class NoRepeats(logging.Filter):
 
 def limit_repeats() -> None:
     """Put the filter on whatever writes the process's log."""
+    one = NoRepeats()
     for handler in logging.getLogger().handlers:
-        handler.addFilter(NoRepeats())
+        handler.addFilter(one)
