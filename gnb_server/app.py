@@ -82,9 +82,8 @@ async def serve(settings: Settings, *, signals: bool = True) -> None:
             listener.bind((settings.host, settings.rest_port))
         except OSError as error:
             raise Conflict(f"rest_port: {settings.host}:{settings.rest_port} cannot be had: {error.strerror}") from None
-        config = uvicorn.Config(
-            create_app(handlers, settings.window_s), log_level="warning", timeout_graceful_shutdown=1
-        )
+        app = create_app(handlers, settings.window_s, settings.stream_clients)
+        config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=1)
         rest = _RestServer(config)
         grpc_server = GrpcServer(handlers, settings.host, settings.grpc_port)
         await grpc_server.start()
@@ -109,5 +108,6 @@ async def serve(settings: Settings, *, signals: bool = True) -> None:
             stopped.cancel()
             handlers.started = False
             await grpc_server.stop()
+            app.state.stopping.set()
             rest.should_exit = True
             await rest_task

@@ -262,23 +262,34 @@ class Handlers:
             raise NotFound(f"ue: {ue} runs {row['scheme']}, not {model}")
         return {"window_s": window_s, "schemes": [row], "overall": None}
 
-    def ues(self, model: str | None = None, status: str | None = None) -> list[dict[str, Any]]:
-        """Every UE: id, what its NMSE is named with, status, next sequence, decoder version, reports."""
-        return [
-            {
-                "ue": ue,
-                **described[encoder_id],
-                "status": fleet.status,
-                "next_sequence": int(fleet.next_sequence[index]),
-                "decoder_version": int(fleet.version[index]),
-                "reports": int(sum(totals.sums[index, :-1, 0].sum() for totals in list(fleet.totals.values()))),
-            }
-            for fleet in list(self._fleets.values())
-            if model in (None, fleet.lease.model) and status in (None, fleet.status)
-            for described in ({f.encoder_id: describe(fleet, f.encoder_id) for f in list(fleet.facts.values())},)
-            for index, ue in enumerate(fleet.lease.ues)
-            for encoder_id in (fleet.encoder_of(index),)
-        ]
+    def ues(
+        self, model: str | None = None, status: str | None = None, offset: int = 0, limit: int | None = None
+    ) -> dict[str, Any]:
+        """UEs: id, what their NMSE is named with, status, next sequence, decoder version, reports. `limit` of them from
+        the one at `offset` on, and how many there are in `total`.
+        """
+        rows: list[dict[str, Any]] = []
+        total = 0
+        for fleet in list(self._fleets.values()):
+            if model not in (None, fleet.lease.model) or status not in (None, fleet.status):
+                continue
+            first, total = max(offset - total, 0), total + fleet.lease.ue_count
+            asked_for = range(fleet.lease.ue_count)[first : None if limit is None else first + limit - len(rows)]
+            if not asked_for:
+                continue
+            described = {facts.encoder_id: describe(fleet, facts.encoder_id) for facts in list(fleet.facts.values())}
+            rows += [
+                {
+                    "ue": fleet.lease.ues[index],
+                    **described[fleet.encoder_of(index)],
+                    "status": fleet.status,
+                    "next_sequence": int(fleet.next_sequence[index]),
+                    "decoder_version": int(fleet.version[index]),
+                    "reports": int(sum(totals.sums[index, :-1, 0].sum() for totals in list(fleet.totals.values()))),
+                }
+                for index in asked_for
+            ]
+        return {"ues": rows, "total": total}
 
     def ue(self, ue: int, window_s: float | None = None) -> dict[str, Any]:
         """Figures of one UE, in total or of its kept reports of the last `window_s` seconds. Raises NotFound."""

@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gnb_server.handlers import Attachment, Handlers
+from gnb_server.malformed import MalformedIsInvalid
 from gnb_server.serving.chunks import Ack, Chunk
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
@@ -161,7 +162,8 @@ class GrpcServer:
     """The server with health and reflection."""
 
     def __init__(self, handlers: Handlers, host: str, port: int) -> None:
-        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))  # two gNBs would share a port's UEs
+        # without so_reuseport two gNBs would share a port's UEs
+        self._server = grpc.aio.server(interceptors=[MalformedIsInvalid()], options=(("grpc.so_reuseport", 0),))
         pb_grpc.add_CsiFeedbackServicer_to_server(CsiFeedbackService(handlers), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

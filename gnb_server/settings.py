@@ -36,6 +36,9 @@ class Settings(CheckpointSettings):
     window_s: float = Field(10.0, gt=0, le=600)
     """Default sliding window of the live figures [s]."""
 
+    stream_clients: int = Field(64, ge=1, le=10_000)
+    """Clients that may read the live stream at once; further ones are refused with 503."""
+
     record: Path | None = None
     """Folder for payloads, estimates and true channels of reports (.npz); off by default."""
 

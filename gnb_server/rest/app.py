@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+from importlib import metadata
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gnb_server.handlers import Handlers
+from gnb_server.hardening import shorten
 from gnb_server.metrics import RunCollector
 from gnb_server.monitor import LONGEST_WINDOW_S
 from gnb_server.rest import models
 from shared.checkpoints import NAME
-from shared.errors import CsiError, Kind
+from shared.errors import CsiError, InvalidInput, Kind, NotReady
 
 Ue = Annotated[int, Query(ge=0, lt=2**32, description="UE id")]
 UeInPath = Annotated[int, Path(ge=0, lt=2**32, description="UE id")]
@@ -32,25 +38,59 @@ SchemeName = Annotated[str | None, Query(pattern=f"^{NAME}$", description="check
 _ERRORS: dict[int | str, dict[str, Any]] = {kind.http_status: {"model": models.ErrorAnswer} for kind in Kind}
 
 
-def create_app(handlers: Handlers, window_s: float) -> FastAPI:
-    """The application. `window_s`: sliding window of the live stream [s]."""
-    app = FastAPI(title="CSI feedback emulator", version="1", responses=_ERRORS)
+MAX_BODY = 2**20
+"""Bytes of a request's body."""
+
+STREAM = "/v1/stream"
+
+_UNREADY: dict[int | str, dict[str, Any]] = {Kind.UNAVAILABLE.http_status: {"model": models.Readiness}}
+
+
+def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) -> FastAPI:
+    """The application. `window_s`: sliding window of the live stream [s]; so many clients may read it at once. Setting
+    `state.stopping` ends their streams.
+    """
+    app = FastAPIOffline(
+        title="CSI feedback emulator",
+        version=metadata.version("csi-feedback-emulator"),
+        responses=_ERRORS,
+        redoc_url=None,
+        dependencies=[Depends(_known_query)],
+    )
+    app.add_middleware(_Requests)
+    app.state.stopping = stopping = asyncio.Event()
     registry = CollectorRegistry()
     registry.register(RunCollector(handlers))
 
     @app.exception_handler(CsiError)
     async def on_csi_error(_: Request, error: CsiError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, error.kind.http_status)
+        return _error(str(error), error.kind.http_status)
 
     @app.exception_handler(RequestValidationError)
     async def on_bad_request(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return JSONResponse({"error": f"{where}: {first.get('input')!r}: {first['msg']}"}, Kind.INVALID.http_status)
+        found = shorten(repr(first.get("input")))
+        return _error(shorten(f"{where}: {found}: {first['msg']}", 400), Kind.INVALID.http_status)
 
     @app.exception_handler(HTTPException)
-    async def on_http_error(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
+        text, asked = str(error.detail), f"{request.method} {shorten(request.url.path)}"
+        if text == HTTPStatus(error.status_code).phrase:
+            text = f"{text}: {asked}; /docs lists what there is"
+        return _error(text, error.status_code, error.headers)
+
+    clients = 0
+
+    async def seat() -> AsyncIterator[None]:
+        nonlocal clients
+        if clients >= stream_clients:
+            raise NotReady(f"stream: {clients} clients read it, stream_clients allows no more; try again later")
+        clients += 1
+        try:
+            yield
+        finally:
+            clients -= 1
 
     @app.get("/v1/nmse", response_model=models.NmseAnswer)
     def nmse(scheme: SchemeName = None, ue: Ue | None = None, window: Window = None) -> dict[str, Any]:
@@ -65,8 +105,7 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
         limit: Annotated[int, Query(ge=1, le=100_000)] = 1000,
     ) -> dict[str, Any]:
         """UEs known to this run."""
-        rows = handlers.ues(scheme, status)
-        return {"ues": rows[offset : offset + limit], "total": len(rows)}
+        return handlers.ues(scheme, status, offset, limit)
 
     @app.get("/v1/ues/{ue}", response_model=models.UeFigures)
     def one_ue(ue: UeInPath) -> dict[str, Any]:
@@ -78,22 +117,29 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
         """The newest kept reports of one UE, oldest first."""
         return handlers.reports(ue, limit)
 
-    @app.get("/v1/stream", response_class=EventSourceResponse)
+    @app.get(STREAM, response_class=EventSourceResponse, dependencies=[Depends(seat)])
     async def stream(
         window: Window = None, interval: Annotated[float, Query(ge=0.1, le=60)] = 1.0
     ) -> AsyncIterator[ServerSentEvent]:
         """Server-sent events `nmse`: the answer of /v1/nmse over the sliding window, every `interval` seconds."""
-        while True:
+        while not stopping.is_set():
             answer = await asyncio.to_thread(handlers.nmse, None, None, window or window_s)
             yield ServerSentEvent(event="nmse", data=models.NmseAnswer.model_validate(answer).model_dump())
-            await asyncio.sleep(interval)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), interval)
+
+    @app.get("/v2", response_model=models.ServerAnswer)
+    def server() -> dict[str, Any]:
+        """Name, version and extensions of the Open Inference Protocol."""
+        extensions = ["model_repository", "model_repository(unload_dependents)"]
+        return {"name": "csiemu", "version": app.version, "extensions": extensions}
 
     @app.get("/v2/health/live", response_model=models.Liveness)
     def live() -> dict[str, bool]:
         """The process answers."""
         return {"live": True}
 
-    @app.get("/v2/health/ready", response_model=models.Readiness)
+    @app.get("/v2/health/ready", response_model=models.Readiness, responses=_UNREADY)
     def ready(response: Response) -> dict[str, bool]:
         """UEs can attach; 503 until then."""
         return _readiness(response, handlers.ready)
@@ -108,12 +154,12 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
         """A model's versions and the card of one of them."""
         return handlers.model(name, version)
 
-    @app.get("/v2/models/{name}/ready", response_model=models.Readiness)
+    @app.get("/v2/models/{name}/ready", response_model=models.Readiness, responses=_UNREADY)
     def model_ready(response: Response, name: Name) -> dict[str, bool]:
         """Whether a model is loaded; 503 if not."""
         return _readiness(response, handlers.model_ready(name))
 
-    @app.get("/v2/models/{name}/versions/{version}/ready", response_model=models.Readiness)
+    @app.get("/v2/models/{name}/versions/{version}/ready", response_model=models.Readiness, responses=_UNREADY)
     def version_ready(response: Response, name: Name, version: Version) -> dict[str, bool]:
         """Whether a version of a model is loaded; 503 if not."""
         return _readiness(response, handlers.model_ready(name, version))
@@ -124,18 +170,26 @@ def create_app(handlers: Handlers, window_s: float) -> FastAPI:
         only_ready = body is not None and body.ready
         return [row for row in handlers.index() if row["state"] == "READY" or not only_ready]
 
-    @app.post("/v2/repository/models/{name}/load", response_model=models.RepositoryAnswer)
-    def load(name: Name, body: models.RepositoryRequest | None = None) -> dict[str, Any]:
+    @app.post(
+        "/v2/repository/models/{name}/load", response_model=models.RepositoryAnswer, response_model_exclude_unset=True
+    )
+    def load(name: Name, body: models.LoadRequest | None = None) -> dict[str, Any]:
         """Load (again) a version of a model: frames that begin from now on are decoded with it."""
-        checkpoint = handlers.load(name, body.parameters.version if body else None)
-        return {"name": name, "version": str(checkpoint.version), "state": "READY"}
+        asked = body.parameters if body else models.LoadParameters()
+        answer = {"name": name, "version": str(handlers.load(name, asked.version).version), "state": "READY"}
+        return answer if asked.config is None else answer | {"reason": "config is left out: the checkpoint has its own"}
 
     @app.post("/v2/repository/models/{name}/unload", response_model=models.RepositoryAnswer)
-    def unload(name: Name, body: models.RepositoryRequest | None = None) -> dict[str, Any]:
+    def unload(name: Name, body: models.UnloadRequest | None = None) -> dict[str, Any]:
         """Unload a model, or one version of it that is not in use."""
-        version = body.parameters.version if body else None
-        handlers.unload(name, version)
-        return {"name": name, "version": None if version is None else str(version), "state": "UNAVAILABLE"}
+        asked = body.parameters.version if body else None
+        handlers.unload(name, asked)
+        return {"name": name, "version": None if asked is None else str(asked), "state": "UNAVAILABLE"}
+
+    @app.post("/v2/models/{name}/infer", include_in_schema=False)
+    @app.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
+    def infer() -> None:
+        raise HTTPException(HTTPStatus.NOT_IMPLEMENTED, "infer: not offered; UEs send their reports over gRPC")
 
     @app.get("/metrics", response_class=Response)
     def metrics() -> Response:
@@ -149,3 +203,43 @@ def _readiness(response: Response, ready: bool) -> dict[str, bool]:
     if not ready:
         response.status_code = Kind.UNAVAILABLE.http_status
     return {"ready": ready}
+
+
+class _Requests:
+    """Takes HEAD wherever GET is, and JSON of at most MAX_BODY under any content type, as `curl -d` and clients of the
+    protocol send it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same request, said in another way; that the answer of a HEAD has no body, uvicorn sees to."""
+        left = MAX_BODY
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                text = f"body: more than {MAX_BODY} bytes"
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text, {"connection": "close"})
+            return message
+
+        if scope["type"] == "http":
+            if scope["method"] == "HEAD" and scope["path"] != STREAM:  # which would never end
+                scope = {**scope, "method": "GET"}
+            others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+            scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
+        await self._app(scope, counted, send)
+
+
+def _known_query(request: Request) -> None:
+    """Refuses query parameters that the route does not have, which would be taken in silence."""
+    known = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
+    for name in request.query_params.keys() - {*known}:
+        raise InvalidInput(f"{shorten(name)}: no such parameter; known are {', '.join(known) or 'none'}")
+
+
+def _error(text: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": shorten(text, 600)}, status, headers)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from gnb_server.hardening import shorten
 
 
 class Averages(BaseModel):
@@ -160,6 +163,14 @@ class Readiness(BaseModel):
     ready: bool
 
 
+class ServerAnswer(BaseModel):
+    """Answer of /v2."""
+
+    name: str
+    version: str
+    extensions: list[str] = Field(description="of the Open Inference Protocol")
+
+
 class ModelAnswer(BaseModel):
     """Answer of /v2/models/{name}."""
 
@@ -180,28 +191,59 @@ class IndexRow(BaseModel):
     reason: str
 
 
-class IndexRequest(BaseModel):
+class _Request(BaseModel):
+    """Part of a request: names what it does not know."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_known(cls, found: Any) -> Any:
+        unknown = sorted(map(str, found.keys() - cls.model_fields)) if isinstance(found, dict) else []
+        if unknown:
+            names = {"unknown": shorten(unknown[0]), "known": ", ".join(cls.model_fields)}
+            raise PydanticCustomError("unknown", "'{unknown}' is unknown; known are {known}", names)
+        return found
+
+
+class IndexRequest(_Request):
     """Body of /v2/repository/index."""
 
     ready: bool = Field(False, description="only what is loaded")
 
 
-class VersionParameters(BaseModel):
-    """Parameters of load and unload."""
-
-    model_config = ConfigDict(extra="forbid")
+class VersionParameters(_Request):
+    """Parameters that load and unload have in common."""
 
     version: Annotated[int, Field(ge=1, lt=10**9)] | None = Field(
         default=None, description="default: the one loaded last"
     )
 
 
-class RepositoryRequest(BaseModel):
-    """Body of load and unload."""
+class LoadParameters(VersionParameters):
+    """Parameters of load."""
 
-    model_config = ConfigDict(extra="forbid")
+    config: str | None = Field(
+        default=None, description="of the protocol's clients; the checkpoint's card counts, which the answer says"
+    )
 
-    parameters: VersionParameters = Field(default_factory=VersionParameters)
+
+class UnloadParameters(VersionParameters):
+    """Parameters of unload."""
+
+    unload_dependents: bool = Field(default=False, description="of the protocol; no model depends on another")
+
+
+class LoadRequest(_Request):
+    """Body of load."""
+
+    parameters: LoadParameters = Field(default_factory=LoadParameters)
+
+
+class UnloadRequest(_Request):
+    """Body of unload."""
+
+    parameters: UnloadParameters = Field(default_factory=UnloadParameters)
 
 
 class RepositoryAnswer(BaseModel):
@@ -210,6 +252,7 @@ class RepositoryAnswer(BaseModel):
     name: str
     version: str | None
     state: str
+    reason: str | None = Field(default=None, description="what of the request was left out, if anything was")
 
 
 class ErrorAnswer(BaseModel):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import logging
+import re
 import shutil
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +122,121 @@ def test_stream(gnb: Any) -> None:
     assert json.loads(data.removeprefix("data: "))["schemes"][0]["reports"] == 16
 
 
+def read_stream(gnb: Any, stack: contextlib.ExitStack) -> tuple[int, Any]:
+    """Status of a stream that stays open, and the stream."""
+    connection = stack.enter_context(contextlib.closing(http.client.HTTPConnection(gnb.rest, timeout=30)))
+    connection.request("GET", "/v1/stream?interval=0.1")
+    answer = connection.getresponse()
+    return answer.status, answer
+
+
+def test_streams_are_limited(start_gnb: Callable[..., Any]) -> None:
+    """One too many is told so; a client that leaves makes room, one that was refused for another reason takes none."""
+    gnb = start_gnb(stream_clients=2)
+    with contextlib.ExitStack() as stack:
+        first = contextlib.ExitStack()
+        assert read_stream(gnb, first)[0] == read_stream(gnb, stack)[0] == 200
+        status, answer = read_stream(gnb, stack)
+        assert (status, "stream_clients" in json.load(answer)["error"]) == (503, True)
+        first.close()
+        while read_stream(gnb, stack)[0] == 503:  # until the gNB sees that it left
+            pass
+        assert gnb.call("/v1/stream?interval=9")[0] == 503
+        assert gnb.call("/v1/nmse")[0] == 200  # streams alone
+    for _ in range(3):
+        assert gnb.call("/v1/stream?interval=0")[0] == 400
+    with contextlib.ExitStack() as stack:
+        while read_stream(gnb, stack)[0] == 503:
+            pass
+
+
+def test_streams_end_quietly(start_gnb: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """With the gNB, in the middle of a long pause too, and with clients that leave at any moment."""
+    gnb = start_gnb()
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            with contextlib.ExitStack() as leaving:
+                read_stream(gnb, leaving)[1].readline()
+        _, staying = read_stream(gnb, stack)
+        staying.readline()
+        pausing = stack.enter_context(urllib.request.urlopen(f"http://{gnb.rest}/v1/stream?interval=60", timeout=30))
+        pausing.readline()
+        gnb.stop()
+        for stream in (staying, pausing):
+            stream.read()  # to its end, not to an error
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def send_body(gnb: Any, method: str, path: str, size: int, *, chunked: bool) -> tuple[int, bytes, int]:
+    """Status, answer, and how much of a body was taken before it."""
+    with contextlib.closing(http.client.HTTPConnection(gnb.rest, timeout=30)) as connection:
+        connection.putrequest(method, path)
+        connection.putheader("content-type", "application/json")
+        connection.putheader(*(("transfer-encoding", "chunked") if chunked else ("content-length", str(size))))
+        connection.endheaders()
+        sent, block = 0, b" " * 65536
+        with contextlib.suppress(OSError):
+            while sent < size:
+                connection.send(b"%x\r\n%b\r\n" % (len(block), block) if chunked else block)
+                sent += len(block)
+            connection.send(b"0\r\n\r\n" if chunked else b"")
+        answer = connection.getresponse()
+        return answer.status, answer.read(), sent
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    "path", ["/v2/repository/models/rnn/load", "/v2/repository/models/rnn/unload", "/v2/repository/index"]
+)
+def test_bodies_are_limited(gnb: Any, path: str, chunked: bool) -> None:
+    status, answer, _ = send_body(gnb, "POST", path, 20 << 20, chunked=chunked)
+    assert (status, json.loads(answer)) == (413, {"error": "body: more than 1048576 bytes"})
+    assert gnb.call("/v2/health/live")[0] == 200
+
+
+def test_errors_do_not_echo(gnb: Any) -> None:
+    """Neither long values, names, nesting, paths nor parameters."""
+    load, long = "/v2/repository/models/rnn/load", "x" * 60_000
+    nested = "[" * 100_000 + "]" * 100_000
+    for path, body in (
+        (load, {"parameters": {"version": long}}),
+        (load, {"parameters": {long: 1}}),
+        (load, {"parameters": [list(range(9999))]}),
+        (load, long),
+        (f"/v1/nmse?scheme={long}", None),
+        (f"/v1/nmse?{long}=1", None),
+        (f"/v1/{long}", None),
+        (f"/v2/models/{long}", None),
+    ):
+        status, answer = gnb.call(path, body)
+        assert (status in (400, 404), len(answer["error"]) < 500) == (True, True)
+    request = urllib.request.Request(f"http://{gnb.rest}{load}", nested.encode())
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=30)
+    assert (caught.value.code, len(caught.value.read()) < 500) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/nmse?sceme=rnn",
+        "/v1/ues?limits=1",
+        "/v1/ues/0?limit=1",
+        "/v1/ues/0/reports?offset=1",
+        "/v1/stream?intervall=1",
+        "/v2?verbose=1",
+        "/v2/health/live?x=",
+        "/v2/models/rnn?version=1",
+        "/metrics?name=csiemu_ues",
+    ],
+)
+def test_unknown_parameters_are_named(gnb: Any, path: str) -> None:
+    status, answer = gnb.call(path)
+    name = path.split("?")[1].split("=")[0]
+    assert (status, answer["error"].startswith(f"{name}: no such parameter; known are ")) == (400, True)
+    assert gnb.call("/v2/repository/index?ready=true", {})[0] == 400
+
+
 def test_metrics(gnb: Any) -> None:
     for seed in (0, 1):
         gnb.run_ues(scheme="rnn", ues=2, slots=8 * (seed + 1), seed=seed)
@@ -130,9 +250,20 @@ def test_metrics(gnb: Any) -> None:
     assert len(families["csiemu_nmse_db"].samples) == 2
 
 
-def test_docs(gnb: Any) -> None:
-    assert gnb.call("/docs")[0] == 200
+def test_docs_need_nothing_from_elsewhere(gnb: Any) -> None:
+    """What /docs loads, it loads from the gNB, and what these load; the API's own description stands in them."""
+    status, page = gnb.call("/docs")
+    assert status == 200
+    assert not re.search("https?:|//", re.sub("<!--.*?-->|// .*", "", page))
+    loaded = re.findall("(?:src|href|url)[=:] ?[\"'](.*?)[\"']", page)
+    assert len(loaded) == 4  # script, style, icon, openapi.json
+    for path in loaded:
+        with urllib.request.urlopen(f"http://{gnb.rest}{path}", timeout=30) as answer:
+            text = answer.read().decode(errors="ignore")
+        assert len(text) > 500
+        assert not path.endswith(".css") or not re.search("(@import|url\\()[\"']?(https?:)?//", text)
     assert "/v1/nmse" in gnb.call("/openapi.json")[1]["paths"]
+    assert gnb.call("/redoc")[0] == 404  # a second one, once from elsewhere
 
 
 def test_models(gnb: Any) -> None:

@@ -26,7 +26,7 @@ from gnb_server.serving.backend import Estimates, InProcessBackend, Part
 from gnb_server.serving.chunks import Ack, Chunk, Job
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.serving.scoring import Scorer
-from gnb_server.sessions import Lease
+from gnb_server.sessions import Fleet, Lease
 from gnb_server.settings import Settings
 from gnb_server.store import Store, Stored
 from shared.checkpoints import CheckpointStore
@@ -93,7 +93,7 @@ def shown(handlers: Handlers) -> list[dict[str, Any]]:
     """All that REST shows of reports: figures, windows and UEs."""
     windowed = [row | {"reports_per_s": 0} for row in handlers.nmse(window_s=600)["schemes"]]
     whole = [row | {"reports_per_s": 0} for row in handlers.nmse()["schemes"]]
-    return [*whole, *windowed, *handlers.ues()]
+    return [*whole, *windowed, *handlers.ues()["ues"]]
 
 
 # --- whatever goes wrong with one chunk fails that chunk alone ---
@@ -638,3 +638,26 @@ def test_the_wall_test_can_fail(small_store: CheckpointStore, monkeypatch: pytes
 
     with pytest.raises(AssertionError, match="was asked for by"):
         DownlinkView(checkpoint.scenario, probed_frames()).channel()
+
+
+# --- pages of UEs cost what they show ---
+
+
+def test_pages_of_ues(handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every page is the part of the whole that it says, with any filter; nothing is worked out beyond it."""
+    for index in range(5):
+        Ues(handlers, small_store, ("hyperrnn", "rnn")[index % 2])
+    for model, status in ((None, None), ("rnn", None), ("rnn", "gone"), (None, "attached")):
+        whole = handlers.ues(model, status)
+        assert whole["total"] == len(whole["ues"])
+        for offset in range(12):
+            for limit in (1, 2, 3, 100):
+                page = handlers.ues(model, status, offset, limit)
+                assert page == {"ues": whole["ues"][offset : offset + limit], "total": whole["total"]}
+    shown: list[int] = []
+    encoder_of = Fleet.encoder_of
+    monkeypatch.setattr(Fleet, "encoder_of", lambda fleet, row: shown.append(row) or encoder_of(fleet, row))
+    wanted = Attachment("rnn", str(small_store.load("rnn").scenario), 0, small_store.load("rnn").encoder_id, 65_536)
+    handlers.attach(wanted)
+    assert handlers.ues(offset=9, limit=3)["total"] == 10 + 65_536
+    assert len(shown) == 3
