@@ -61,7 +61,12 @@ class Handlers:
     @property
     def ready(self) -> bool:
         """Whether UEs can attach and their reports are stored."""
-        return self.started and self._store.writable()
+        return self.started and self.store_writable
+
+    @property
+    def store_writable(self) -> bool:
+        """Whether results can be stored."""
+        return self._store.writable()
 
     def restore(self) -> list[str]:
         """Bring back the models and leases of an earlier process of this run, with their totals. Returns what could not

@@ -21,6 +21,9 @@ class RunCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One family per figure."""
+        writable = GaugeMetricFamily("csiemu_store_writable", "Whether results can be stored: 1, or 0 while UEs wait")
+        writable.add_metric([], self._handlers.store_writable)
+        yield writable
         rows = self._handlers.nmse()["schemes"]
         values = [[str(row[label]) for label in LABELS] for row in rows]
         for key, text in (

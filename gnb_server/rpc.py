@@ -13,6 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gnb_server.handlers import Attachment, Handlers
+from gnb_server.hardening import shorten
 from gnb_server.malformed import MalformedIsInvalid
 from gnb_server.serving.chunks import Ack, Chunk
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
@@ -25,6 +26,10 @@ GRPC_PREFIX_BYTES = 5
 
 IN_FLIGHT = 64
 """Chunks of a stream that may wait for their ack; further ones wait in the socket."""
+
+
+MOST_OF_A_MESSAGE = 400
+"""Characters of an error that are sent: beyond 16 kB none of it would arrive."""
 
 
 class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
@@ -154,7 +159,7 @@ def _ack(ack: Ack) -> pb.FeedbackResponse:
 
 async def _abort(context: grpc.aio.ServicerContext, error: CsiError) -> NoReturn:
     trailing = (("expected-sequence", str(error.expected)),) if isinstance(error, SequenceGap) else ()
-    await context.abort(grpc.StatusCode[error.kind.grpc_status], str(error), trailing)
+    await context.abort(grpc.StatusCode[error.kind.grpc_status], shorten(str(error), MOST_OF_A_MESSAGE), trailing)
     raise AssertionError("abort raises")
 
 

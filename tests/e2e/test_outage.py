@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import resource
 import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 from e2e_tools import Spawn, get, ready, wait_for
+from prometheus_client.parser import text_string_to_metric_families
 
 UES, SLOTS = 4, 160
 
@@ -20,6 +22,12 @@ def is_ready(rest: str) -> bool:
         if error.code != 503:
             raise
         return False
+
+
+def store_writable(rest: str) -> float:
+    with urllib.request.urlopen(f"http://{rest}/metrics", timeout=30) as answer:
+        families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+    return float(families["csiemu_store_writable"].samples[0].value)
 
 
 def test_a_full_disk(spawn: Spawn, tmp_path: Path) -> None:
@@ -39,8 +47,10 @@ def test_a_full_disk(spawn: Spawn, tmp_path: Path) -> None:
     assert held < SLOTS * UES
     assert get(rest, "/v1/nmse")["overall"]["reports"] == held
     assert ue.poll() is None
+    assert store_writable(rest) == 0.0
     resource.prlimit(gnb.pid, resource.RLIMIT_FSIZE, before)
     wait_for(lambda: is_ready(rest))
+    assert store_writable(rest) == 1.0
     assert ue.wait() == 0
     sent = json.loads((tmp_path / "ue.json").read_text())
     assert sent["sent"] == sent["acked"] == get(rest, "/v1/nmse")["overall"]["reports"] == SLOTS * UES
