@@ -52,8 +52,10 @@ class Settings(CheckpointSettings):
 def run(settings: Settings) -> None:
     """Measure, show, keep."""
     benchmarks = {"serving": _serving, "channels": _channels, "training": _training}
-    results, table = benchmarks[settings.benchmark](settings)
-    console().print(table)
+    screen = console()
+    with screen.status(f"{settings.benchmark}: {settings.rounds} rounds of {settings.seconds:g} s each"):
+        results, table = benchmarks[settings.benchmark](settings)
+    screen.print(table)
     if settings.json_file:
         write_json(settings.json_file, results)
 

@@ -143,14 +143,19 @@ class Repository:
             return sorted(self._models[name].serving.values()) if name in self._models else []
 
     def index(self) -> list[dict[str, Any]]:
-        """Every version in the repository: name, version, state and reason (Open Inference Protocol)."""
-        rows = []
+        """Every version in the repository: name, version, state and reason (Open Inference Protocol). So is what cannot
+        be one, without a version where it is no folder of versions.
+        """
+        rows, problems = [], self.store.problems()
         for name in self.store.names():
             loaded, serving = self.loaded(name), self.serving(name)
             for version in self.store.versions(name):
                 state = "READY" if version in loaded else "UNAVAILABLE"
-                reason = "serves new frames" if version in serving else "" if loaded else "not loaded"
+                reason = problems.pop((name, str(version)), "" if loaded else "not loaded")
+                reason = "serves new frames" if version in serving else reason
                 rows.append({"name": name, "version": str(version), "state": state, "reason": reason})
+        for (name, other), reason in problems.items():
+            rows.append({"name": name, "version": other, "state": "UNAVAILABLE", "reason": reason})
         return rows
 
 

@@ -1,0 +1,49 @@
+"""How a command ends on request: SIGINT and SIGTERM are the same; the first asks, the second ends at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+STOP_S = 60.0
+"""How long a command may take to end once it is asked to [s]; then it is as if it were asked again."""
+
+
+def interrupt() -> None:
+    """Break off what is being done, as Ctrl-C does by default."""
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stopping(ask: Callable[[], object] = interrupt) -> Iterator[None]:
+    """The first signal calls `ask`, between two steps of the main thread; the next ends the process by the signal's
+    own action, which no running code can delay. SIGTERM comes as SIGINT, so that who has a handler of SIGINT for a
+    while gets both. Outside of the main thread, signals stay as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    limit = threading.Timer(STOP_S, signal.raise_signal, (signal.SIGTERM,))
+    limit.daemon = True
+
+    def asked(number: int, _: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if number == signal.SIGTERM:
+            signal.raise_signal(signal.SIGINT)
+            return
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        limit.start()
+        ask()
+
+    before = {number: signal.signal(number, asked) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        limit.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
