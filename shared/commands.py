@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.errors import CsiError
-from shared.stopping import stopping
+from shared.stopping import ending_at_once, stopping
 
 
 def run_command(name: str, module: str, arguments: list[str]) -> int:
@@ -32,11 +32,12 @@ def run_command(name: str, module: str, arguments: list[str]) -> int:
     """
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(levelname)s %(message)s")
     try:
-        with stopping(), printing():
+        with ending_at_once():
             # one thread a process: contended threads are many times slower; scale by processes
             os.environ.setdefault("OMP_NUM_THREADS", "1")
             importlib.import_module("torch").set_num_threads(1)  # also where the variable says otherwise
             command = importlib.import_module(module)
+        with stopping(), printing():
             return int(command.run(command.Settings(_cli_parse_args=arguments, _cli_prog_name=name)) or 0)
     except ValidationError as error:
         return complain("\n".join(_sentence(item["loc"], item.get("input"), item["msg"]) for item in error.errors()))

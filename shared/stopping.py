@@ -20,14 +20,18 @@ def interrupt() -> None:
 
 
 @contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Either signal ends the process, without a word: for imports, which no exception may break off halfway."""
+    with _handled(signal.SIG_DFL):
+        yield
+
+
+@contextlib.contextmanager
 def stopping(ask: Callable[[], object] = interrupt) -> Iterator[None]:
     """The first signal calls `ask`, between two steps of the main thread; the next ends the process by the signal's
     own action, which no running code can delay. SIGTERM comes as SIGINT, so that who has a handler of SIGINT for a
-    while gets both. Outside of the main thread, signals stay as they are.
+    while gets both.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     limit = threading.Timer(STOP_S, signal.raise_signal, (signal.SIGTERM,))
     limit.daemon = True
 
@@ -40,10 +44,22 @@ def stopping(ask: Callable[[], object] = interrupt) -> Iterator[None]:
         limit.start()
         ask()
 
-    before = {number: signal.signal(number, asked) for number in SIGNALS}
+    try:
+        with _handled(asked):
+            yield
+    finally:
+        limit.cancel()
+
+
+@contextlib.contextmanager
+def _handled(handler: Any) -> Iterator[None]:
+    """Both signals go to a handler; outside of the main thread they stay as they are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:
-        limit.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
