@@ -8,14 +8,13 @@ from pathlib import Path
 
 def why_no_file(path: Path) -> str | None:
     """Why a file cannot be written there, in a folder that need not be there yet; None if it can. Leaves no trace."""
-    if path.is_dir():
-        return "is a folder; wanted a file"
-    if not path.exists():
-        return why_no_folder(path.parent)
-    if not path.is_file():
-        return None  # a device or a pipe
     try:
-        path.open("ab").close()
+        if path.is_dir():
+            return "is a folder; wanted a file"
+        if not path.exists():
+            return why_no_folder(path.parent)
+        if path.is_file():  # no device, no pipe
+            path.open("ab").close()
     except OSError as error:
         return f"cannot be written: {error.strerror}"
     return None
