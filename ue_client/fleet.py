@@ -169,7 +169,11 @@ class UeFleet:
                 return
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _COMES_BACK:
-                    raise as_csi_error(error) from None
+                    refused = as_csi_error(error)
+                    if self._token and self._first_ue is None:
+                        hint = f"remove {self.settings.token_file}, which has it, for a new lease"
+                        raise type(refused)(f"{refused}; {hint}") from None
+                    raise refused from None
                 reason = error.details() or error.code().name
                 if reason != said:
                     logging.warning("waiting for the gNB at %s: %s", self.settings.gnb, reason)
