@@ -26,12 +26,16 @@ from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput
 
+HEALTH_S = 1.0
+"""How often gRPC's health follows what the gNB can do."""
+
 
 @contextlib.contextmanager
 def service(settings: Settings) -> Iterator[Handlers]:
     """The gNB without its protocols: handlers over a running serving loop, earlier fleets of the run restored."""
     repository = Repository(CheckpointStore(settings.checkpoints))
     store = Store(settings.store, settings.run, settings.reports_kept)
+    store.own()
     monitor = Monitor()
     recorder = None
     if settings.record:
@@ -50,10 +54,10 @@ def service(settings: Settings) -> Iterator[Handlers]:
     try:
         for problem in handlers.restore():
             logging.error("not restored: %s", problem)
-        handlers.ready = True
+        handlers.started = True
         yield handlers
     finally:
-        handlers.ready = False
+        handlers.started = False
         serving.close()
         store.close()
 
@@ -108,10 +112,12 @@ async def serve(settings: Settings, *, signals: bool = True) -> None:
             partial.replace(settings.ready_file)
         stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait((stopped, rest_task), return_when=asyncio.FIRST_COMPLETED)
+            ends = (stopped, rest_task)
+            while not (await asyncio.wait(ends, timeout=HEALTH_S, return_when=asyncio.FIRST_COMPLETED))[0]:
+                await grpc_server.say(ready=await asyncio.to_thread(lambda: handlers.ready))
         finally:
             stopped.cancel()
-            handlers.ready = False
+            handlers.started = False
             await grpc_server.stop()
             rest.should_exit = True
             await rest_task

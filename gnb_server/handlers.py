@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from gnb_server.monitor import LONGEST_WINDOW_S, Monitor, describe, report_rows, ue_row
 from gnb_server.repository import ModelVersion, Repository
-from gnb_server.serving.admission import RESTORING
+from gnb_server.serving.admission import RESTORING, check_coordinates
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.sessions import Fleet, Lease, VersionFacts
@@ -19,10 +19,17 @@ from gnb_server.store import Store
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import require_wideband
 from shared.conditions import RunConditions
-from shared.errors import Conflict, CsiError, InvalidInput, NotFound, NotReady
+from shared.errors import Conflict, CsiError, InvalidInput, LimitReached, NotFound, NotReady
 from shared.schemes import scheme_class
 
 MAX_FLEET = 65_536
+MAX_FLEETS, MAX_UES = 16_384, 2**20
+"""Leases of a run, and UE ids in them, at most: their totals are held in memory."""
+
+MOST_IDS = 2**32
+
+LINGER_S = 5.0
+"""How long what is held for the open frames of a fleet that has gone stays, to be at hand if it comes back soon."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +56,30 @@ class Handlers:
         self._serving = serving
         self._fleets: dict[str, Fleet] = {}
         self._lock = threading.RLock()
-        self.ready = False
+        self.started = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether UEs can attach and their reports are stored."""
+        return self.started and self._store.writable()
 
     def restore(self) -> list[str]:
         """Bring back the models and leases of an earlier process of this run, with their totals. Returns what could not
         be.
         """
-        problems = []
-        for name, version in self._store.loaded():
+        problems, failed = [], {}
+        for name, version, loaded in self._store.loaded():
             try:
-                self._repository.load(name, version)
+                if loaded:
+                    self._repository.load(name, version)
+                else:
+                    self._repository.block(name, "unloaded", version)
             except CsiError as error:
                 problems.append(f"{name}/{version}: {error}")
+                failed[name] = f"unloaded, for version {version} could not be loaded again: {error}"
+        for name, reason in failed.items():
+            with suppress(CsiError):  # there is nothing left of it
+                self._repository.block(name, reason)
         facts = self._store.versions()
         for lease, encoder_id, finished in self._store.leases():
             self._from_store(lease, encoder_id, facts.get(lease.model, {}), finished=finished)
@@ -74,8 +93,8 @@ class Handlers:
         Raises:
             InvalidInput, NotFound, Conflict, DamagedCheckpoint: see `CsiFeedback.Attach` in the proto file.
         """
-        if not self.ready:
-            raise NotReady("gNB: is starting")
+        if not self.started:
+            raise NotReady("gNB: is starting or stopping")
         conditions = RunConditions(Scenario.parse(request.scenario), request.seed, request.delay_slots)
         if not 1 <= request.ue_count <= MAX_FLEET:
             raise InvalidInput(f"ue_count: {request.ue_count} is not in [1, {MAX_FLEET}]")
@@ -90,6 +109,7 @@ class Handlers:
             else:
                 fleet = self._new_lease(request, conditions)
             self._store.keep_version(model.name, model.version, model.facts)
+            self._store.keep_loaded(model.name, [model.version], loaded=True, asked=False)
             fleet.facts[model.version] = model.facts
             self._monitor.watch(fleet)
             return fleet, model
@@ -104,34 +124,68 @@ class Handlers:
             return fleet, fleet.stream
 
     def submit(self, fleet: Fleet, stream: int, chunk: Chunk) -> Future[Ack]:
-        """Queue a chunk of a stream. The future raises as `CsiFeedback.Feedback` says. Raises Conflict when fenced."""
+        """Queue a chunk of a stream. The future raises as `CsiFeedback.Feedback` says.
+
+        Raises:
+            Conflict: a newer stream has taken over. InvalidInput: the chunk cannot belong to the fleet.
+        """
         self._check_open(fleet)
         if stream != fleet.stream:
             raise Conflict("fleet-token: a newer stream of this fleet has taken over")
-        return self._serving.submit(fleet, chunk)
+        check_coordinates(fleet, chunk)
+        return self._serving.submit(fleet, stream, chunk)
+
+    def share(self) -> tuple[float, float]:
+        """Reports and bytes that a fleet may have waiting; one chunk it may have in any case."""
+        return self._serving.share()
 
     def close_stream(self, fleet: Fleet, stream: int) -> None:
-        """The stream ended; without an earlier detach the fleet's UEs are gone."""
+        """The stream ended; without an earlier detach the fleet's UEs are gone. What they have sent and nobody has
+        acknowledged is dropped, and what is held for their open frames: the store has it, should they come back.
+        """
         with self._lock:
             if stream == fleet.stream and fleet.status == "attached":
                 fleet.status = "gone"
+                fleet.stream += 1  # what waits of it is not wanted any more
+                self._serving.drop(fleet)
+                self._serving.forget(fleet, LINGER_S)
 
     def detach(self, token: str) -> None:
         """End a fleet, with all that is held for its open frames. Raises NotFound."""
         with self._lock:
             fleet = self._fleet(token)
-            fleet.status = "finished"
             self._store.finish(fleet.lease)
-        self._serving.forget(fleet)
+            fleet.status = "finished"
+            fleet.stream += 1
+            self._serving.drop(fleet)
+            self._serving.forget(fleet)
 
     def _new_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
-        first_ue = self._store.next_free_ue() if request.ue_base is None else request.ue_base
-        if first_ue + request.ue_count > 2**32:
+        leased = sum(fleet.lease.ue_count for fleet in self._fleets.values())
+        if len(self._fleets) >= MAX_FLEETS or leased + request.ue_count > MAX_UES:
+            raise LimitReached(
+                f"ue_count: {request.ue_count}; this run has leased {leased} UE ids to {len(self._fleets)} fleets, at"
+                f" most {MAX_UES} to {MAX_FLEETS} are allowed: name another run"
+            )
+        first_ue = self._free_ids(request.ue_count) if request.ue_base is None else request.ue_base
+        if first_ue + request.ue_count > MOST_IDS:
             raise InvalidInput(f"ue_base: {first_ue} + {request.ue_count} ids go beyond 2^32")
         lease = Lease(secrets.token_hex(8), request.model, conditions, first_ue, request.ue_count)
         self._store.lease(lease, request.encoder_id)
         fleet = self._fleets[lease.token] = Fleet(lease, request.encoder_id)
         return fleet
+
+    def _free_ids(self, count: int) -> int:
+        """The first of so many free ids: above all leased ones, or else in the first gap between them."""
+        last = 0
+        leases = sorted((fleet.lease.first_ue, fleet.lease.ues.stop) for fleet in self._fleets.values())
+        if not leases or max(stop for _, stop in leases) + count <= MOST_IDS:
+            return max((stop for _, stop in leases), default=0)
+        for first, stop in leases:
+            if first - last >= count:
+                return last
+            last = max(last, stop)
+        raise LimitReached(f"ue_count: {count} ids in a row are not free")
 
     def _return_to_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
         fleet = self._fleet(request.token)
@@ -148,13 +202,13 @@ class Handlers:
                 raise Conflict(f"{name}: {asked}; the lease of this token has {leased}")
         if fleet.status == "finished":
             raise Conflict(f"token: '{request.token}' has detached; attach without a token")
+        fleet.stream += 1  # nothing of an earlier stream is taken from now on
+        self._serving.drop(fleet)
+        self._serving.run(lambda: None)  # what is in hand of it is stored afterwards
         if fleet.broken:
             fleet = self._from_store(lease, fleet.encoder_id, fleet.facts, finished=False)
             self._serving.rebuild(fleet)
             fleet.broken = False
-        fleet.stream += 1  # nothing that an earlier stream still has in flight is taken from now on
-        # what it had in flight before is in the queue ahead of this, so that next_sequence is final afterwards
-        self._serving.call(lambda: None).result()
         return fleet
 
     def _from_store(self, lease: Lease, encoder_id: str, facts: dict[int, VersionFacts], *, finished: bool) -> Fleet:
@@ -285,7 +339,8 @@ class Handlers:
         version = self._repository.version_to_load(name, version)
         self._check_encoder(name, version, str(self._repository.store.card(name, version)["encoder_id"]))
         model = self._repository.load(name, version)
-        self._store.keep_version(name, version, model.facts, time.time())
+        self._store.keep_version(name, version, model.facts)
+        self._store.keep_loaded(name, [version], loaded=True)
         return model
 
     def unload(self, name: str, version: int | None = None) -> None:
@@ -300,7 +355,8 @@ class Handlers:
                             f"model: {name} is decoding for UEs {ues.start}..{ues.stop - 1}; it can be unloaded when"
                             " they have detached"
                         )
-            self._repository.unload(name, version)
+            blocked = self._repository.unload(name, version)
+            self._store.keep_loaded(name, blocked, loaded=False)
 
 
 def _estimate_shape(card: dict[str, Any]) -> list[int]:

@@ -1,7 +1,18 @@
 """The gNB's models: which versions are loaded, and which one decodes new frames of which encoder.
 
 A version is a decoder: the gNB loads no encoder, and checks the decoder by the probe in its card, which needs neither
-the encoder nor the downlink.
+the encoder nor the downlink. It is in one of three states:
+
+    available   in the repository; UEs whose encoder it decodes for get it loaded when they come
+    loaded      decodes frames; new ones, if no other version for the same encoder was loaded after it
+    blocked     unloaded by request, or could not be loaded again at a restart: UEs that need it are refused
+
+    event                          available   loaded      blocked
+    load V                         loaded      loaded      loaded
+    UEs of its encoder come        loaded      -           refused
+    unload V                       refused     blocked     refused     (refused while V serves new frames)
+    unload the model               blocked     blocked     blocked     (refused while UEs are attached)
+    restart                        available   loaded      blocked     (all of a model, if one of it fails to load)
 """
 
 from __future__ import annotations
@@ -13,8 +24,8 @@ from typing import Any
 from gnb_server.sessions import VersionFacts
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, DamagedCheckpoint, NotFound
+from shared.link.decoding import check_probe
 from shared.link.payload import PayloadLayout
-from shared.link.probe import check_probe
 from shared.schemes import Scheme
 
 
@@ -45,11 +56,14 @@ class ModelVersion:
 
 @dataclass
 class _Model:
-    """Loaded versions of a name; for each encoder the one that decodes its new frames; the one loaded last."""
+    """Loaded versions of a name; for each encoder the one that decodes its new frames; the one loaded last; blocked
+    versions, with the reason.
+    """
 
     loaded: dict[int, ModelVersion] = field(default_factory=dict)
     serving: dict[str, int] = field(default_factory=dict)
-    newest: int = 0
+    newest: int | None = None
+    blocked: dict[int, str] = field(default_factory=dict)
 
 
 class Repository:
@@ -77,45 +91,71 @@ class Repository:
                 found = before  # open frames go on with their states
             model.loaded[found.version] = found
             model.serving[found.encoder_id] = model.newest = found.version
+            model.blocked.pop(found.version, None)
         return found
 
     def version_to_load(self, name: str, version: int | None) -> int:
         """`version`, or the one loaded last, or the first. Raises NotFound, InvalidInput."""
         with self._lock:
-            if version is None and name in self._models:
-                return self._models[name].newest
+            newest = self._models[name].newest if name in self._models else None
+            if version is None and newest is not None:
+                return newest
         return self.store.versions(name)[0] if version is None else version
 
-    def unload(self, name: str, version: int | None = None) -> None:
-        """Forget a version, or all of a name; no open frame may use it any more. Raises NotFound, Conflict."""
+    def unload(self, name: str, version: int | None = None) -> list[int]:
+        """Forget a version, or all of a name, and block them; no open frame may use them any more.
+
+        Returns:
+            The versions that are blocked by it.
+
+        Raises:
+            NotFound: there is nothing to unload. Conflict: the version serves new frames.
+        """
         with self._lock:
-            if name not in self._models:
-                loaded = ", ".join(sorted(self._models)) or "none"
-                raise NotFound(f"model: '{name}' is not loaded; loaded are {loaded}")
-            model = self._models[name]
-            if version is None:
-                del self._models[name]
-            elif version not in model.loaded:
+            model = self._models.get(name, _Model())
+            if version is not None and version not in model.loaded:
                 raise NotFound(f"version: {name}/{version} is not loaded; loaded are {sorted(model.loaded)}")
-            elif version in model.serving.values():
+            if version is not None and version in model.serving.values():
                 raise Conflict(f"version: {name}/{version} serves new frames; load another version first")
-            else:
-                del model.loaded[version]
+            if not model.loaded:
+                loaded = ", ".join(sorted(name for name, other in self._models.items() if other.loaded)) or "none"
+                raise NotFound(f"model: '{name}' is not loaded; loaded are {loaded}")
+            return self.block(name, "unloaded", version)
+
+    def block(self, name: str, reason: str, version: int | None = None) -> list[int]:
+        """Let a version, or all of a name, serve nobody until it is loaded again. Returns those versions."""
+        with self._lock:
+            model = self._models.setdefault(name, _Model())
+            blocked = self.store.versions(name) if version is None else [version]
+            for number in blocked:
+                model.loaded.pop(number, None)
+                model.blocked[number] = reason
+            if version is None:
+                model.serving.clear()
+            return blocked
 
     def for_encoder(self, name: str, encoder_id: str) -> ModelVersion:
         """The version that decodes new frames of an encoder, loading the first that can if none is loaded.
 
         Raises:
-            Conflict: no version of the model decodes for it. NotFound, InvalidInput, DamagedCheckpoint: as `load`.
+            Conflict: no version of the model decodes for it, or those that do are blocked. NotFound, InvalidInput,
+                DamagedCheckpoint: as `load`.
         """
         with self._lock:
-            model = self._models.get(name)
-            if model is not None and encoder_id in model.serving:
+            model = self._models.get(name, _Model())
+            if encoder_id in model.serving:
                 return model.loaded[model.serving[encoder_id]]
+            blocked = dict(model.blocked)
         known = {version: self.store.card(name, version)["encoder_id"] for version in self.store.versions(name)}
-        for version, served in known.items():
-            if served == encoder_id:
+        fitting = [version for version, served in known.items() if served == encoder_id]
+        for version in fitting:
+            if version not in blocked:
                 return self.load(name, version)
+        if fitting:
+            state = blocked[fitting[0]]
+            raise Conflict(
+                f"model: {name}/{fitting[0]} decodes for encoder {encoder_id}, but is {state}; load it first"
+            )
         decoded = ", ".join(dict.fromkeys(known.values()))
         raise Conflict(f"encoder_id: {encoder_id or 'empty'}; the versions of {name} decode for {decoded}")
 
@@ -125,10 +165,11 @@ class Repository:
             model = self._models.get(name)
             if model is not None and version in model.loaded:
                 return model.loaded[version]
+            if model is not None and version in model.blocked:
+                raise Conflict(f"model: {name}/{version} is {model.blocked[version]}; load it first")
         found = verified(self.store, name, version)
         with self._lock:
-            model = self._models.setdefault(name, _Model(newest=version))
-            model.serving.setdefault(found.encoder_id, version)
+            model = self._models.setdefault(name, _Model())
             model.loaded[version] = found
         return found
 
@@ -137,22 +178,20 @@ class Repository:
         with self._lock:
             return sorted(self._models[name].loaded) if name in self._models else []
 
-    def serving(self, name: str) -> list[int]:
-        """Versions that decode new frames, one for each encoder."""
-        with self._lock:
-            return sorted(self._models[name].serving.values()) if name in self._models else []
-
     def index(self) -> list[dict[str, Any]]:
         """Every version in the repository: name, version, state and reason (Open Inference Protocol). So is what cannot
         be one, without a version where it is no folder of versions.
         """
         rows, problems = [], self.store.problems()
         for name in self.store.names():
-            loaded, serving = self.loaded(name), self.serving(name)
+            with self._lock:
+                model = self._models.get(name, _Model())
+                loaded, serving, blocked = set(model.loaded), set(model.serving.values()), dict(model.blocked)
             for version in self.store.versions(name):
+                reason = "serves new frames" if version in serving else "" if version in loaded else "not loaded"
                 state = "READY" if version in loaded else "UNAVAILABLE"
-                reason = problems.pop((name, str(version)), "" if loaded else "not loaded")
-                reason = "serves new frames" if version in serving else reason
+                problem = problems.pop((name, str(version)), "")
+                reason = blocked.get(version, problem if problem and version not in loaded else reason)
                 rows.append({"name": name, "version": str(version), "state": state, "reason": reason})
         for (name, other), reason in problems.items():
             rows.append({"name": name, "version": other, "state": "UNAVAILABLE", "reason": reason})

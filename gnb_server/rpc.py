@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import NoReturn
 
@@ -73,14 +74,18 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
         acks: asyncio.Queue[asyncio.Future[Ack] | CsiError | None] = asyncio.Queue(IN_FLIGHT)
 
         async def read() -> None:
-            """Chunks into the pipeline, their futures into `acks`, in order."""
+            """Chunks into the serving queue, as far as the fleet has room there, and their futures into `acks`."""
+            waiting: deque[tuple[asyncio.Future[Ack], Chunk]] = deque()
             try:
                 async for request in request_iterator:
                     try:
-                        future = asyncio.wrap_future(self._handlers.submit(fleet, stream, _chunk(request)))
+                        chunk = _chunk(request)
+                        await self._room(waiting, chunk)
+                        future = asyncio.wrap_future(self._handlers.submit(fleet, stream, chunk))
                     except CsiError as error:
                         await acks.put(error)
                         return
+                    waiting.append((future, chunk))
                     await acks.put(future)
             finally:
                 await acks.put(None)
@@ -97,6 +102,18 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             reader.cancel()
             _consume(acks)
             asyncio.get_running_loop().run_in_executor(None, self._handlers.close_stream, fleet, stream)
+
+    async def _room(self, waiting: deque[tuple[asyncio.Future[Ack], Chunk]], chunk: Chunk) -> None:
+        """Wait until a fleet's share of the serving queue has room for a chunk: the rest stays in the socket."""
+        while waiting:
+            if not waiting[0][0].done():
+                most_reports, most_bytes = self._handlers.share()
+                reports = chunk.reports + sum(other.reports for _, other in waiting)
+                size = len(chunk.payload) + sum(len(other.payload) for _, other in waiting)
+                if reports <= most_reports and size <= most_bytes:
+                    return
+                await asyncio.wait([waiting[0][0]])
+            waiting.popleft()
 
 
 def _consume(acks: asyncio.Queue[asyncio.Future[Ack] | CsiError | None]) -> None:
@@ -163,9 +180,14 @@ class GrpcServer:
     async def start(self) -> None:
         """Listen, and say so."""
         await self._server.start()
-        for name in ("", SERVICE):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self.say(ready=True)
         logging.info("gRPC on port %d", self.port)
+
+    async def say(self, *, ready: bool) -> None:
+        """Tell whether UEs can attach and their reports are stored."""
+        status = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            await self._health.set(name, status.SERVING if ready else status.NOT_SERVING)
 
     async def stop(self) -> None:
         """Say that we go, then end streams."""

@@ -7,8 +7,12 @@ with it. Any SQLAlchemy URL of SQLite (WAL) or PostgreSQL (psycopg, the extra `p
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import hashlib
 import json
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
-from shared.errors import Conflict, InvalidInput
+from shared.errors import Conflict, InvalidInput, StoreUnavailable
 from shared.metrics import COLUMNS, MEASURED, Sums
 
 _metadata = sa.MetaData()
@@ -39,7 +43,7 @@ _leases = sa.Table(
 )
 
 _versions = sa.Table(
-    "versions",  # that this run has used, and when each was loaded last (0: only because frames needed it)
+    "versions",  # that this run has used
     _metadata,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("model", sa.String, primary_key=True),
@@ -47,7 +51,23 @@ _versions = sa.Table(
     sa.Column("encoder_id", sa.String, nullable=False),
     sa.Column("feedback_bits", sa.Integer, nullable=False),
     sa.Column("domain", sa.String, nullable=False),
-    sa.Column("loaded_at", sa.Float, nullable=False),
+)
+
+_models = sa.Table(
+    "models",  # versions that were loaded or unloaded, and when that was last
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("loaded", sa.Boolean, nullable=False),
+    sa.Column("changed_at", sa.Float, nullable=False),
+)
+
+_runs = sa.Table(
+    "runs",  # when the store was tried after an outage
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("written_at", sa.Float, nullable=False),
 )
 
 _ues = sa.Table(
@@ -85,6 +105,10 @@ _reports = sa.Table(
     sa.Column("latency_ms", sa.Float, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
 )
+
+
+_OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError)
+"""Errors of a database that is away, full or read-only: what is to be written is not at fault."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +184,9 @@ class Store:
     def __init__(self, url: str, run: str, reports_kept: int) -> None:
         self.run = run
         self.reports_kept = reports_kept
+        self.problem: str | None = None
+        """Why the last write failed, if it did."""
+        self._lock: Any = None
         try:
             self._engine = _engine(url)
             self._sqlite = self._engine.dialect.name == "sqlite"
@@ -168,7 +195,7 @@ class Store:
             wanted = "wanted sqlite:///FILE, or postgresql://USER@HOST/NAME with the extra `postgres`"
             raise InvalidInput(f"store: '{_without_password(url)}' cannot be used; {wanted}: {error}") from None
         self._check_tables()
-        self._insert = sqlite.insert if self._sqlite else postgresql.insert
+        self._insert: Any = sqlite.insert if self._sqlite else postgresql.insert
         self._upserts = {
             _ues.name: self._upsert(_ues),
             _totals.name: self._upsert(_totals, add=True),
@@ -186,6 +213,52 @@ class Store:
         upsert = statement.on_conflict_do_update(index_elements=keys, set_=changes)
         return str(upsert.compile(dialect=self._engine.dialect))
 
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """A transaction. Raises StoreUnavailable if the database is not there or takes nothing (a full disk, say)."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except _OUTAGES as error:
+            self.problem = f"store: {_without_password(str(self._engine.url))} cannot be written: {_first_line(error)}"
+            raise StoreUnavailable(self.problem) from error
+        self.problem = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """A connection. Raises StoreUnavailable."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except _OUTAGES as error:
+            raise StoreUnavailable(f"store: cannot be read: {_first_line(error)}") from error
+
+    def writable(self) -> bool:
+        """Whether the last write went well; if not, whether one does now."""
+        if self.problem is not None:
+            with suppress(StoreUnavailable), self._writing() as connection:
+                connection.execute(sa.delete(_runs).where(_runs.c.run == self.run))
+                connection.execute(sa.insert(_runs).values(run=self.run, written_at=time.time()))
+        return self.problem is None
+
+    def own(self) -> None:
+        """Be the only process that writes to this run, until this one ends. Raises Conflict if another one does."""
+        if self._sqlite:
+            path = Path(f"{self._engine.url.database}-{hashlib.sha256(self.run.encode()).hexdigest()[:8]}.lock")
+            self._lock = path.open("w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                pass
+        else:
+            self._lock = self._engine.connect()
+            number = int.from_bytes(hashlib.sha256(self.run.encode()).digest()[:8], signed=True)
+            if self._lock.execute(sa.select(sa.func.pg_try_advisory_lock(number))).scalar():
+                return
+        self._lock.close()
+        raise Conflict(f"run: '{self.run}' of {_without_password(str(self._engine.url))} has a gNB; name another run")
+
     def _check_tables(self) -> None:
         """Raises InvalidInput if the tables are those of another version of this program."""
         inspector = sa.inspect(self._engine)
@@ -197,7 +270,7 @@ class Store:
 
     def lease(self, lease: Lease, encoder_id: str) -> None:
         """Keep a new lease, of UEs with this encoder. Raises Conflict if one of its ids is taken."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             taken = sa.select(_leases.c.first_ue, _leases.c.ue_count).where(
                 _leases.c.run == self.run,
                 _leases.c.first_ue < lease.first_ue + lease.ue_count,
@@ -214,25 +287,19 @@ class Store:
 
     def keep_encoder(self, token: str, encoder_id: str) -> None:
         """Note the encoder that a fleet came back with."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.update(_leases).where(_leases.c.token == token).values(encoder_id=encoder_id))
-
-    def next_free_ue(self) -> int:
-        """The first id above all leased ones."""
-        last = sa.select(sa.func.max(_leases.c.first_ue + _leases.c.ue_count)).where(_leases.c.run == self.run)
-        with self._engine.connect() as connection:
-            return int(connection.execute(last).scalar() or 0)
 
     def finish(self, lease: Lease) -> None:
         """Mark a lease as finished and forget its open frames."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(sa.update(_leases).where(_leases.c.token == lease.token).values(finished=True))
             connection.execute(sa.update(_ues).where(self._among(_ues, lease)).values(open_frame=b""))
 
     def leases(self) -> list[tuple[Lease, str, bool]]:
         """All leases of the run, each with its encoder id and whether it is finished, in the order of their ids."""
         query = sa.select(_leases).where(_leases.c.run == self.run).order_by(_leases.c.first_ue)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
         ids = ("token", "model", "first_ue", "ue_count")
         return [
@@ -247,44 +314,41 @@ class Store:
             for row in rows
         ]
 
-    def keep_version(self, model: str, version: int, facts: VersionFacts, loaded_at: float | None = None) -> None:
-        """Remember a version that the run uses; `loaded_at` [s since 1970] if it was loaded to serve new frames."""
-        row = {"run": self.run, "model": model, "version": version, "loaded_at": loaded_at or 0.0}
-        statement: Any = self._insert(_versions).values(**row, **dataclasses.asdict(facts))
-        if loaded_at is None:
-            statement = statement.on_conflict_do_nothing()
-        else:
-            changes = {
-                name: statement.excluded[name] for name in ("encoder_id", "feedback_bits", "domain", "loaded_at")
-            }
-            statement = statement.on_conflict_do_update(index_elements=["run", "model", "version"], set_=changes)
-        with self._engine.begin() as connection:
-            connection.execute(statement)
+    def keep_version(self, model: str, version: int, facts: VersionFacts) -> None:
+        """Remember a version that the run uses."""
+        row = {"run": self.run, "model": model, "version": version, **dataclasses.asdict(facts)}
+        with self._writing() as connection:
+            connection.execute(self._insert(_versions).values(**row).on_conflict_do_nothing())
 
     def versions(self) -> dict[str, dict[int, VersionFacts]]:
-        """Versions that the run has used, by model, those that were loaded last at the end."""
+        """Versions that the run has used, by model."""
         found: dict[str, dict[int, VersionFacts]] = {}
-        query = sa.select(_versions).where(_versions.c.run == self.run).order_by(_versions.c.loaded_at)
-        with self._engine.connect() as connection:
-            for row in connection.execute(query):
+        with self._reading() as connection:
+            for row in connection.execute(sa.select(_versions).where(_versions.c.run == self.run)):
                 facts = VersionFacts(row.encoder_id, row.feedback_bits, row.domain)
                 found.setdefault(row.model, {})[row.version] = facts
         return found
 
-    def loaded(self) -> list[tuple[str, int]]:
-        """(model, version) that were loaded to serve new frames, in that order."""
-        query = (
-            sa.select(_versions.c.model, _versions.c.version)
-            .where(_versions.c.run == self.run, _versions.c.loaded_at > 0)
-            .order_by(_versions.c.loaded_at)
-        )
-        with self._engine.connect() as connection:
-            return [(row.model, row.version) for row in connection.execute(query)]
+    def keep_loaded(self, model: str, versions: list[int], *, loaded: bool, asked: bool = True) -> None:
+        """Remember that versions were loaded or unloaded, now; not again if nobody `asked` for it."""
+        with self._writing() as connection:
+            for version in versions:
+                key = {"run": self.run, "model": model, "version": version}
+                statement = self._insert(_models).values(**key, loaded=loaded, changed_at=time.time())
+                changes = {name: statement.excluded[name] for name in ("loaded", "changed_at")}
+                again = statement.on_conflict_do_update(index_elements=list(key), set_=changes)
+                connection.execute(again if asked else statement.on_conflict_do_nothing())
+
+    def loaded(self) -> list[tuple[str, int, bool]]:
+        """(model, version, whether it was loaded or else unloaded), in the order of when that was last."""
+        query = sa.select(_models).where(_models.c.run == self.run).order_by(_models.c.changed_at)
+        with self._reading() as connection:
+            return [(row.model, row.version, row.loaded) for row in connection.execute(query)]
 
     def restore(self, fleet: Fleet) -> None:
         """Put a fleet's stored sequences, versions, sums and open frames into its arrays."""
         lease, slots = fleet.lease, fleet.slots
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             for row in connection.execute(sa.select(_ues).where(self._among(_ues, lease))):
                 index = row.ue - lease.first_ue
                 fleet.next_sequence[index], fleet.version[index] = row.next_sequence, row.version
@@ -314,7 +378,7 @@ class Store:
                 rows[_totals.name] += self._total_rows(first_ue, increment)
             for reports in stored.reports:
                 rows[_reports.name] += self._report_rows(first_ue, reports)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             for name, of_table in rows.items():
                 if of_table:
                     connection.exec_driver_sql(self._upserts[name], of_table)
@@ -350,7 +414,7 @@ class Store:
             .order_by(_reports.c.sequence.desc())
             .limit(limit)
         )
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [dict(row) for row in reversed(connection.execute(query).mappings().all())]
 
     def counted(self) -> dict[str, int]:
@@ -369,12 +433,23 @@ class Store:
             .where(_leases.c.run == self.run)
             .group_by(_leases.c.token)
         )
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return {token: int(count) for token, count in connection.execute(query)}
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and leave the run to others."""
+        if self._lock is not None:
+            self._lock.close()
         self._engine.dispose()
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of an SQLite store in a file, whatever its name."""
+    return sa.URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
 def _without_password(url: str) -> str:
@@ -390,7 +465,9 @@ def _engine(url: str) -> sa.Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
         raise sa.exc.ArgumentError(f"no database of '{parsed.drivername}' is known")
-    if parsed.drivername == "sqlite" and parsed.database:
+    if parsed.drivername == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise sa.exc.ArgumentError("an SQLite store is a file: each connection would have a memory of its own")
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = sa.create_engine(parsed, paramstyle="qmark" if parsed.drivername == "sqlite" else "format")
     if parsed.drivername == "sqlite":

@@ -4,7 +4,7 @@ A part that another version of the same name has already, as a decoder for UEs i
 written again: the card's hash says which file it is.
 
 Loading checks the files against the card's hashes, and a gNB decodes the card's probe too before it serves with it
-(`shared.link.probe`); nothing is ever unpickled. A UE loads the encoder alone, a gNB the decoder. `encoder_id` is a
+(`shared.link.decoding`); nothing is ever unpickled. A UE loads the encoder alone, a gNB the decoder. `encoder_id` is a
 hash of the encoder's weights (pilots among them) and of the payload layout: a decoder version may decode a report only
 if it was trained for the report's encoder_id.
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from shared.channels.scenario import Scenario
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, NotFound
@@ -264,8 +264,4 @@ def _widen(value: Tensor) -> Tensor:
 
 def parameter_counts(scheme: Scheme) -> dict[str, int]:
     """Parameters of encoder and decoder, for the card."""
-
-    def count(module: nn.Module) -> int:
-        return sum(parameter.numel() for parameter in module.parameters())
-
-    return {part: count(getattr(scheme, part)) for part in ENDS}
+    return {part: sum(parameter.numel() for parameter in getattr(scheme, part).parameters()) for part in ENDS}

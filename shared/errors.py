@@ -13,6 +13,7 @@ class Kind(Enum):
     CONFLICT = ("FAILED_PRECONDITION", 409)
     OUT_OF_ORDER = ("OUT_OF_RANGE", 409)
     DAMAGED = ("DATA_LOSS", 422)
+    EXHAUSTED = ("RESOURCE_EXHAUSTED", 429)
     UNAVAILABLE = ("UNAVAILABLE", 503)
 
     @property
@@ -68,7 +69,17 @@ class DamagedCheckpoint(CsiError):
     kind = Kind.DAMAGED
 
 
+class LimitReached(CsiError):
+    """More than the service is set up for."""
+
+    kind = Kind.EXHAUSTED
+
+
 class NotReady(CsiError):
     """The service is starting or stopping."""
 
     kind = Kind.UNAVAILABLE
+
+
+class StoreUnavailable(NotReady):
+    """The result store cannot be read or written for the time being."""

@@ -1,17 +1,32 @@
-"""Dataclasses changed by text, `field=value,...`, and limits of their fields."""
+"""Dataclasses changed by text, `field=value,...`, and limits of their fields, which stand at these."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from shared.errors import InvalidInput
 
 T = TypeVar("T")
+
+
+class Within(NamedTuple):
+    """Limits of a number, `Annotated[int, Within(1, 8)]`: both are allowed, NaN is not; None has none."""
+
+    low: float
+    high: float
+
+
+class OneOf(NamedTuple):
+    """The names that a field may be, `Annotated[str, OneOf(("one", "other"))]`."""
+
+    names: tuple[str, ...]
+
 
 _BOOLS = {"true": True, "false": False}
 
@@ -28,7 +43,8 @@ def read_fields(what: str, base: T, text: str) -> T:
     for item in filter(None, text.split(",")):
         name, _, value = item.partition("=")
         if name not in names:
-            raise InvalidInput(f"{what}: field '{name}' is unknown; fields are {', '.join(names)}")
+            missing = "" if "=" in item else " (a comma always begins another field)"
+            raise InvalidInput(f"{what}: field '{name}' is unknown{missing}; fields are {', '.join(names)}")
         changes[name] = _read(f"{what} {name}", value, kinds[name])
     return dataclasses.replace(base, **changes)  # type: ignore[type-var]  # it is a dataclass
 
@@ -51,6 +67,22 @@ def _read(what: str, text: str, kind: Any) -> Any:
         return kind(text)
     except ValueError:
         raise InvalidInput(f"{what}: '{text}' is not a number") from None
+
+
+def check_fields(owner: object, what: str = "", *, one_of: bool = False) -> None:
+    """`check_ranges` and `check_choices` by the limits that stand at the fields; a field that a subclass declares anew,
+    with another default, keeps those that it had.
+    """
+    limits = _limits(type(owner).__mro__)
+    check_ranges(owner, {name: limit for name, limit in limits.items() if isinstance(limit, Within)}, what)
+    choices = {name: limit.names for name, limit in limits.items() if isinstance(limit, OneOf)}
+    check_choices(owner, choices, what, one_of=one_of)
+
+
+@functools.cache
+def _limits(classes: tuple[type, ...]) -> dict[str, Within | OneOf]:
+    hints = [hint for owner in classes[::-1] for hint in typing.get_type_hints(owner, include_extras=True).items()]
+    return {name: hint.__metadata__[0] for name, hint in hints if typing.get_origin(hint) is Annotated}
 
 
 def check_ranges(owner: object, ranges: Mapping[str, tuple[float, float]], what: str = "") -> None:

@@ -35,26 +35,10 @@ DOMAIN_NAMES: dict[Domain, str] = {
 Sums = NDArray[np.float64]
 """[..., len(COLUMNS)] sums over observations."""
 
-COLUMNS = (
-    "count",
-    "ratio",
-    "ratio_sq",
-    "db",
-    "db_sq",
-    "error",
-    "power",
-    "error_sq",
-    "power_sq",
-    "error_power",
-    "sgcs",
-    "sgcs_sq",
-    "rho",
-    "rho_sq",
-    "ratio_sf",
-    "ratio_sf_sq",
-    "floor",
-    "floor_sq",
-)
+SQUARED = ("ratio", "db", "error", "power", "sgcs", "rho", "ratio_sf", "floor")
+"""What is summed as it is and squared."""
+
+COLUMNS = ("count", *SQUARED, *(f"{name}_sq" for name in SQUARED), "error_power")
 """What is summed; also the names of the store's columns."""
 
 MEASURED = ("error", "power", "total", "sgcs", "rho")
@@ -170,11 +154,9 @@ class Outcomes:
 
     def moments(self) -> Sums:
         """[..., COLUMNS]: what each report adds to the sums."""
-        e, p, r, d = self.error, self.power, self.ratio, self.db
-        columns = [np.ones_like(e), r, r * r, d, d * d, e, p, e * e, p * p, e * p]
-        for values in (self.sgcs, self.rho, self.ratio_sf, self.floor):
-            columns += [values, values * values]
-        return np.stack(columns, axis=-1)
+        values = [getattr(self, name) for name in SQUARED]
+        squares = [value * value for value in values]
+        return np.stack([np.ones_like(self.error), *values, *squares, self.error * self.power], axis=-1)
 
     def frame_moments(self) -> Sums:
         """[N, COLUMNS]: what each frame adds, from outcomes [N, T]. Frames are independent, slots of one are not."""
@@ -206,7 +188,7 @@ def averages(sums: Sums, spread: Sums) -> dict[str, Any]:
     """
     count = sums[0]
     if count == 0:
-        return {"reports": 0, **dict.fromkeys(_AVERAGES)}
+        return {**dict.fromkeys(averages(np.ones_like(sums), spread)), "reports": 0}
     mean = dict(zip(COLUMNS, (sums / count).tolist(), strict=True))
     of_sums = mean["error"] / mean["power"]
     return {
@@ -225,13 +207,6 @@ def averages(sums: Sums, spread: Sums) -> dict[str, Any]:
         "nmse_sf_se_db": _db_error(_mean_error(spread, "ratio_sf"), mean["ratio_sf"]),
         "truncation_floor_db": _to_db(mean["floor"]) if mean["floor"] > 0 else None,
     }
-
-
-_AVERAGES = (
-    *("nmse_db", "nmse_se_db", "ratio_of_sums_db", "ratio_of_sums_se_db", "mean_of_db", "mean_of_db_se"),
-    *("sgcs", "sgcs_se", "rho", "rho_se", "nmse_sf_db", "nmse_sf_se_db", "truncation_floor_db"),
-)
-"""What `averages` gives, beside the number of reports."""
 
 
 def _to_db(value: float) -> float:

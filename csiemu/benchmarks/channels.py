@@ -7,15 +7,14 @@ COST 2100 in Octave, a constant that was measured once (its licence keeps it out
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
+from csiemu.benchmarks import machine, rate
 from shared.channels.scenario import SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.tr38901 import Tr38901
@@ -50,7 +49,7 @@ def measure(presets: list[str], samples: int, seconds: float, rounds: int) -> di
     for _ in range(rounds):
         for preset, world in worlds.items():
             for name, work, count in _contenders(world, samples):
-                rates[preset].setdefault(name, []).append(_rate(work, count, seconds))
+                rates[preset].setdefault(name, []).append(rate(work, count, seconds))
     results = {}
     for preset, found in rates.items():
         row: dict[str, Any] = {f"{name}_per_cpu_s": statistics.median(values) for name, values in found.items()}
@@ -59,13 +58,8 @@ def measure(presets: list[str], samples: int, seconds: float, rounds: int) -> di
         else:
             row["samples_to_octave"] = [row["samples_per_cpu_s"] * seconds for seconds in OCTAVE_SECONDS]
         results[preset] = row
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-    }
     settings = {"samples_a_call": samples, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": "fp32"}
-    return {"settings": settings, "machine": machine, "octave_seconds": OCTAVE_SECONDS, "presets": results}
+    return {"settings": settings, "machine": machine(), "octave_seconds": OCTAVE_SECONDS, "presets": results}
 
 
 def _wideband(preset: str) -> Wideband:
@@ -95,16 +89,6 @@ def _contenders(world: Wideband, samples: int) -> Iterator[tuple[str, Callable[[
         yield "stock_sionna_pairs", _stock_sionna(world), STOCK_BATCH
 
 
-def _rate(work: Callable[[], object], count: int, seconds: float) -> float:
-    """Samples per second of this process's CPU time."""
-    work()
-    calls, started = 0, time.process_time()
-    while (spent := time.process_time() - started) < seconds:
-        work()
-        calls += 1
-    return calls * count / spent
-
-
 def _stock_sionna(world: Tr38901) -> Callable[[], object]:
     """One batch of both links as Sionna's users make it."""
     from sionna.phy.channel import cir_to_ofdm_channel, gen_single_sector_topology  # an extra
@@ -114,17 +98,13 @@ def _stock_sionna(world: Tr38901) -> Callable[[], object]:
     channels = []
     for ghz in (world.uplink_ghz, world.downlink_ghz):
         spacing = world.spacing_m * ghz * 1e9 / SPEED_OF_LIGHT
-        panel: dict[str, Any] = {
-            "polarization": "single",
-            "polarization_type": "V",
-            "antenna_pattern": "omni",
-            "device": "cpu",
-        }
-        panel["carrier_frequency"] = ghz * 1e9
-        gnb = PanelArray(1, world.antennas, element_horizontal_spacing=spacing, **panel)
+        panel = partial(
+            PanelArray, 1, polarization="single", polarization_type="V", antenna_pattern="omni", device="cpu"
+        )
+        gnb = panel(world.antennas, element_horizontal_spacing=spacing, carrier_frequency=ghz * 1e9)
+        ue = panel(1, carrier_frequency=ghz * 1e9)
         model = UMi if world.model == "umi" else UMa
-        channel = model(ghz * 1e9, "low", PanelArray(1, 1, **panel), gnb, "downlink", device="cpu")
-        channels.append(channel)
+        channels.append(model(ghz * 1e9, "low", ue, gnb, "downlink", device="cpu"))
 
     def work() -> None:
         topology = gen_single_sector_topology(STOCK_BATCH, 1, world.model, device="cpu")

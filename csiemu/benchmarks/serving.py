@@ -10,8 +10,6 @@ system time, so that the load generator's share of the machine does not count.
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -24,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from csiemu.benchmarks import machine
 from csiemu.processes import Gnb
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
@@ -60,21 +59,13 @@ def measure(root: Path, schemes: list[str], ues: int, seconds: float, rounds: in
                 walls[mode].append(by_wall)
         medians = {mode: statistics.median(values) for mode, values in rates.items()}
         results[name] = {
-            "ceiling_per_cpu_s": medians["ceiling"],
-            "decode_only_per_cpu_s": medians["decode_only"],
-            "everything_per_cpu_s": medians["everything"],
-            "decode_only_per_s": statistics.median(walls["decode_only"]),
-            "everything_per_s": statistics.median(walls["everything"]),
+            **{f"{mode}_per_cpu_s": median for mode, median in medians.items()},
+            **{f"{mode}_per_s": statistics.median(values) for mode, values in walls.items()},
             "share_of_ceiling": medians["decode_only"] / medians["ceiling"],
             "share_of_ceiling_everything": medians["everything"] / medians["ceiling"],
         }
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-    }
     settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": "fp32"}
-    return {"settings": settings, "machine": machine, "schemes": results}
+    return {"settings": settings, "machine": machine(), "schemes": results}
 
 
 def _reports(checkpoint: Checkpoint, samples: Samples) -> NDArray[np.uint8]:

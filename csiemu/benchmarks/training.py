@@ -6,17 +6,16 @@ torch has them, a DataLoader, Adam as it is; in bfloat16 by autocast, as ours. B
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from csiemu.benchmarks import machine, rate
 from csiemu.training.complexity import Complexity, count
 from csiemu.training.recipes import Design
 from csiemu.training.run import build
@@ -40,16 +39,14 @@ def measure(batch: int, seconds: float, rounds: int) -> dict[str, Any]:
         numbers = torch.view_as_real(images / largest).permute(0, 3, 2, 1) + 0.5
         steps["ours", precision] = _ours(trainer)
         steps["public structure", precision] = _public(numbers.contiguous(), batch, precision)
-    for step in steps.values():  # compiles
-        step()
     rates: dict[tuple[str, str], list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            rates[name].append(_rate(step, batch, seconds))
+            rates[name].append(rate(step, batch, seconds))
     medians = {name: statistics.median(found) for name, found in rates.items()}
     return {
         "settings": {"scenario": SCENARIO, "batch": batch, "seconds": seconds, "rounds": rounds, "threads": 1},
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": machine(),
         "peer_macs": public_complexity().macs,
         "precisions": {
             precision: {
@@ -78,16 +75,10 @@ def _public(images: Tensor, batch: int, precision: str) -> Callable[[], object]:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     loader = DataLoader(TensorDataset(images), batch_size=batch, shuffle=True)
     criterion = nn.MSELoss()
-
-    def batches() -> Iterator[Tensor]:
-        while True:
-            for (found,) in loader:
-                yield found
-
-    source = batches()
+    source = chain.from_iterable(repeat(loader))
 
     def step() -> None:
-        found = next(source)
+        (found,) = next(source)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             estimate = model(found)
         loss = criterion(estimate.float(), found)
@@ -97,15 +88,6 @@ def _public(images: Tensor, batch: int, precision: str) -> Callable[[], object]:
         loss.item()  # the public loop logs it
 
     return step
-
-
-def _rate(step: Callable[[], object], batch: int, seconds: float) -> float:
-    """Samples per second of this process's CPU time."""
-    calls, started = 0, time.process_time()
-    while (spent := time.process_time() - started) < seconds or not calls:
-        step()
-        calls += 1
-    return calls * batch / spent
 
 
 def _conv(inputs: int, outputs: int, size: tuple[int, int]) -> list[nn.Module]:

@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     antennas: int = Field(32, ge=1, le=1024)
     """M."""
 
+    axes: reading.Axes = "auto"
+    """Order of axes in HDF5 (MATLAB 7.3): matlab stores them in reverse, c (h5py) as they are; auto: as the file tells.
+    """
+
     plot: OutFile | None = None
     """Picture to write (.png, .pdf or .svg); default: the file's name with .png."""
 
@@ -69,7 +73,7 @@ def run(settings: Settings) -> None:
         raise InvalidInput(f"plot: {picture} {reason}; name another file with --plot")
     screen = console()
     with screen.status(f"reading {settings.file}"):
-        layout, channels = reading.read(settings.file, shape)
+        layout, channels = reading.read(settings.file, shape, settings.axes)
         found = {
             "file": settings.file.name,
             "layout": layout.name,
@@ -105,6 +109,7 @@ def statistics(channels: Channels) -> dict[str, Any]:
     rows = share.sum(axis=2)
     found: dict[str, Any] = {
         "samples": len(image),
+        "zero_samples_skipped": channels.skipped,
         "slots": channels.downlink.shape[1],
         "delay_rows": image.shape[1],
         "angles": image.shape[2],

@@ -12,10 +12,11 @@ import torch
 
 from csiemu.benchmarks.channels import PRESETS
 from csiemu.dataset.inspect import resemblance
+from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
-from shared.channels.transforms import truncation_loss
 from shared.channels.wideband import require_wideband
+from shared.metrics import energy
 
 _AT_ONCE = 100
 
@@ -31,15 +32,10 @@ def main(frames: int) -> None:
         world = require_wideband(Scenario.parse(preset), "this table")
         slot = torch.arange(1)
         downlink, uplink = (world.angular_delay(samples, link, slot).numpy() for link in (Link.DOWNLINK, Link.UPLINK))
-        losses = [
-            truncation_loss(
-                world.angular_delay(samples.take(part), Link.DOWNLINK, slot, full=True),
-                world.first_rows,
-                world.last_rows,
-            )
-            for part in ue[: frames // 5].split(_AT_ONCE)
-        ]
-        floor = 10 * torch.cat(losses).double().mean().log10()
+        parts = (samples.take(part) for part in ue[: frames // 5].split(_AT_ONCE))
+        truths = [DownlinkView(world, part).truth("angular-delay") for part in parts]
+        kept = torch.cat([energy(truth.channel, axes=2) / truth.total for truth in truths])
+        floor = 10 * (1 - kept).double().mean().log10()
         figures = (
             resemblance(np.abs(downlink), np.abs(uplink)),
             resemblance(np.abs(downlink), np.roll(np.abs(uplink), 1, axis=0)),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 
 from csiemu.training.recipes import Design, recipe
 from csiemu.training.run import measure, train
-from csiemu.training.trainer import STARTS, Progress, Recipe
+from csiemu.training.trainer import PRECISIONS, STARTS, Progress, Recipe
 from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import Conflict
 
@@ -91,7 +92,7 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm], figures: Figur
     parser.add_argument("--share", type=float, default=1.0, help="of the paper's epochs (default 1)")
     parser.add_argument("--frames", type=int, help="training frames (default: the paper's 100,000)")
     parser.add_argument("--start", choices=STARTS)
-    parser.add_argument("--precision", choices=("fp32", "bf16"))
+    parser.add_argument("--precision", choices=PRECISIONS)
     parser.add_argument("--compiled", action="store_true", default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--ues", type=int, default=5000, help="of the evaluation")
@@ -103,18 +104,24 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm], figures: Figur
     changes = {name: value for name in fields if (value := getattr(options, name)) is not None}
     budget = Budget(options.share, changes, options.ues)
     store = CheckpointStore(options.out / str(budget))
-    done: list[tuple[Arm, Checkpoint]] = []
-    for arm in arms:
-        if options.only in arm.name:
-            trained(arm, budget, store, options.device)
-        if arm.name in store.names():
-            done.append((arm, store.load(arm.name)))
+    done = list(all_trained(arms, options.only, budget, store, options.device))
     folder = store.root / title.split(":")[0].lower().replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     text = table(title, columns, budget, done, figures or {})
     (folder / "table.md").write_text(text)
     plot(title, done, folder / "curves.png")
     print(f"{text}\nwritten to {folder}")
+
+
+def all_trained(
+    arms: Iterable[Arm], only: str, budget: Budget, store: CheckpointStore, device: str = "cpu"
+) -> Iterator[tuple[Arm, Checkpoint]]:
+    """Train the arms whose name contains `only`; all that are there then."""
+    for arm in arms:
+        if only in arm.name:
+            trained(arm, budget, store, device)
+        if arm.name in store.names():
+            yield arm, store.load(arm.name)
 
 
 def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Checkpoint:
@@ -192,10 +199,8 @@ def slope_at_the_end(curve: Sequence[dict[str, float]], steps_an_epoch: int) -> 
     last = curve[-max(2, len(curve) // 5) :]
     if len(last) < 2:
         return 0.0
-    epochs = torch.tensor([point["step"] / steps_an_epoch for point in last], dtype=torch.float64)
-    levels = torch.tensor([point["nmse_db"] for point in last], dtype=torch.float64)
-    epochs = epochs - epochs.mean()
-    return float((epochs * (levels - levels.mean())).sum() / epochs.square().sum())
+    epochs = [point["step"] / steps_an_epoch for point in last]
+    return statistics.linear_regression(epochs, [point["nmse_db"] for point in last]).slope
 
 
 def plot(title: str, done: Sequence[tuple[Arm, Checkpoint]], path: Path) -> None:

@@ -24,9 +24,9 @@ from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
 from shared.conditions import RunConditions
 from shared.errors import InvalidInput
+from shared.link.decoding import make_probe, probed_frames
 from shared.link.encoding import encode_frames
 from shared.link.evaluation import evaluate
-from shared.link.probe import make_probe, probed_frames
 from shared.schemes import Scheme, scheme_class
 
 MEASURED_FRAMES = 16_384
@@ -104,8 +104,7 @@ def train(
                 try:
                     trainer.run(target, report_every=report_every, on_progress=on_progress)
                 except KeyboardInterrupt:  # of `on_progress`, between two steps
-                    trainer.save(state)
-                    raise
+                    trainer.stopping = True
                 trainer.save(state)
                 if trainer.stopping:
                     raise KeyboardInterrupt
@@ -199,12 +198,8 @@ def measure(checkpoint: Checkpoint, store: CheckpointStore, ues: int) -> Checkpo
     """Evaluate a checkpoint as stored, and write its reference figures and its probe to its card."""
     scheme, scenario = checkpoint.scheme, checkpoint.scenario
     reference = evaluate(scheme, RunConditions(scenario), ues=ues)
-    return store.annotate(checkpoint, {"evaluation": reference, "probe": probe_of(scheme)})
-
-
-def probe_of(scheme: Scheme) -> dict[str, Any]:
-    """What a card keeps for gNBs to check the decoder by."""
-    return make_probe(scheme, encode_frames(scheme, scheme.scenario, probed_frames()))
+    probe = make_probe(scheme, encode_frames(scheme, scenario, probed_frames()))
+    return store.annotate(checkpoint, {"evaluation": reference, "probe": probe})
 
 
 def _budget(trainer: Trainer) -> dict[str, Any]:

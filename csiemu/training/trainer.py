@@ -48,6 +48,12 @@ RISEN_DB = 30.0
 """A training whose NMSE is so much worse than at its beginning will not come back."""
 
 
+Measured = tuple[DownlinkView, Tensor, Tensor]
+"""Downlink of training frames, its channels [N, T, M] or images [N, T, Q, M], and what `reconstruct` takes beside the
+observation.
+"""
+
+
 class TrainingDiverged(CsiError):
     """The loss is not a number any more, or far from where it began."""
 
@@ -206,20 +212,20 @@ class Trainer:
             group["lr"] = recipe.rate_at(self.step)
         if not recipe.frames:
             rows = torch.arange(recipe.batch, device=self.device) + self.step * recipe.batch
-            downlink, side = measured(training, self.scenario, recipe.seed, rows)
+            downlink, truth, side = measured(training, self.scenario, recipe.seed, rows)
         else:
-            downlink, side = self.fixed.at(self.step)
+            downlink, truth, side = self.fixed.at(self.step)
         observation = self.scheme.encoder.observe(downlink)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             estimate = training.reconstruct(observation, side, recipe.slope_at(self.step))
-        loss = training.loss(estimate, downlink.truth)
+        loss = training.loss(estimate, truth)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         training.after_step()
         self.step += 1
         with torch.no_grad():
-            return torch.stack([loss.detach(), *training.progress(estimate, downlink.truth)]).double()
+            return torch.stack([loss.detach(), *training.progress(estimate, truth)]).double()
 
     def save(self, folder: Path) -> None:
         """Write the whole state to a folder, in safetensors files of at most 16 MiB that state.json names.
@@ -298,16 +304,16 @@ class FixedFrames:
         self.device = device
         rows = torch.arange(recipe.frames, device=device)
         parts = [measured(training, scenario, recipe.seed, part) for part in rows.split(CHUNK)]
-        self.truth = torch.cat([downlink.truth for downlink, _ in parts])
-        self.side = torch.cat([side for _, side in parts])
+        self.truth = torch.cat([truth for _, truth, _ in parts])
+        self.side = torch.cat([side for _, _, side in parts])
         if self.side.requires_grad:
             name = training.scheme.name
             raise InvalidInput(f"frames: {recipe.frames}; the uplink's part in this {name} is learned: 0 only")
         self.epoch = -1
         self.order = torch.empty(0)
 
-    def at(self, step: int) -> tuple[Measured, Tensor]:
-        """Downlink and side information of a step. What is left of an epoch for less than a batch is not used."""
+    def at(self, step: int) -> Measured:
+        """What a step sees. What is left of an epoch for less than a batch is not used."""
         epoch, place = divmod(step, self.recipe.frames // self.recipe.batch)
         if epoch != self.epoch:
             # drawn on the CPU, so that every device sees the same order
@@ -315,39 +321,19 @@ class FixedFrames:
             self.order = torch.randperm(self.recipe.frames, generator=generator).to(self.device)
             self.epoch = epoch
         rows = self.order[place * self.recipe.batch :][: self.recipe.batch]
-        view = DownlinkView(self.scenario, _training_samples(self.recipe.seed, rows))
-        return Measured(view, self.truth[rows]), self.side[rows]
+        truth = self.truth[rows]
+        return DownlinkView(self.scenario, _training_samples(self.recipe.seed, rows), truth), truth, self.side[rows]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The downlink with its channels computed once, for the observation and for the loss.
-
-    Attributes:
-        view: of the frames.
-        truth: channels [N, T, M] or images [N, T, Q, M].
-    """
-
-    view: DownlinkView
-    truth: Tensor
-
-    def pilots(self, pilots: Tensor) -> Tensor:
-        """Received pilots [N, T, L_dl], as `DownlinkView.pilots`."""
-        return self.view.receive(self.truth, pilots)
-
-    def image(self, *, noisy: bool = False) -> Tensor:
-        """Images [N, T, Q, M], as `DownlinkView.image`."""
-        return self.view.estimated(self.truth) if noisy else self.truth
-
-
-def measured(training: SchemeTraining, scenario: Scenario, seed: int, rows: Tensor) -> tuple[Measured, Tensor]:
-    """Downlink of training frames, and what `reconstruct` takes beside it."""
+def measured(training: SchemeTraining, scenario: Scenario, seed: int, rows: Tensor) -> Measured:
+    """What training frames give."""
     scheme = training.scheme
     samples = _training_samples(seed, rows)
     view = DownlinkView(scenario, samples)
-    downlink = Measured(view, view.channel() if scheme.domain == "spatial" else view.image())
+    truth = view.channel() if scheme.domain == "spatial" else view.image()
+    downlink = DownlinkView(scenario, samples, truth)
     side = scheme.decoder.side_information(UplinkView(scenario, samples))
-    return downlink, training.precompute(scheme.encoder.observe(downlink), side)
+    return downlink, truth, training.precompute(scheme.encoder.observe(downlink), side)
 
 
 def _training_samples(seed: int, rows: Tensor) -> Samples:

@@ -17,18 +17,15 @@ RESTORING = "fleet: its state is being restored; attach again with its token"
 
 
 def admit(job: Job, models: Repository, faults: Faults) -> Admitted:
-    """Check and unpack a chunk; `faults` may change its bits.
+    """Unpack a chunk of right coordinates and check it; `faults` may change its bits.
 
     Raises:
-        InvalidInput, Conflict, NotFound, DamagedCheckpoint: it cannot belong to the fleet, or nothing decodes it.
+        InvalidInput, Conflict, NotFound, DamagedCheckpoint: its payload is malformed, or nothing decodes it.
         SequenceGap: reports before it are missing. NotReady: the fleet's state is to be restored first.
     """
     fleet, chunk = job.fleet, job.chunk
-    if fleet.open is None:
-        raise Conflict("fleet-token: this fleet has detached")
-    if fleet.broken:
+    if fleet.broken or fleet.open is None:
         raise NotReady(RESTORING)
-    check_coordinates(fleet, chunk)
     model = models.for_encoder(fleet.lease.model, chunk.encoder_id)
     bits = faults.flip(model.layout.unpack_bits(chunk.payload, chunk.reports))
     fields = model.layout.fields_of(bits)

@@ -81,9 +81,12 @@ class Admitted:
 
 @dataclass(eq=False)
 class Job:
-    """A chunk of a fleet on its way to its ack; it came at `received` [s since 1970] and `arrived` [s, monotonic]."""
+    """A chunk of a fleet on its way to its ack, from its stream of a number; it came at `received` [s since 1970] and
+    `arrived` [s, monotonic].
+    """
 
     fleet: Fleet
+    stream: int
     chunk: Chunk
     future: Future[Ack]
     received: float = field(default_factory=time.time)

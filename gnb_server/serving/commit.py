@@ -6,6 +6,7 @@ Nothing is shown or acknowledged that is not stored.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -15,8 +16,11 @@ from gnb_server.recorder import Recorder
 from gnb_server.serving.chunks import Job
 from gnb_server.serving.scoring import Scored
 from gnb_server.store import Store
-from shared.errors import NotReady
+from shared.errors import NotReady, StoreUnavailable
 from shared.metrics import COLUMNS
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+"""Between attempts to write to a store that cannot be written, doubling from the first to the longest."""
 
 Fail = Callable[[Job, Exception], None]
 """Called for a chunk that has failed, with the reason."""
@@ -30,13 +34,19 @@ class Committer:
         self._monitor = monitor
         self._recorder = recorder
         self._write = write
+        self._giving_up = threading.Event()
+
+    def give_up(self) -> None:
+        """Wait no longer for a store that cannot be written."""
+        self._giving_up.set()
 
     def commit(self, batch: list[Scored], fail: Fail) -> None:
-        """Store a batch in one transaction; if that fails each chunk in one of its own, so that one chunk's fault is
-        its own. A chunk whose UEs' chunk before it has failed fails too.
+        """Store a batch in one transaction, waiting for a store that cannot be written; if it is the batch's fault,
+        each chunk in one of its own, so that one chunk's fault is its own. A chunk whose UEs' chunk before it has
+        failed fails too.
         """
         try:
-            self._store_all(batch)
+            self._store_patiently(batch)
         except Exception:
             if len(batch) > 1:
                 logging.exception("serving: a batch could not be stored; trying its chunks one by one")
@@ -48,6 +58,22 @@ class Committer:
                 fail(scored.job, error)
             else:
                 scored.job.future.set_result(scored.ack)
+
+    def _store_patiently(self, batch: list[Scored]) -> None:
+        pause, told = FIRST_PAUSE_S, False
+        while True:
+            try:
+                self._store_all(batch)
+                break
+            except StoreUnavailable as error:
+                if not told:
+                    logging.error("%s; UEs wait until it can be", error)
+                told = True
+                if self._giving_up.wait(pause):
+                    raise
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+        if told:
+            logging.warning("store: can be written again")
 
     def _store_all(self, batch: list[Scored]) -> None:
         if not self._write:
@@ -64,7 +90,7 @@ class Committer:
             try:
                 if any(map(scored.job.overlaps, failed)):
                     raise NotReady("a chunk of these UEs before this one could not be stored")
-                self._store_all([scored])
+                self._store_patiently([scored])
                 done.append(scored)
             except Exception as error:
                 failed.append(scored.job)

@@ -6,13 +6,17 @@ fails that chunk alone: its fleet is restored from the store when it attaches ag
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import heapq
+import itertools
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,14 +28,21 @@ from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.serving.admission import admit
 from gnb_server.serving.backend import DecodeBackend, Estimates, Part
-from gnb_server.serving.batching import Turns, rounds_of
+from gnb_server.serving.batching import FairQueue, rounds_of
 from gnb_server.serving.chunks import Ack, Admitted, Chunk, Group, Job
 from gnb_server.serving.commit import Committer
 from gnb_server.serving.scoring import Decoded, Scored, Scorer
 from gnb_server.sessions import Fleet
 from gnb_server.store import Store
-from shared.errors import CsiError, NotReady
+from shared.errors import Conflict, CsiError, NotReady
 from shared.metrics import Outcomes
+
+SHUTTING_DOWN = "gNB: is shutting down"
+
+CALL_S = 20.0
+"""How long something may wait for the batch in hand: longer only while the store cannot be written."""
+
+T = TypeVar("T")
 
 _Call = tuple[Callable[[], Any], Future[Any]]
 """Something to run between batches, and where its result goes."""
@@ -59,47 +70,91 @@ class ServingLoop:
         self._evaluator = Evaluator()
         self._scorer = Scorer(self._evaluator if evaluate else None, store, recorder)
         self._committer = Committer(store, monitor, recorder, write=evaluate)
-        self._queue: queue.SimpleQueue[Job | _Call] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._waiting = FairQueue()
+        self._calls: deque[_Call] = deque()
+        self._later: list[tuple[float, int, _Call]] = []
+        self._numbers = itertools.count()
+        self._closed = False
         self._thread = threading.Thread(target=self._serve, name="serving", daemon=True)
-        self._closed = self._ended = False
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Finish what is queued and stop."""
-
-        def end() -> None:
-            self._ended = True
-
-        self._closed = True
-        self._queue.put((end, _started()))
+        """Finish the batch in hand and stop. What waits is not acknowledged: UEs send it again."""
+        with self._changed:
+            self._closed = True
+            left = self._waiting.remove(lambda _: True)
+            self._changed.notify()
+        self._committer.give_up()
+        for job in left:
+            job.future.set_exception(NotReady(SHUTTING_DOWN))
         self._thread.join()
         if self._recorder is not None:
             self._recorder.close()
 
-    def submit(self, fleet: Fleet, chunk: Chunk) -> Future[Ack]:
+    def share(self) -> tuple[float, float]:
+        """Reports and bytes that one fleet may have waiting; one chunk it may have in any case."""
+        with self._changed:
+            return self._waiting.share()
+
+    def submit(self, fleet: Fleet, stream: int, chunk: Chunk) -> Future[Ack]:
         """Queue a chunk. The future holds its Ack once stored, or a CsiError."""
-        future: Future[Ack] = _started()
-        self._put(Job(fleet, chunk, future), future)
-        return future
+        job = Job(fleet, stream, chunk, _started())
+        with self._changed:
+            if not self._closed:
+                self._waiting.add(job)
+                self._changed.notify()
+                return job.future
+        job.future.set_exception(NotReady(SHUTTING_DOWN))
+        return job.future
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
-        """Run something between batches, when all that came before it is decoded."""
+        """Run something between two batches, the next time."""
         future: Future[Any] = _started()
-        self._put((function, future), future)
+        with self._changed:
+            if not self._closed:
+                self._calls.append((function, future))
+                self._changed.notify()
+                return future
+        future.set_exception(NotReady(SHUTTING_DOWN))
         return future
 
-    def forget(self, fleet: Fleet) -> None:
-        """Free what is held for a fleet's open frames, once all that it has sent is decoded."""
+    def run(self, function: Callable[[], T]) -> T:
+        """Run something between two batches, and wait for it. Raises NotReady if that takes longer than CALL_S."""
+        try:
+            result: T = self.call(function).result(CALL_S)
+        except TimeoutError:
+            raise NotReady("gNB: is waiting for its store; try again") from None
+        return result
+
+    def drop(self, fleet: Fleet) -> None:
+        """Drop what waits of a fleet's earlier streams: nobody hears the answers, and the UEs send it again."""
+        with self._changed:
+            dropped = self._waiting.remove(lambda job: job.fleet is fleet and job.stream != fleet.stream)
+        for job in dropped:
+            job.future.set_exception(Conflict("fleet-token: a newer stream of this fleet has taken over"))
+
+    def forget(self, fleet: Fleet, after_s: float = 0.0) -> None:
+        """Free what is held for the open frames of a fleet that has gone, unless it comes back within `after_s`."""
+        stream = fleet.stream
 
         def free() -> None:
-            fleet.open = None
-            self._backend.forget(fleet.lease.token)
-            self._evaluator.forget(fleet.lease.token)
+            if fleet.stream == stream:
+                fleet.open, fleet.broken = None, True
+                self._backend.forget(fleet.lease.token)
+                self._evaluator.forget(fleet.lease.token)
+                _return_memory()
 
-        self.call(free)
+        if not after_s:
+            self.call(free)
+            return
+        with self._changed:
+            when = time.monotonic() + after_s
+            heapq.heappush(self._later, (when, next(self._numbers), (free, _started())))
+            self._changed.notify()
 
     def rebuild(self, fleet: Fleet) -> None:
         """Decode a fleet's stored reports of open frames again, which brings recurrent states and outcomes back.
@@ -107,44 +162,40 @@ class ServingLoop:
         Raises:
             NotFound, DamagedCheckpoint: a version that they need is not there any more.
         """
-        self.call(lambda: self._rebuild(fleet)).result()
-
-    def _put(self, item: Job | _Call, future: Future[Any]) -> None:
-        if self._closed:
-            future.set_exception(NotReady("gNB: is shutting down"))
-        else:
-            self._queue.put(item)
+        self.run(lambda: self._rebuild(fleet))
 
     def _serve(self) -> None:
         torch.set_num_threads(1)
-        waiting = Turns()
-        while not self._ended:
-            call = self._collect(waiting)
-            while waiting:
-                jobs = waiting.take()
-                try:
-                    self._process(jobs)
-                except Exception as error:  # the thread goes on, whatever it is
-                    for job in jobs:
-                        if not job.future.done():
-                            _fail(job, error)
-                if call is None:
-                    break  # see first what has come meanwhile
+        while True:
+            with self._changed:
+                if not (self._calls or self._waiting or self._closed):
+                    self._changed.wait(self._later[0][0] - time.monotonic() if self._later else None)
+                while self._later and self._later[0][0] <= time.monotonic():
+                    self._calls.append(heapq.heappop(self._later)[2])
+                call = self._calls.popleft() if self._calls else None
+                jobs = self._waiting.take() if call is None and self._waiting else []
             if call is not None:
                 function, future = call
                 try:
                     future.set_result(function())
                 except Exception as error:  # to the caller, whatever it is
                     future.set_exception(error)
+            elif jobs:
+                self._timed(jobs)
+            elif self._closed:
+                return
 
-    def _collect(self, waiting: Turns) -> _Call | None:
-        """Add the chunks that have come, if none wait at least one. Stops at a call."""
-        while not waiting or not self._queue.empty():
-            item = self._queue.get()
-            if not isinstance(item, Job):
-                return item
-            waiting.add(item)
-        return None
+    def _timed(self, jobs: list[Job]) -> None:
+        """Process a batch, and note how long it takes."""
+        begun, model = time.monotonic(), jobs[0].fleet.lease.model
+        try:
+            self._process(jobs)
+        except Exception as error:  # the thread goes on, whatever it is
+            for job in jobs:
+                if not job.future.done():
+                    _fail(job, error)
+        with self._changed:
+            self._waiting.took(model, sum(job.chunk.reports for job in jobs), time.monotonic() - begun)
 
     def _process(self, jobs: list[Job]) -> None:
         """Bring a batch of chunks to their acks."""
@@ -228,6 +279,12 @@ class ServingLoop:
             truth = self._evaluator.truth(fleet.lease, model.scheme.domain, rows, frame, range(slots))
             outcomes = Outcomes.measure(torch.from_numpy(estimates), truth)
             fleet.open.outcome[:, rows, :slots] = outcomes.measured.swapaxes(1, 2)
+
+
+def _return_memory() -> None:
+    """Have the C library give back what is free: it keeps pages that hold anything else between them."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _started() -> Future[Any]:

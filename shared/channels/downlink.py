@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shared.channels.files import DataFile
+from shared.channels.files.layouts import HF_SUBCARRIERS
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Purpose, Samples
 from shared.channels.wideband import require_wideband
@@ -20,22 +22,39 @@ class DownlinkView:
 
     Attributes:
         scenario, samples: which frames of which world; N rows.
+        known: channels [N, T, M], or perfect images [N, T, Q, M], of slots 0 .. T-1, where they are at hand already
+            (training needs them for the observation and for the loss).
     """
 
     scenario: Scenario
     samples: Samples
+    known: Tensor | None = None
 
     def truth(self, domain: Domain, delay_slots: int = 0) -> Truth:
-        """What estimates of the given domain are compared with, [N, T, ...]; slots as for `channel`."""
+        """What estimates of the given domain are compared with, [N, T, ...]; slots as for `channel`.
+
+        Where a data file has HF_all, images are compared with it at its subcarriers, as public evaluators do, and what
+        the rows that are cut off hold follows from the share of HF_all that the kept ones explain.
+        """
         if domain == "spatial":
             return Truth.narrowband(self.channel(delay_slots))
         world = require_wideband(self.scenario, "an image")
         full = world.angular_delay(self.samples, Link.DOWNLINK, self._slots(delay_slots), full=True)
-        rows, chosen = world.rows().to(full.device), torch.arange(0, world.subcarriers, world.comparison_stride)
+        whole = world.whole(self.samples) if isinstance(world, DataFile) else None
+        chosen = (
+            torch.arange(0, world.subcarriers, world.comparison_stride)
+            if whole is None
+            else torch.arange(HF_SUBCARRIERS)
+        )
+        rows = world.rows().to(full.device)
         waves = torch.polar(
             torch.ones(()), (-2 * math.pi / world.subcarriers) * (chosen[:, None] * torch.arange(world.subcarriers))
         ).to(full.device)
-        return Truth(full[..., rows, :], full.abs().square().sum((-2, -1)), waves @ full, waves[:, rows].contiguous())
+        image, total, synthesis = full[..., rows, :], full.abs().square().sum((-2, -1)), waves[:, rows].contiguous()
+        if whole is None:
+            return Truth(image, total, waves @ full, synthesis)
+        subcarriers, kept = whole
+        return Truth(image, total / kept[:, None].clamp(min=1e-6), subcarriers[:, None], synthesis)
 
     def image(self, *, noisy: bool = False) -> Tensor:
         """Angular-delay images [N, T, Q, M] complex64 as the UE knows them.
@@ -44,13 +63,10 @@ class DownlinkView:
             noisy: estimated at the scenario's SNR, per subcarrier and antenna, instead of perfect.
         """
         world = require_wideband(self.scenario, "an image")
-        images = world.angular_delay(self.samples, Link.DOWNLINK, self._slots())
-        return self.estimated(images) if noisy else images
-
-    def estimated(self, images: Tensor) -> Tensor:
-        """Noisy images with the perfect ones [N, T, Q, M] already at hand (training needs both)."""
-        world = require_wideband(self.scenario, "an image")
-        return world.estimated(self.samples, Purpose.DOWNLINK_NOISE, self._slots(), images)
+        images = self.known
+        if images is None:
+            images = world.angular_delay(self.samples, Link.DOWNLINK, self._slots())
+        return world.estimated(self.samples, Purpose.DOWNLINK_NOISE, self._slots(), images) if noisy else images
 
     def channel(self, delay_slots: int = 0) -> Tensor:
         """Downlink channels [N, T, M], complex64, of slots delay_slots .. T-1+delay_slots.
@@ -58,6 +74,8 @@ class DownlinkView:
         With a feedback delay the frame's process goes on past slot T-1: its long-term features stay, its fading
         evolves.
         """
+        if self.known is not None and not delay_slots:
+            return self.known
         return self.scenario.spatial(self.samples, Link.DOWNLINK, self._slots(delay_slots))
 
     def pilots(self, pilots: Tensor) -> Tensor:
@@ -69,13 +87,8 @@ class DownlinkView:
         Returns:
             [N, T, L_dl] complex64, noise of power N0 on each sample.
         """
-        return self.receive(self.channel(), pilots)
-
-    def receive(self, channel: Tensor, pilots: Tensor) -> Tensor:
-        """`pilots` with the channels [N, T, M] already at hand (training needs both)."""
-        slots = torch.arange(self.scenario.slots, device=channel.device)
-        noise = self.samples.complex_normal(Purpose.DOWNLINK_NOISE, slots, pilots.shape[1])
-        return channel.conj() @ pilots + noise * self.scenario.noise_power**0.5
+        noise = self.samples.complex_normal(Purpose.DOWNLINK_NOISE, self._slots(), pilots.shape[1])
+        return self.channel().conj() @ pilots + noise * self.scenario.noise_power**0.5
 
     def _slots(self, delay_slots: int = 0) -> Tensor:
         return torch.arange(self.scenario.slots, device=self.samples.ue.device) + delay_slots

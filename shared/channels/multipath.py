@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 from scipy.special import j0
@@ -13,6 +13,7 @@ from torch import Tensor
 from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Purpose, Samples
 from shared.errors import InvalidInput
+from shared.fields import Within
 
 
 @dataclass(frozen=True)
@@ -29,51 +30,32 @@ class Multipath(Scenario):
         angle_deg: angles of departure are uniform on (-angle_deg, angle_deg) [degrees].
     """
 
-    paths: int = 2
-    fading_correlation: float | None = None
-    speed_kmh: float = 30.0
-    slot_ms: float = 0.1
-    uplink_ghz: float = 3.0
-    downlink_ghz: float = 3.1
-    spacing_m: float = 0.05
-    angle_deg: float = 30.0
+    paths: Annotated[int, Within(1, 256)] = 2
+    fading_correlation: Annotated[float | None, Within(-1, 1)] = None
+    speed_kmh: Annotated[float, Within(0, 1e4)] = 30.0
+    slot_ms: Annotated[float, Within(1e-6, 1e4)] = 0.1
+    uplink_ghz: Annotated[float, Within(1e-3, 1e3)] = 3.0
+    downlink_ghz: Annotated[float, Within(1e-3, 1e3)] = 3.1
+    spacing_m: Annotated[float, Within(1e-6, 1e3)] = 0.05
+    angle_deg: Annotated[float, Within(1e-6, 90)] = 30.0
 
-    RANGES: ClassVar[dict[str, tuple[float, float]]] = Scenario.RANGES | {
-        "paths": (1, 256),
-        "fading_correlation": (-1, 1),
-        "speed_kmh": (0, 1e4),
-        "slot_ms": (1e-6, 1e4),
-        "uplink_ghz": (1e-3, 1e3),
-        "downlink_ghz": (1e-3, 1e3),
-        "spacing_m": (1e-6, 1e3),
-        "angle_deg": (1e-6, 90),
-    }
+    def carrier_ghz(self, link: Link) -> float:
+        """The link's carrier [GHz]."""
+        return self.uplink_ghz if link is Link.UPLINK else self.downlink_ghz
 
-    @property
-    def uplink_correlation(self) -> float:
-        """AR(1) coefficient of the uplink fading from slot to slot."""
-        return self._correlation(self.uplink_ghz)
-
-    @property
-    def downlink_correlation(self) -> float:
-        """AR(1) coefficient of the downlink fading from slot to slot."""
-        return self._correlation(self.downlink_ghz)
-
-    def _correlation(self, carrier_ghz: float) -> float:
+    def correlation(self, link: Link) -> float:
+        """AR(1) coefficient of the link's fading from slot to slot."""
         if self.fading_correlation is not None:
             return self.fading_correlation
-        doppler = self.speed_kmh / 3.6 * carrier_ghz * 1e9 / SPEED_OF_LIGHT
+        doppler = self.speed_kmh / 3.6 * self.carrier_ghz(link) * 1e9 / SPEED_OF_LIGHT
         return float(j0(2 * math.pi * doppler * self.slot_ms * 1e-3))
 
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """h_t = sum_p alpha_p a(theta_p) beta_{p,t} (eq. 3), [N, S, M] complex64."""
-        if link is Link.UPLINK:
-            carrier, correlation, purpose = self.uplink_ghz, self.uplink_correlation, Purpose.UPLINK_FADING
-        else:
-            carrier, correlation, purpose = self.downlink_ghz, self.downlink_correlation, Purpose.DOWNLINK_FADING
+        purpose = Purpose.UPLINK_FADING if link is Link.UPLINK else Purpose.DOWNLINK_FADING
         long_term = features(self, samples)
-        beta = fading(samples, purpose, correlation, slots, self.paths)
-        vectors = steering(self, carrier, long_term.sine)
+        beta = fading(samples, purpose, self.correlation(link), slots, self.paths)
+        vectors = steering(self, self.carrier_ghz(link), long_term.sine)
         return long_term.gain * torch.einsum("nmp,nsp->nsm", vectors, beta)
 
 

@@ -6,13 +6,13 @@ import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import Annotated
 
 from torch import Tensor
 
 from shared.channels.streams import Samples
 from shared.errors import NotFound
-from shared.fields import check_choices, check_ranges, read_fields
+from shared.fields import Within, check_fields, read_fields
 
 SPEED_OF_LIGHT = 299_792_458.0  # m/s
 
@@ -39,23 +39,12 @@ class Scenario(ABC):
         snr_db: pilot SNR per unit-power channel coefficient and unit-norm pilot, uplink and downlink [dB].
     """
 
-    antennas: int = 64
-    slots: int = 8
-    snr_db: float = 10.0
-
-    RANGES: ClassVar[dict[str, tuple[float, float]]] = {
-        "antennas": (1, 1024),
-        "slots": (1, 1024),
-        "snr_db": (-100, 200),
-    }
-    """Limits of the numbers; those of subclasses come on top."""
-
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {}
-    """Allowed values of the names."""
+    antennas: Annotated[int, Within(1, 1024)] = 64
+    slots: Annotated[int, Within(1, 1024)] = 8
+    snr_db: Annotated[float, Within(-100, 200)] = 10.0
 
     def __post_init__(self) -> None:
-        check_ranges(self, self.RANGES, "scenario ")
-        check_choices(self, self.CHOICES, "scenario ")
+        check_fields(self, "scenario ")
 
     @property
     def noise_power(self) -> float:

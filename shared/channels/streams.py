@@ -100,8 +100,7 @@ class Samples:
 
     def uniform(self, purpose: Purpose, count: int) -> Tensor:
         """[N, count] float32, uniform on (0, 1)."""
-        words = self._words(purpose, torch.zeros(1, dtype=torch.int64, device=self.ue.device), count)
-        return _open_interval(words[:, 0])
+        return self.uniforms(purpose, torch.zeros(1, dtype=torch.int64, device=self.ue.device), count)[:, 0]
 
     def uniforms(self, purpose: Purpose, index: Tensor, count: int) -> Tensor:
         """[N, S, count] float32, uniform on (0, 1), one independent row per number in `index` ([S] int64)."""

@@ -13,16 +13,17 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from shared.channels.plane_waves import PlaneWaves
 from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link
 from shared.channels.streams import Purpose, Samples, Split
 from shared.channels.synthesis import Paths
+from shared.channels.wideband import PlaneWaves
 from shared.errors import InvalidInput
+from shared.fields import OneOf, Within
 
 _AT_ONCE = 256
 """Frames drawn at once, and synthesised."""
@@ -54,26 +55,15 @@ class Tr38901(PlaneWaves):
     subcarriers: int = 1024
     first_rows: int = 26
     last_rows: int = 6
-    model: str = "umi"
-    uplink_ghz: float = 2.0
-    downlink_ghz: float = 2.1
-    spacing_m: float = 0.0714
-    nearest_m: float = 10.0
-    radius_m: float = 200.0
-    gnb_m: float = 20.0
-    ue_m: float = 1.5
+    model: Annotated[str, OneOf(("umi", "uma"))] = "umi"
+    uplink_ghz: Annotated[float, Within(0.5, 100)] = 2.0
+    downlink_ghz: Annotated[float, Within(0.5, 100)] = 2.1
+    spacing_m: Annotated[float, Within(1e-6, 1e3)] = 0.0714
+    nearest_m: Annotated[float, Within(1, 5000)] = 10.0
+    radius_m: Annotated[float, Within(1, 5000)] = 200.0
+    gnb_m: Annotated[float, Within(1.5, 150)] = 20.0
+    ue_m: Annotated[float, Within(1.5, 22.5)] = 1.5
     speed_kmh: float = 30.0
-
-    RANGES: ClassVar[dict[str, tuple[float, float]]] = PlaneWaves.RANGES | {
-        "uplink_ghz": (0.5, 100),
-        "downlink_ghz": (0.5, 100),
-        "spacing_m": (1e-6, 1e3),
-        "nearest_m": (1, 5000),
-        "radius_m": (1, 5000),
-        "gnb_m": (1.5, 150),
-        "ue_m": (1.5, 22.5),
-    }
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {"model": ("umi", "uma")}
 
     def __post_init__(self) -> None:
         super().__post_init__()

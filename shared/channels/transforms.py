@@ -7,8 +7,6 @@ so an NMSE is the same in both domains as long as nothing is cut off.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -38,11 +36,6 @@ def kept_rows(subcarriers: int, first: int, last: int) -> Tensor:
     return torch.cat([torch.arange(first), torch.arange(subcarriers - last, subcarriers)])
 
 
-def truncate(image: Tensor, first: int, last: int = 0) -> Tensor:
-    """[..., N_f, angle] to [..., first + last, angle]: the first and the last delay rows (DualNet-MP's Q_f and Q_l)."""
-    return image[..., kept_rows(image.shape[-2], first, last).to(image.device), :]
-
-
 def zero_fill(rows: Tensor, first: int, last: int, subcarriers: int) -> Tensor:
     """[..., first + last, angle] to [..., N_f, angle], zeros where nothing was kept.
 
@@ -55,18 +48,3 @@ def zero_fill(rows: Tensor, first: int, last: int, subcarriers: int) -> Tensor:
     image = rows.new_zeros(*rows.shape[:-2], subcarriers, rows.shape[-1])
     image[..., kept.to(rows.device), :] = rows
     return image
-
-
-def truncation_loss(image: Tensor, first: int, last: int = 0) -> Tensor:
-    """Share of each channel's energy that truncation cuts off, [...] float, from full images [..., N_f, angle].
-
-    Its mean is the NMSE floor of the full domain: what a perfect estimate of the kept rows still misses (by Parseval).
-    """
-    total = image.abs().square().sum((-2, -1))
-    kept = truncate(image, first, last).abs().square().sum((-2, -1))
-    return 1 - kept / total
-
-
-def truncation_floor_db(image: Tensor, first: int, last: int = 0) -> float:
-    """NMSE floor [dB] that truncation sets in the spatial-frequency domain, mean of ratios over all channels."""
-    return 10 * math.log10(float(truncation_loss(image, first, last).double().mean().clamp(min=1e-30)))

@@ -64,12 +64,8 @@ def evaluate(
     scheme = scheme.eval()
     scheme.check_scenario(conditions.scenario, conditions.delay_slots)
     by_slot, of_frames, at_an_end = np.zeros((conditions.scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS)), 0
-    for ue, frame in zip(
-        torch.arange(ues).repeat_interleave(frames).split(BATCH),
-        torch.arange(frames).repeat(ues).split(BATCH),
-        strict=True,
-    ):
-        samples = conditions.samples(split, ue, frame)
+    for pairs in torch.cartesian_prod(torch.arange(ues), torch.arange(frames)).split(BATCH):
+        samples = conditions.samples(split, *pairs.mT.contiguous())
         reports = over_the_link(scheme, conditions, samples)
         found = outcomes(scheme, conditions, samples, reports)
         fields = scheme.layout.fields_of(reports.reshape(found.error.size, scheme.layout.bits))

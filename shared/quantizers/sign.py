@@ -1,4 +1,4 @@
-"""One-bit (sign) quantiser with a straight-through gradient."""
+"""One-bit (sign) quantisers with a straight-through gradient."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ class Sign(Quantizer):
 
     def from_levels(self, levels: Tensor) -> Tensor:
         return 2.0 * levels - 1
+
+
+class BinaryLevels(Sign):
+    """BLQ, binary-level quantisation of codewords (DualNet-MP paper, section IV.C): tanh to (-1, 1), then the nearer of
+    -1 and 1; in training the gradient is that of tanh, whatever the slope.
+    """
+
+    def forward(self, values: Tensor, slope: float = 1.0) -> Tensor:
+        return straight_through_sign(values.float(), 2.0)
 
 
 def straight_through_sign(values: Tensor, slope: float) -> Tensor:

@@ -54,23 +54,17 @@ class UniformQuantizer(Quantizer):
         self.register_buffer("bits", torch.full((entries,), bits, dtype=torch.uint8), persistent=allocated)
 
     def fields(self) -> tuple[Field, ...]:
-        if not self.allocated:
-            return super().fields()
-        return tuple(Field(f"{self.field}{b}", int((self.bits == b).sum()), b) for b in self._used())
+        return tuple(Field(name, int(of.sum()), int(self.bits[of][0])) for name, of in self._groups())
 
     def encode(self, values: Tensor) -> dict[str, Tensor]:
-        if not self.allocated:
-            return super().encode(values)
         levels = self.to_levels(values)
-        return {f"{self.field}{b}": levels[:, self.bits == b] for b in self._used()}
+        return {name: levels[:, of] for name, of in self._groups()}
 
     def decode(self, fields: Mapping[str, Tensor]) -> Tensor:
-        if not self.allocated:
-            return super().decode(fields)
         count = len(next(iter(fields.values())))
         levels = torch.zeros(count, self.entries, dtype=torch.int64, device=self.bits.device)
-        for b in self._used():
-            levels[:, self.bits == b] = fields[f"{self.field}{b}"]
+        for name, of in self._groups():
+            levels[:, of] = fields[name]
         return self.from_levels(levels)
 
     def to_levels(self, values: Tensor) -> Tensor:
@@ -151,5 +145,18 @@ class UniformQuantizer(Quantizer):
     def _levels(self) -> Tensor:
         return 2 ** self.bits.float()
 
-    def _used(self) -> list[int]:
-        return [b for b in self.bits.unique().tolist() if b > 0]
+    def _groups(self) -> list[tuple[str, Tensor]]:
+        """Names of the fields, and which entries are in each, [n] bool."""
+        if not self.allocated:
+            return [(self.field, self.bits > 0)]
+        return [(f"{self.field}{b}", self.bits == b) for b in self.bits.unique().tolist() if b > 0]
+
+
+class Angle(Quantizer):
+    """Angles [rad] to the nearest of 2^bits around the circle, the first of which is 0."""
+
+    def to_levels(self, values: Tensor) -> Tensor:
+        return (values / (2 * math.pi) * 2**self.entry_bits).round().long() % 2**self.entry_bits
+
+    def from_levels(self, levels: Tensor) -> Tensor:
+        return 2 * math.pi / 2**self.entry_bits * levels

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
 from shared.errors import InvalidInput
-from shared.fields import check_choices
-from shared.schemes.base import SchemeConfig
+from shared.fields import OneOf
+from shared.schemes import SchemeConfig, register
 from shared.schemes.image_feedback import ImageConfig, ImageScheme, conv_bn, conv_path
-from shared.schemes.registry import register
 
 HEADS: dict[str, tuple[tuple[int, int], ...]] = {
     "blank": (),
@@ -31,13 +30,12 @@ class CrNetConfig(ImageConfig):
     """
 
     slope: float = 0.3
-    head: str = "5x5"
+    head: Annotated[str, OneOf(tuple(HEADS))] = "5x5"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.slope < 1:
             raise InvalidInput(f"slope: {self.slope} is not in [0, 1)")
-        check_choices(self, {"head": tuple(HEADS)})
 
 
 class MultiResolution(nn.Module):

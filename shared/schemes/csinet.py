@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from shared.schemes import register
 from shared.schemes.image_feedback import ImageScheme, conv_bn, conv_path
 from shared.schemes.layouts.rows import RowConv2d
-from shared.schemes.registry import register
 
 SLOPE = 0.3
 

@@ -8,34 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
-from shared.channels.uplink import UplinkView
-from shared.quantizers.sign import Sign
-from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
-from shared.schemes.hypernetwork import Hypernetwork, UplinkInput
+from shared.schemes import SchemeConfig, State, register
+from shared.schemes.base import to_complex
 from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
-from shared.schemes.registry import register
-from shared.schemes.sign_feedback import SIGNS, SignFeedbackScheme
+from shared.schemes.sign_feedback import SignDecoder, SignFeedbackScheme
 
 DECODER_WIDTHS = (1024, 512, 512)
 """Hidden ReLU layers of the channel estimation DNN, each with batch normalisation (as the authors' code)."""
 
 
-class DnnDecoder(Decoder):
+class DnnDecoder(SignDecoder):
     """Memoryless decoder; with an uplink reading, a memoryless hypernetwork scales the inputs of all its layers."""
 
     def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         inputs = (config.feedback_bits, *DECODER_WIDTHS)
         outputs = (*DECODER_WIDTHS, 2 * scenario.antennas)
-        self.quantizer = Sign(SIGNS, config.feedback_bits)
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, outputs, strict=True))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in DECODER_WIDTHS)
         self.scales = inputs
-        self.uplink = UplinkInput(scenario, config)
-        self.hypernetwork = Hypernetwork(self.uplink.size, sum(inputs), recurrent=False) if self.uplink.size else None
-
-    def side_information(self, uplink: UplinkView) -> Tensor:
-        return self.uplink(uplink)
+        self.add_hypernetwork(scenario, config, sum(inputs), recurrent=False)
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         return self(self.quantizer.decode(fields), side), {}

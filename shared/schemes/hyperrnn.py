@@ -11,13 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
-from shared.channels.uplink import UplinkView
-from shared.quantizers.sign import Sign
-from shared.schemes.base import Decoder, SchemeConfig, State, to_complex
-from shared.schemes.hypernetwork import HYPER_WIDTH, Hypernetwork, UplinkInput, identity_like
+from shared.schemes import SchemeConfig, State, register
+from shared.schemes.base import to_complex
 from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
-from shared.schemes.registry import register
-from shared.schemes.sign_feedback import SIGNS, SignFeedbackScheme
+from shared.schemes.sign_feedback import HYPER_WIDTH, SignDecoder, SignFeedbackScheme, identity_like
 
 ESTIMATOR_WIDTH = 256
 """Hidden neurons of the estimator RNN, l^E (section V)."""
@@ -36,28 +33,18 @@ class EstimatorRnn(nn.Module):
 
     def step(self, bits: Tensor, omega: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         """[N, B] signs, [N, B + 2 l^E] scales (None: all 1) and s_{t-1} to [N, 2M] and s_t."""
-        if omega is None:
-            state = torch.relu(self.input(bits) + self.recurrence(state))
-            return self.output(state), state
-        scale_a, scale_b, scale_c = omega.split(self.scales, dim=-1)
+        scale_a, scale_b, scale_c = [torch.ones(())] * 3 if omega is None else omega.split(self.scales, dim=-1)
         state = torch.relu(self.input(bits * scale_a) + self.recurrence(state * scale_c))
         return self.output(state * scale_b), state
 
 
-class HyperRnnDecoder(Decoder):
+class HyperRnnDecoder(SignDecoder):
     """Estimator RNN with hypernetwork; without an uplink reading, the estimator RNN alone."""
 
     def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
-        super().__init__()
-        self.quantizer = Sign(SIGNS, config.feedback_bits)
+        super().__init__(config)
         self.estimator = EstimatorRnn(scenario, config)
-        self.uplink = UplinkInput(scenario, config)
-        self.hypernetwork = (
-            Hypernetwork(self.uplink.size, sum(self.estimator.scales), recurrent=True) if self.uplink.size else None
-        )
-
-    def side_information(self, uplink: UplinkView) -> Tensor:
-        return self.uplink(uplink)
+        self.add_hypernetwork(scenario, config, sum(self.estimator.scales), recurrent=True)
 
     def initial_state(self, count: int) -> State:
         state = {"estimator": torch.zeros(count, ESTIMATOR_WIDTH)}

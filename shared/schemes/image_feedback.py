@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
-from shared.fields import check_choices, check_ranges
+from shared.fields import OneOf, Within, check_fields
 from shared.metrics import Domain
 from shared.quantizers import float32
 from shared.quantizers.base import Quantizer
@@ -42,18 +42,17 @@ class ImageConfig(SchemeConfig):
         scale_low_db, scale_high_db: range of the image's scale, twice its largest magnitude [dB], in 255 steps.
     """
 
-    compression: int = 4
+    compression: Annotated[int, Within(1, 1024)] = 4
     entry_bits: int = float32.BITS
-    allocation: str = "equal"
-    companding: float = 0.0
+    allocation: Annotated[str, OneOf(("equal", "greedy"))] = "equal"
+    companding: Annotated[float, Within(0, 1000)] = 0.0
     quantised_training: bool = False
-    observation: str = "perfect"
+    observation: Annotated[str, OneOf(("perfect", "estimated"))] = "perfect"
     scale_low_db: float = -52.0
     scale_high_db: float = 8.0
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"compression": (1, 1024), "companding": (0, 1000)})
-        check_choices(self, {"allocation": ("equal", "greedy"), "observation": ("perfect", "estimated")})
+        check_fields(self)
         check_limits(self.scale_low_db, self.scale_high_db)
         if self.entry_bits != float32.BITS and not 2 <= self.entry_bits <= 8:
             raise InvalidInput(f"entry_bits: {self.entry_bits} is not 2 to 8, or {float32.BITS} for float32")
@@ -92,11 +91,11 @@ class ImageObserver(Encoder):
 class ImageEncoder(ImageObserver):
     """Scales the image, encodes it by `network` and quantises the codeword."""
 
-    def __init__(self, world: Wideband, config: ImageConfig, network: FullyConnectedEncoder, entries: int) -> None:
+    def __init__(self, world: Wideband, config: ImageConfig, network: FullyConnectedEncoder) -> None:
         super().__init__(world, noisy=config.observation == "estimated")
         self.scale = Scale(config.scale_low_db, config.scale_high_db)
         self.network = network
-        self.quantizer = config.make_quantizer(entries)
+        self.quantizer = config.make_quantizer(network.fc.out_features)
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         image = self.images(observation)
@@ -108,11 +107,11 @@ class ImageEncoder(ImageObserver):
 class ImageDecoder(Decoder):
     """Codeword to image by `network`, then the scale."""
 
-    def __init__(self, config: ImageConfig, network: FullyConnectedDecoder, entries: int) -> None:
+    def __init__(self, config: ImageConfig, network: FullyConnectedDecoder) -> None:
         super().__init__()
         self.scale = Scale(config.scale_low_db, config.scale_high_db)
         self.network = network
-        self.quantizer = config.make_quantizer(entries)
+        self.quantizer = config.make_quantizer(network.fc.in_features)
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         return from_network(self.network(self.quantizer.decode(fields)).float(), self.scale.decode(fields)), {}
@@ -150,14 +149,10 @@ class ImageScheme(ImageEstimator):
         self.entries = numbers // compression
 
     def make_encoder(self) -> ImageEncoder:
-        network = FullyConnectedEncoder(self.features(), self.shape, self.entries)
-        xavier(network)
-        return ImageEncoder(self.world, self.config, network, self.entries)
+        return ImageEncoder(self.world, self.config, FullyConnectedEncoder(self.features(), self.shape, self.entries))
 
     def make_decoder(self) -> ImageDecoder:
-        network = FullyConnectedDecoder(self.refinement(), self.shape, self.entries)
-        xavier(network)
-        return ImageDecoder(self.config, network, self.entries)
+        return ImageDecoder(self.config, FullyConnectedDecoder(self.refinement(), self.shape, self.entries))
 
     @abstractmethod
     def features(self) -> nn.Sequential:
@@ -192,6 +187,7 @@ class FullyConnectedEncoder(RowLayer, nn.Module):
         super().__init__()
         self.features = features
         self.fc = nn.Linear(math.prod(shape), entries)
+        xavier(self)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.fc(self.from_layers(self.features(self.to_layers(image))).flatten(1))
@@ -205,6 +201,7 @@ class FullyConnectedDecoder(RowLayer, nn.Module):
         self.shape = shape
         self.fc = nn.Linear(entries, math.prod(shape))
         self.refinement = refinement
+        xavier(self)
 
     def forward(self, codeword: Tensor) -> Tensor:
         image = self.from_layers(self.refinement(self.to_layers(self.fc(codeword).unflatten(1, self.shape))))

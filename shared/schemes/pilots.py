@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from shared.errors import InvalidInput
-from shared.fields import check_choices, check_ranges
+from shared.fields import OneOf, Within, check_fields
 from shared.schemes.base import Downlink, Encoder, Scheme, SchemeConfig, to_real
 
 UplinkReading = Literal["array", "projected", "none", "genie"]
@@ -29,15 +29,14 @@ class PilotConfig(SchemeConfig):
         beam_power: feed the hypernetwork the instantaneous and running-mean power in M beams too (array reading).
     """
 
-    feedback_bits: int = 20
-    downlink_pilots: int = 2
-    uplink_pilots: int = 1
-    uplink_reading: UplinkReading = "array"
+    feedback_bits: Annotated[int, Within(0, 65536)] = 20
+    downlink_pilots: Annotated[int, Within(1, 1024)] = 2
+    uplink_pilots: Annotated[int, Within(1, 1024)] = 1
+    uplink_reading: Annotated[UplinkReading, OneOf(get_args(UplinkReading))] = "array"
     beam_power: bool = False
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"feedback_bits": (0, 65536), "downlink_pilots": (1, 1024), "uplink_pilots": (1, 1024)})
-        check_choices(self, {"uplink_reading": get_args(UplinkReading)})
+        check_fields(self)
         if self.beam_power and self.uplink_reading != "array":
             raise InvalidInput("beam_power: needs uplink_reading=array")
 

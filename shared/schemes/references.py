@@ -16,15 +16,18 @@ from torch import Tensor
 
 from shared.channels import multipath
 from shared.channels.multipath import Multipath, require_multipath
-from shared.channels.scenario import Scenario
+from shared.channels.scenario import Link, Scenario
 from shared.channels.uplink import UplinkView
 from shared.quantizers.float32 import Float32
+from shared.schemes import register
 from shared.schemes.base import Decoder, Downlink, Encoder, SchemeConfig, State, to_complex, to_real
 from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme, UplinkReading
-from shared.schemes.registry import register
 
 GRID = 256
 """Angles tried over the scenario's sector in the first step of the maximum-likelihood search."""
+
+COARSE_SWEEPS, FINE_SWEEPS = 3, 4
+"""Over all paths: on that grid once all are there, and around what it gave."""
 
 SAMPLES = "samples"
 """Name of the payload's field."""
@@ -77,7 +80,7 @@ class LmmseDecoder(Decoder):
         vectors = world.paths**-0.5 * multipath.steering(world, world.downlink_ghz, sine)  # [N, M, P]
         response = self.pilots().mH @ vectors  # [N, L, P]
         age = torch.arange(slots_max, device=sine.device)
-        correlation = torch.tensor(world.downlink_correlation, device=sine.device) ** (age[:, None] - age).abs()
+        correlation = torch.tensor(world.correlation(Link.DOWNLINK), device=sine.device) ** (age[:, None] - age).abs()
         known = (age < slots).to(response.dtype)  # [N, T]
         gram = response @ response.mH  # [N, L, L]
         covariance = torch.einsum("ns,st,nt,nij->nsitj", known, correlation.to(gram.dtype), known, gram)
@@ -203,7 +206,7 @@ class UplinkOnly(Reference):
         return UplinkOnlyDecoder(require_multipath(self.scenario, self.name), self.config)
 
 
-def estimate_angles(scenario: Multipath, received: Tensor, coarse_sweeps: int = 3, fine_sweeps: int = 4) -> Tensor:
+def estimate_angles(scenario: Multipath, received: Tensor) -> Tensor:
     """Path angles by maximum likelihood from the array's snapshots so far, one path at a time, others projected out.
 
     Alternating projection (Ziskind and Wax, "Maximum likelihood localization of multiple sources by alternating
@@ -223,28 +226,24 @@ def estimate_angles(scenario: Multipath, received: Tensor, coarse_sweeps: int = 
     for t in range(received.shape[1]):
         snapshots = received[:, : t + 1].transpose(1, 2)  # [N, M, t+1]
         sine = sector.new_zeros(len(received), 0)
-        for _ in range(scenario.paths):
-            sine = torch.cat([sine, _best(scenario, snapshots, sine, sector)], dim=1)
-        for _ in range(coarse_sweeps if scenario.paths > 1 else 0):
-            for path in range(scenario.paths):
-                sine = _replace(sine, path, _best(scenario, snapshots, _without(sine, path), sector))
+        sweeps = 1 + COARSE_SWEEPS if scenario.paths > 1 else 1  # the first adds one path after the other
+        for path in [*range(scenario.paths)] * sweeps:
+            sine = _improved(scenario, snapshots, sine, path, sector)
         step = 2 * edge / (GRID - 1)
-        for _ in range(fine_sweeps):
+        for _ in range(FINE_SWEEPS):
             offsets = torch.linspace(-step, step, 17, dtype=torch.float64, device=received.device)
             for path in range(scenario.paths):
                 around = (sine[:, path : path + 1] + offsets).clamp(-edge, edge)
-                sine = _replace(sine, path, _best(scenario, snapshots, _without(sine, path), around))
+                sine = _improved(scenario, snapshots, sine, path, around)
             step /= 4
         estimates.append(sine.float())
     return torch.stack(estimates, dim=1)
 
 
-def _without(sine: Tensor, path: int) -> Tensor:
-    return torch.cat([sine[:, :path], sine[:, path + 1 :]], dim=1)
-
-
-def _replace(sine: Tensor, path: int, best: Tensor) -> Tensor:
-    return torch.cat([sine[:, :path], best, sine[:, path + 1 :]], dim=1)
+def _improved(scenario: Multipath, snapshots: Tensor, sine: Tensor, path: int, candidates: Tensor) -> Tensor:
+    """The sines [N, P] with the best candidate for one path, given the others."""
+    before, after = sine[:, :path], sine[:, path + 1 :]
+    return torch.cat([before, _best(scenario, snapshots, torch.cat([before, after], dim=1), candidates), after], dim=1)
 
 
 def _best(scenario: Multipath, snapshots: Tensor, others: Tensor, candidates: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -338,6 +339,7 @@ def test_inspect(csiemu: Run, tmp_path: Path) -> None:
     assert found == pytest.approx(
         {
             "samples": 40,
+            "zero_samples_skipped": 0,
             "slots": 1,
             "delay_rows": 8,
             "angles": 8,
@@ -403,7 +405,11 @@ def test_inspect_malformed_files(csiemu: Run, tmp_path: Path) -> None:
     (tmp_path / "text.mat").write_text("text\n" * 300)
     (tmp_path / "empty.npz").touch()
     for name, says in (
-        ("nan.mat", "nan.mat: H_ul: NaN or infinite values; wanted [sample, 32, 32] complex numbers, all finite"),
+        (
+            "nan.mat",
+            "nan.mat: H_ul: NaN or infinite values; wanted [sample, 32, 32] complex numbers, all finite;"
+            " first in sample 0",
+        ),
         ("size.mat", "size.mat: HT: shape [3, 2000]; wanted [sample, 2048] real numbers"),
         ("text.mat", "text.mat: not a readable .mat or .npz file"),
         ("empty.npz", "empty.npz: not a readable .mat or .npz file"),
@@ -412,6 +418,37 @@ def test_inspect_malformed_files(csiemu: Run, tmp_path: Path) -> None:
         code, printed, errors = csiemu("inspect", name)
         assert (code, printed, errors) == (2, "", f"csiemu: {says}\n")
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_inspect_hdf5_of_another_writer(csiemu: Run, tmp_path: Path) -> None:
+    """As many samples as it has numbers: only its writer knows which are which."""
+    parts = np.random.default_rng(0).random((60, 2 * 6 * 5))
+    with h5py.File(tmp_path / "x.mat", "w") as file:
+        file["HT"] = parts
+    options = {"first_rows": 6, "antennas": 5, "json": "found.json"}
+    code, printed, errors = csiemu("inspect", "x.mat", **options)
+    assert (code, printed, errors.count("\n")) == (2, "", 1)
+    assert errors.startswith("csiemu: x.mat: HT: shape [60, 60] fits both orders of axes")
+    found = []
+    for axes in ("c", "matlab"):
+        assert csiemu("inspect", "x.mat", axes=axes, **options)[0] == 0
+        found.append(json.loads((tmp_path / "found.json").read_text())["power_db_mean"])
+    for power, samples in zip(found, (parts, parts.T), strict=True):
+        assert power == pytest.approx((10 * np.log10(((samples - 0.5) ** 2).sum(axis=1))).mean(), rel=1e-4)
+    code, _, errors = csiemu("inspect", "x.mat", axes="fortran", **options)
+    assert (code, "axes: 'fortran': Input should be 'auto', 'matlab' or 'c'" in errors) == (2, True)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_inspect_counts_zero_samples(csiemu: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parts = np.random.default_rng(0).random((20, 2 * 6 * 5))
+    parts[3] = 0.5
+    scipy.io.savemat(tmp_path / "x.mat", {"HT": parts})
+    assert csiemu("inspect", "x.mat", first_rows=6, antennas=5, json="found.json")[0] == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["samples"], found["zero_samples_skipped"]) == (19, 1)
+    assert "x.mat: zero samples skipped: 1; 19 are left" in caplog.messages
 
 
 @pytest.mark.usefixtures("no_pictures")

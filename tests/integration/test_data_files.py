@@ -10,15 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import h5py
 import numpy as np
 import pytest
+import scipy.io
+import torch
 
 from csiemu.training.recipes import Design, design
 from csiemu.training.run import train
 from csiemu.training.trainer import Recipe
-from shared.channels.scenario import Scenario
+from shared.channels.files.layouts import LAYOUTS, Channels, Shape
+from shared.channels.scenario import Link, Scenario
+from shared.channels.streams import Samples, Split
+from shared.channels.wideband import Wideband
 from shared.checkpoints import CheckpointStore
+from shared.conditions import RunConditions
 from shared.errors import Conflict, NotFound
+from shared.link.evaluation import evaluate
 
 CODE = grpc.StatusCode
 SIZES = "antennas=4,slots=2,subcarriers=9,first_rows=3,last_rows=1"
@@ -134,6 +142,7 @@ def test_a_file_that_lacks_what_is_needed(gnb: Any, data: Path) -> None:
         ("dldnn", f"file:{SIZES},file=text.mat", CODE.INVALID_ARGUMENT, "text.mat: not a readable .mat or .npz"),
         ("dldnn", f"file:{SIZES},file=absent.mat", CODE.NOT_FOUND, "'absent.mat' is not in"),
         ("dldnn", f"file:{SIZES},file=../x.npz", CODE.INVALID_ARGUMENT, "'../x.npz' is not the name"),
+        ("dldnn", f"file:{SIZES},file={'x' * 300}.npz", CODE.INVALID_ARGUMENT, "up to 255 bytes"),
         ("dldnn", f"file:{SIZES}", CODE.INVALID_ARGUMENT, "scenario file: empty"),
         ("dldnn", f"{WORLD},sha256=0123456789abcdef", CODE.FAILED_PRECONDITION, "sha256: 0123456789abcdef; the files"),
     ):
@@ -156,6 +165,84 @@ def test_a_gnb_whose_file_is_not_that_of_the_training(gnb: Any, tmp_path: Path, 
     assert (code, "sha256" in details) == (CODE.FAILED_PRECONDITION, True)
     with pytest.raises(NotFound):
         gnb.run_ues(scheme="dldnn", ues=1, slots=2, scenario=f"file:{SIZES},file=absent.npz")
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """Folder of data with the public pair of files, of checkpoints with crnet/1 for it, not trained; the scenario."""
+    folder = tmp_path_factory.mktemp("public")
+    world = Scenario.parse("cost2100-indoor-csinet")
+    assert isinstance(world, Wideband)
+    ue = torch.arange(40)
+    samples = Samples(1, Split.TEST, ue, torch.zeros_like(ue))
+    full = world.angular_delay(samples, Link.DOWNLINK, torch.arange(1), full=True)
+    frequency = torch.fft.fft(full[:, 0], dim=1).transpose(1, 2).numpy()
+    arrays = LAYOUTS["csinet"].encode(Channels(full[:, :, :32].numpy(), None, frequency), Shape(32, 0, 32))
+    (folder / "data").mkdir()
+    scipy.io.savemat(folder / "data" / "DATA_Htestin.mat", {"HT": arrays["HT"]})
+    scipy.io.savemat(folder / "data" / "DATA_HtestFin_all.mat", {"HF_all": arrays["HF_all"]})
+    scenario = "file:file=DATA_Htestin.mat,frequency=DATA_HtestFin_all.mat"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CSIEMU_DATA", str(folder / "data"))
+        train(
+            "crnet",
+            1,
+            Design("crnet", scenario, design("crnet").config),
+            Recipe(steps=0),
+            store=CheckpointStore(folder / "checkpoints"),
+            state=folder / "state",
+            evaluation_ues=4,
+        )
+    return folder / "data", folder / "checkpoints", scenario
+
+
+def test_the_public_pair_of_files_is_one_scenario(
+    public: tuple[Path, Path, str], start_gnb: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Card, gNB and the formulas of the public evaluators agree on what HF_all says."""
+    data, checkpoints, scenario = public
+    monkeypatch.setenv("CSIEMU_DATA", str(data))
+    gnb = start_gnb(checkpoints=checkpoints)
+    assert gnb.run_ues(scheme="crnet", ues=4, slots=1).counts.acked == 4
+    live = gnb.call("/v1/nmse")[1]["schemes"][0]
+    loaded = CheckpointStore(checkpoints).load("crnet", 1)
+    measured = evaluate(loaded.scheme, RunConditions(Scenario.parse(scenario)), ues=4)
+    card = CheckpointStore(checkpoints).card("crnet", 1)
+    assert card["scenario"] == str(Scenario.parse(scenario).pinned())
+    for figures in (live, card["evaluation"], measured):
+        for name in ("rho", "nmse_sf_db", "truncation_floor_db"):
+            assert figures[name] == pytest.approx(measured[name], rel=1e-4), name
+    assert -20 < measured["truncation_floor_db"] < -9
+    alone = evaluate(loaded.scheme, RunConditions(Scenario.parse("file:file=DATA_Htestin.mat")), ues=4)
+    assert alone["nmse_db"] == measured["nmse_db"]
+    assert alone["nmse_sf_db"] == pytest.approx(
+        alone["nmse_db"], abs=1e-4
+    )  # without it, nothing is known to be missing
+
+
+def test_a_fleet_without_the_file_of_the_frequencies(
+    public: tuple[Path, Path, str], start_gnb: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, checkpoints, scenario = public
+    gnb = start_gnb(checkpoints=checkpoints)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "DATA_Htestin.mat").write_bytes((data / "DATA_Htestin.mat").read_bytes())
+    monkeypatch.setenv("CSIEMU_DATA", str(tmp_path / "half"))
+    code, details = refused(gnb, "crnet", scenario)
+    assert (code, "'DATA_HtestFin_all.mat' is not in" in details) == (CODE.NOT_FOUND, True)
+    assert gnb.run_ues(scheme="crnet", ues=4, slots=1, scenario="file:file=DATA_Htestin.mat").counts.acked == 4
+
+
+def test_names_and_axes_cross_the_wire(gnb: Any, data: Path) -> None:
+    parts = np.random.default_rng(0).normal(size=(2, 4, 4, 4, 4))
+    images = (parts[0] + 1j * parts[1]).astype(np.complex64)  # as many samples as slots, rows and antennas
+    (data / "été 1").mkdir()
+    with h5py.File(data / "été 1" / "eigene Daten.mat", "w") as file:
+        file["downlink"] = images
+    name = f"file:{SIZES},test=été 1/eigene Daten.mat"
+    code, details = refused(gnb, "dldnn", name)
+    assert (code, "fits both orders of axes" in details) == (CODE.INVALID_ARGUMENT, True)
+    assert gnb.run_ues(scheme="dldnn", ues=2, slots=4, scenario=f"{name},axes=c").counts.acked == 8
 
 
 def test_a_delay_beyond_the_slots_of_the_file(gnb: Any, data: Path) -> None:

@@ -213,11 +213,25 @@ def test_a_port_that_is_taken(gnb: Any, start_gnb: Callable[..., Any], tmp_path:
             asyncio.run(serve(Settings(**{"checkpoints": gnb.checkpoints, **chosen}), signals=False))
 
 
-def test_ids_end_where_their_field_does(gnb: Any) -> None:
+def test_who_leases_the_last_ids_does_not_use_up_those_of_others(gnb: Any) -> None:
     with gnb.stub() as stub:
         gnb.attach(stub, ue_base=2**32 - 2)
-        code, details = refused(lambda: gnb.attach(stub))
+        gnb.attach(stub, ue_base=4)
+        assert [gnb.attach(stub, ue_count=count).first_ue for count in (3, 2, 2)] == [0, 6, 8]
+        code, details = refused(lambda: gnb.attach(stub, ue_base=2**32 - 1))
         assert (code, "beyond 2^32" in details) == (CODE.INVALID_ARGUMENT, True)
+
+
+def test_a_run_has_only_so_many_fleets(gnb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gnb_server.handlers.MAX_UES", 5)
+    monkeypatch.setattr("gnb_server.handlers.MAX_FLEETS", 3)
+    with gnb.stub() as stub:
+        gnb.attach(stub)
+        code, details = refused(lambda: gnb.attach(stub, ue_count=4))
+        assert (code, "at most 5 to 3 are allowed" in details) == (CODE.RESOURCE_EXHAUSTED, True)
+        lease, _ = (gnb.attach(stub, ue_count=1) for _ in range(2))
+        assert refused(lambda: gnb.attach(stub, ue_count=1))[0] == CODE.RESOURCE_EXHAUSTED
+        assert gnb.attach(stub, ue_count=1, token=lease.token).first_ue == lease.first_ue
 
 
 def test_a_stream_cancelled_while_its_chunk_is_decoded(start_gnb: Callable[..., Any]) -> None:

@@ -140,7 +140,7 @@ def test_import_contracts(tmp_path: Path) -> None:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    module = tmp_path / "shared" / "schemes" / "hypernetwork.py"
+    module = tmp_path / "shared" / "schemes" / "sign_feedback.py"
     module.write_text(module.read_text() + "\nfrom shared.channels import downlink\n")
     broken = lint_imports(tmp_path)
     assert broken.returncode == 1

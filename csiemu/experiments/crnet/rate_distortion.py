@@ -51,7 +51,8 @@ def main(name: str, ues: int) -> None:
         cells = []
         for fields in QUANTIZERS.values():
             total, found = _evaluated(trained, bits, fields, ues)
-            cells += [f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}", _from(found, reference)]
+            cells.append(f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}")
+            cells.append(f"{found['nmse_db'] - reference['nmse_db']:+.2f}")
         print(f"| {bits} | {total} | {' | '.join(cells)} | {found['rho']:.4f} |", flush=True)
     nmse = f"{reference['nmse_db']:.2f} ± {reference['nmse_se_db']:.2f}"
     print(f"| float32 | {most} | {nmse} |{' |' * (2 * len(QUANTIZERS) - 1)} {reference['rho']:.4f} |")
@@ -65,10 +66,6 @@ def _evaluated(trained: ImageScheme, bits: int, quantizer: dict[str, Any], ues: 
         getattr(scheme, side).network.load_state_dict(getattr(trained, side).network.state_dict())
     calibrate(training_of(scheme), seed=1)
     return scheme.layout.bits, evaluate(scheme, RunConditions(trained.scenario), ues=ues)
-
-
-def _from(found: dict[str, Any], reference: dict[str, Any]) -> str:
-    return f"{found['nmse_db'] - reference['nmse_db']:+.2f}"
 
 
 if __name__ == "__main__":

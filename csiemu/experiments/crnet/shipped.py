@@ -16,19 +16,6 @@ from csiemu.experiments.grid import slope_at_the_end
 from csiemu.training.recipes import EPOCH
 from shared.checkpoints import CheckpointStore, default_checkpoints
 
-HEAD = (
-    "checkpoint",
-    "scenario",
-    "compression",
-    "feedback bits",
-    "NMSE (dB)",
-    "paper, float (dB)",
-    "samples seen",
-    "paper's",
-    "slope at the end (dB per 100,000 samples)",
-)
-
-
 COLUMNS = {"csinet": (0, "const"), "crnet": (2, "cosine")}
 """Where the paper's table has a scheme, and by which of its recipes."""
 
@@ -38,30 +25,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoints", type=Path, default=default_checkpoints())
     store = CheckpointStore(parser.parse_args().checkpoints)
-    cards = [
-        (f"{name}/{version}", store.card(name, version)) for name in store.names() for version in store.versions(name)
-    ]
-    for cells in (HEAD, ["---"] * len(HEAD), *(row(label, card) for label, card in cards if card["scheme"] in COLUMNS)):
+    cards = {
+        f"{name}/{version}": store.card(name, version) for name in store.names() for version in store.versions(name)
+    }
+    rows = [row(label, card) for label, card in cards.items() if card["scheme"] in COLUMNS]
+    head = list(rows[0]) if rows else []
+    for cells in (head, ["---"] * len(head), *(found.values() for found in rows)):
         print(f"| {' | '.join(cells)} |")
 
 
-def row(label: str, card: dict[str, Any]) -> list[str]:
-    """Cells of a checkpoint."""
+def row(label: str, card: dict[str, Any]) -> dict[str, str]:
+    """A checkpoint's cells by their columns."""
     found, compression = card["evaluation"], card["config"]["compression"]
     column, recipe = COLUMNS[card["scheme"]]
     world = list(SCENARIOS.values()).index(card["scenario"])
     trainings = list(history(card["training"]))
-    return [
-        label,
-        list(SCENARIOS)[world],
-        f"1/{compression}",
-        f"{card['feedback_bits']:,}",
-        f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}",
-        f"{PAPER[compression][world][column]:.2f}",
-        f"{sum(training['frames_seen'] for training in trainings):,}",
-        f"{EPOCHS[recipe] * EPOCH:,}",
-        f"{slope_at_the_end(trainings[0]['curve'], EPOCH // trainings[0]['recipe']['batch']):.3f}",
-    ]
+    slope = slope_at_the_end(trainings[0]["curve"], EPOCH // trainings[0]["recipe"]["batch"])
+    return {
+        "checkpoint": label,
+        "scenario": list(SCENARIOS)[world],
+        "compression": f"1/{compression}",
+        "feedback bits": f"{card['feedback_bits']:,}",
+        "NMSE (dB)": f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}",
+        "paper, float (dB)": f"{PAPER[compression][world][column]:.2f}",
+        "samples seen": f"{sum(training['frames_seen'] for training in trainings):,}",
+        "paper's": f"{EPOCHS[recipe] * EPOCH:,}",
+        "slope at the end (dB per 100,000 samples)": f"{slope:.3f}",
+    }
 
 
 def history(training: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from csiemu.experiments.dualnet_mp.arms import equal_bits, magnitude, phase
 from csiemu.experiments.dualnet_mp.measures import evaluation_samples, outcomes
-from csiemu.experiments.grid import Arm, Budget, trained
+from csiemu.experiments.grid import Arm, Budget, all_trained
 from shared.channels.downlink import DownlinkView
 from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import InvalidInput
@@ -51,7 +51,8 @@ PHASES = {
 }
 """Phase branches; the first is what the others are compared with. All send 1,280 bits, MDPQ 1,229."""
 
-MAGNITUDES = {"with uplink": "perfect", "without": "none", "estimated uplink, 10 dB": "estimated"}
+MAGNITUDES = {"with uplink": {}, "without": {"uplink": "none"}, "estimated uplink, 10 dB": {"uplink": "estimated"}}
+"""Magnitude branches; the first is that of the phases."""
 
 
 def main() -> None:
@@ -68,44 +69,30 @@ def main() -> None:
         found: dict[str, dict[int, Ratios]] = {}
         bits: dict[str, int] = {}
         for label, seeds in arms.items():
-            for arm in seeds:
-                if options.only in arm.name:
-                    trained(arm, budget, store, "cpu")
-                if arm.name in store.names():
-                    checkpoint = store.load(arm.name)
-                    found.setdefault(label, {})[arm.seed] = measure(checkpoint)
-                    bits[label] = checkpoint.scheme.layout.bits
+            for arm, checkpoint in all_trained(seeds, options.only, budget, store):
+                found.setdefault(label, {})[arm.seed] = measure(checkpoint)
+                bits[label] = checkpoint.scheme.layout.bits
         return table(found, bits)
+
+    def magnitudes(epochs: int, **sizes: int) -> dict[str, list[Arm]]:
+        return {
+            label: [magnitude((), "indoor", epochs=epochs, seed=seed, **sizes, **uplink) for seed in SEEDS]
+            for label, uplink in MAGNITUDES.items()
+        }
 
     branch = magnitude((), "indoor", epochs=options.epochs)
     phases = {
         label: [phase((), "indoor", branch, epochs=options.epochs, seed=seed, **config) for seed in SEEDS]
         for label, config in PHASES.items()
     }
-    magnitudes = {
-        label: [magnitude((), "indoor", epochs=options.epochs, seed=seed, **_uplink(uplink)) for seed in SEEDS]
-        for label, uplink in MAGNITUDES.items()
-    }
-    short = {
-        label: [
-            magnitude(
-                (), "indoor", epochs=max(1, options.epochs // 6), seed=seed, magnitude_compression=32, **_uplink(uplink)
-            )
-            for seed in SEEDS
-        ]
-        for label, uplink in MAGNITUDES.items()
-    }
+    whole, short = magnitudes(options.epochs), magnitudes(max(1, options.epochs // 6), magnitude_compression=32)
     lines = [f"Indoor 1/8, {FRAMES:,} frames, {options.epochs} epochs, {UES:,} UEs of the test split.", ""]
     lines += ["Phase branches, NMSE of the images, truncated domain:", "", *compared(phases, image_ratios)]
-    lines += ["", "Magnitude branches, NMSE of the magnitudes:", "", *compared(magnitudes, magnitude_ratios)]
+    lines += ["", "Magnitude branches, NMSE of the magnitudes:", "", *compared(whole, magnitude_ratios)]
     lines += ["", "At CR_MAG = 1/32, a sixth of the epochs:", "", *compared(short, magnitude_ratios)]
     text = "\n".join(lines) + "\n"
     (options.out / "table.md").write_text(text)
     print(text)
-
-
-def _uplink(uplink: str) -> dict[str, str]:
-    return {} if uplink == "perfect" else {"uplink": uplink}  # the first is the branch of the phases
 
 
 def table(found: dict[str, dict[int, Ratios]], bits: dict[str, int]) -> list[str]:

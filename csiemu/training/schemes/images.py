@@ -1,4 +1,4 @@
-"""Training of schemes that estimate images, and of CRNet's and CsiNet's autoencoders."""
+"""Training of schemes that estimate images, of CRNet's and CsiNet's autoencoders, and CsiNet's start."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from csiemu.training.schemes.base import SchemeTraining, trains
+from csiemu.training.schemes import SchemeTraining, trains
 from shared.errors import InvalidInput
 from shared.metrics import energy
 from shared.quantizers.scale import largest_magnitude
 from shared.schemes.base import Downlink
+from shared.schemes.csinet import CsiNet, RefineNet
 from shared.schemes.image_feedback import ImageEstimator, ImageScheme, from_network, to_network
 
 
@@ -101,3 +102,16 @@ class ImageTraining(ImageEstimatorTraining):
     def compile(self, mode: str) -> None:
         self.scheme.encoder.network.compile(mode=mode)
         self.scheme.decoder.network.compile(mode=mode)
+
+
+@trains(CsiNet)
+class CsiNetTraining(ImageTraining):
+    """Training of CsiNet."""
+
+    def pass_through(self, scale: float) -> None:
+        for layers in (self.scheme.encoder.network.features, self.scheme.decoder.network.refinement):
+            for module in layers:
+                if isinstance(module, RefineNet):
+                    nn.init.zeros_(module.norm.weight)
+                elif isinstance(module, nn.Conv2d):
+                    nn.init.dirac_(module.weight)

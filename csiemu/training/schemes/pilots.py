@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from csiemu.training.schemes.base import SchemeTraining, trains
+from csiemu.training.schemes import SchemeTraining, trains
 from shared.schemes.pilots import Pilots, PilotScheme
 
 

@@ -57,8 +57,9 @@ class CsiFeedbackServicer:
     def Attach(self, request, context):
         """Lease UE ids for a fleet, or return to a lease by its token.
         Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-        version of the model decodes for the encoder, the ids are taken, or the token's fleet has detached), DATA_LOSS (the
-        gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
+        version of the model decodes for the encoder or it is unloaded, the ids are taken, or the token's fleet has
+        detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
+        UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

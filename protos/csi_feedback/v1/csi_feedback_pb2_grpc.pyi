@@ -34,8 +34,9 @@ class CsiFeedbackStub:
     Attach: _grpc.UnaryUnaryMultiCallable[_csi_feedback_pb2.AttachRequest, _csi_feedback_pb2.AttachResponse]
     """Lease UE ids for a fleet, or return to a lease by its token.
     Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-    version of the model decodes for the encoder, the ids are taken, or the token's fleet has detached), DATA_LOSS (the
-    gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
+    version of the model decodes for the encoder or it is unloaded, the ids are taken, or the token's fleet has
+    detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
+    UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
     """
     Feedback: _grpc.StreamStreamMultiCallable[_csi_feedback_pb2.FeedbackRequest, _csi_feedback_pb2.FeedbackResponse]
     """Reports up, acknowledgements down. Metadata `fleet-token` names the fleet; a new stream of a fleet ends the old one.
@@ -54,8 +55,9 @@ class CsiFeedbackAsyncStub(CsiFeedbackStub):
     Attach: _aio.UnaryUnaryMultiCallable[_csi_feedback_pb2.AttachRequest, _csi_feedback_pb2.AttachResponse]  # type: ignore[assignment]
     """Lease UE ids for a fleet, or return to a lease by its token.
     Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-    version of the model decodes for the encoder, the ids are taken, or the token's fleet has detached), DATA_LOSS (the
-    gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
+    version of the model decodes for the encoder or it is unloaded, the ids are taken, or the token's fleet has
+    detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
+    UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
     """
     Feedback: _aio.StreamStreamMultiCallable[_csi_feedback_pb2.FeedbackRequest, _csi_feedback_pb2.FeedbackResponse]  # type: ignore[assignment]
     """Reports up, acknowledgements down. Metadata `fleet-token` names the fleet; a new stream of a fleet ends the old one.
@@ -77,8 +79,9 @@ class CsiFeedbackServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_csi_feedback_pb2.AttachResponse, _abc.Awaitable[_csi_feedback_pb2.AttachResponse]]:
         """Lease UE ids for a fleet, or return to a lease by its token.
         Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-        version of the model decodes for the encoder, the ids are taken, or the token's fleet has detached), DATA_LOSS (the
-        gNB's checkpoint is damaged), UNAVAILABLE (it is starting or stopping: try again).
+        version of the model decodes for the encoder or it is unloaded, the ids are taken, or the token's fleet has
+        detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
+        UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
         """
 
     @_abc_1.abstractmethod

@@ -8,6 +8,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+Longs = NDArray[np.int64]
+Ints = NDArray[np.int32]
+Words = NDArray[np.uint32]
+Floats = NDArray[np.float32]
+
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -35,14 +40,7 @@ def _uniform(bits: Any) -> Any:
 
 
 @numba.njit("void(i8[:,::1], i8[::1], i8[::1], i8, u4[::1], i8[:,:,::1])", **_OPTIONS)
-def words(
-    index: NDArray[np.int64],
-    ue: NDArray[np.int64],
-    frame: NDArray[np.int64],
-    stream: int,
-    seed: NDArray[np.uint32],
-    out: NDArray[np.int64],
-) -> None:
+def words(index: Longs, ue: Longs, frame: Longs, stream: int, seed: Words, out: Longs) -> None:
     """Blocks `index` [1 or N, S] of each frame's stream to `out`, [N, S, 4]."""
     for n in range(out.shape[0]):
         c1, c2, c3 = np.uint32(ue[n]), np.uint32(frame[n]), np.uint32(stream)
@@ -54,14 +52,7 @@ def words(
 
 
 @numba.njit("void(i8[:,:,::1], i8[::1], i8[::1], i8, u4[::1], f4[:,:,::1])", **_OPTIONS)
-def six_uniforms(
-    index: NDArray[np.int64],
-    ue: NDArray[np.int64],
-    frame: NDArray[np.int64],
-    stream: int,
-    seed: NDArray[np.uint32],
-    out: NDArray[np.float32],
-) -> None:
+def six_uniforms(index: Longs, ue: Longs, frame: Longs, stream: int, seed: Words, out: Floats) -> None:
     """Of blocks `index` [B, 1 or N, C] of each frame's stream six uniforms each to `out`, [6, B, N * C]."""
     frames, clusters, c3 = len(ue), index.shape[2], np.uint32(stream)
     counter = np.empty((3, frames, clusters), np.uint32)  # in one long loop numbers are made several at once
@@ -79,14 +70,7 @@ def six_uniforms(
 
 
 @numba.njit("void(f4[::1], i8, f4, i4[::1], f4[::1], f4[::1])", **_OPTIONS)
-def whole_bins(
-    position: NDArray[np.float32],
-    size: int,
-    least: float,
-    nearest: NDArray[np.int32],
-    turn: NDArray[np.float32],
-    step: NDArray[np.float32],
-) -> None:
+def whole_bins(position: Floats, size: int, least: float, nearest: Ints, turn: Floats, step: Floats) -> None:
     """As `synthesis.whole_bins`, of [L] positions, to `nearest`, `turn` and `step`."""
     bins, half_turn, slope = np.float32(size), np.float32(np.pi), np.float32(np.pi / size)
     for path in range(len(position)):
@@ -102,14 +86,14 @@ def whole_bins(
 
 @numba.njit("void(i4[::1], f4[::1], f4[::1], f4[:,::1], f4[:,::1], f4[:,::1], i8, f4[:,:,::1])", **_OPTIONS)
 def poles(
-    nearest: NDArray[np.int32],
-    step_sine: NDArray[np.float32],
-    step_cosine: NDArray[np.float32],
-    sine: NDArray[np.float32],
-    cosine: NDArray[np.float32],
-    weights: NDArray[np.float32],
+    nearest: Ints,
+    step_sine: Floats,
+    step_cosine: Floats,
+    sine: Floats,
+    cosine: Floats,
+    weights: Floats,
     first: int,
-    out: NDArray[np.float32],
+    out: Floats,
 ) -> None:
     """Weights [L, R] / (sine step_cosine - cosine step_sine) of the paths from the first on, to `out`, [l, R, K], with
     the rows of `sine` and `cosine`, [size, K], of each one's nearest bin.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,8 +67,6 @@ class Environment:
     link_delay_min: float
     shared_vrs: float
     correlations: tuple[tuple[int, int, float], ...] = ()
-    cluster_azimuth_mean: float = 43.0
-    cluster_azimuth_deviation: float = 39.0
 
     def vr_count(self, far_clusters: int) -> int:
         """n_VR, visibility regions of a cell with `far_clusters` = n_c."""
@@ -89,7 +87,35 @@ class Environment:
 
 
 _SHADOW, _DELAY, _AZIMUTH_BS, _AZIMUTH_UE = 0, 1, 3, 5
+AZIMUTH_MEAN, AZIMUTH_DEVIATION = math.radians(43.0), math.radians(39.0)
+"""Of the azimuth of far clusters about the direction of their reference VR, in every environment [radians]."""
+
 _SPREADS = ((_DELAY, _AZIMUTH_BS, 0.9), (_DELAY, _AZIMUTH_UE, 0.9), (_AZIMUTH_BS, _AZIMUTH_UE, 0.9))
+
+_SEMI_URBAN_LOS = Environment(
+    cell_radius=500,
+    vr_radius=32.8,
+    vr_transition=16.8,
+    attenuation_per_us=math.log(10**1.21),
+    cutoff=2.4e-6,
+    los_distance=350,
+    los_power=Spread(10**-0.47, 2.0),
+    bs_local=False,
+    far_clusters=6,
+    far_random=False,
+    single_bounce=0.1,
+    components=27,
+    delay_spread=Spread(1.39e-7, 3.66),
+    azimuth_bs=Spread(math.degrees(0.255), 2.43),
+    elevation_bs=Spread(math.degrees(1.578), 0),
+    azimuth_ue=Spread(math.degrees(0.2575), 2.68),
+    elevation_ue=Spread(1.578, 0),
+    shadow_db=2.05,
+    link_delay_mean=8.54e-7,
+    link_delay_min=4.79e-8,
+    shared_vrs=0,
+    correlations=_SPREADS,
+)
 
 ENVIRONMENTS: dict[str, Environment] = {
     "indoor-hall-5ghz": Environment(
@@ -115,52 +141,23 @@ ENVIRONMENTS: dict[str, Environment] = {
         link_delay_min=3.36e-8,
         shared_vrs=4,
     ),
-    "semi-urban-300mhz-los": Environment(
-        cell_radius=500,
-        vr_radius=32.8,
-        vr_transition=16.8,
-        attenuation_per_us=math.log(10**1.21),
-        cutoff=2.4e-6,
-        los_distance=350,
-        los_power=Spread(10**-0.47, 2.0),
-        bs_local=False,
-        far_clusters=6,
-        far_random=False,
-        single_bounce=0.1,
-        components=27,
-        delay_spread=Spread(1.39e-7, 3.66),
-        azimuth_bs=Spread(math.degrees(0.255), 2.43),
-        elevation_bs=Spread(math.degrees(1.578), 0),
-        azimuth_ue=Spread(math.degrees(0.2575), 2.68),
-        elevation_ue=Spread(1.578, 0),
-        shadow_db=2.05,
-        link_delay_mean=8.54e-7,
-        link_delay_min=4.79e-8,
-        shared_vrs=0,
-        correlations=_SPREADS,
-    ),
-    "semi-urban-300mhz-nlos": Environment(
-        cell_radius=500,
+    "semi-urban-300mhz-los": _SEMI_URBAN_LOS,
+    "semi-urban-300mhz-nlos": replace(
+        _SEMI_URBAN_LOS,
         vr_radius=24.5,
         vr_transition=12.2,
         attenuation_per_us=math.log(10**0.72),
         cutoff=4.2e-6,
         los_distance=0,
         los_power=Spread(1, 0),
-        bs_local=False,
-        far_clusters=6,
-        far_random=False,
         single_bounce=0.2,
         components=48,
         delay_spread=Spread(3.17e-7, 2.5),
         azimuth_bs=Spread(math.degrees(0.3254), 2.02),
-        elevation_bs=Spread(math.degrees(1.578), 0),
         azimuth_ue=Spread(math.degrees(0.3318), 2.03),
-        elevation_ue=Spread(1.578, 0),
         shadow_db=2.27,
         link_delay_mean=1.02e-6,
         link_delay_min=5.24e-8,
-        shared_vrs=0,
         correlations=(*_SPREADS, (_SHADOW, _DELAY, -0.1), (_SHADOW, _AZIMUTH_BS, -0.1), (_SHADOW, _AZIMUTH_UE, -0.1)),
     ),
 }

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from shared.channels.cost2100.parameters import SPEED_OF_LIGHT, Environment
+from shared.channels.cost2100.parameters import AZIMUTH_DEVIATION, AZIMUTH_MEAN, SPEED_OF_LIGHT, Environment
 from shared.channels.cost2100.scene import LOCAL, Part, Scene
 from shared.channels.streams import Purpose
 from shared.channels.synthesis import Paths
@@ -72,16 +72,14 @@ def clusters(environment: Environment, scene: Scene, bs: tuple[float, float]) ->
     numbers = scene.numbers
     shadow, delay, elevation_bs, azimuth_bs, elevation_ue, azimuth_ue = _large_scale(environment, numbers)
     along = delay * (SPEED_OF_LIGHT / 2 / 3)  # a / 3
-    towards = torch.atan2(scene.reference_y - bs[1], scene.reference_x - bs[0])  # phi0
-    mean = math.radians(environment.cluster_azimuth_mean)
-    deviation = math.radians(environment.cluster_azimuth_deviation)
+    towards = torch.atan2(scene.reference_y - bs[1], scene.reference_x - bs[0]) + AZIMUTH_MEAN  # phi0 in its mean
     turn_bs, turn_ue = _normal_pair(numbers[0][1], numbers[1][1])
     distance = environment.cell_radius * numbers[2][1]
     half_bs, half_ue = _half_tangent(azimuth_bs), _half_tangent(azimuth_ue)
     distance_ue = distance * half_bs / half_ue
-    far_bs = _far_side(bs, towards + mean + deviation * turn_bs, distance, along, half_bs, elevation_bs)
+    far_bs = _far_side(bs, towards + AZIMUTH_DEVIATION * turn_bs, distance, along, half_bs, elevation_bs)
     reference = (scene.reference_x, scene.reference_y)
-    far_ue = _far_side(reference, towards + mean + deviation * turn_ue, distance_ue, along, half_ue, elevation_ue)
+    far_ue = _far_side(reference, towards + AZIMUTH_DEVIATION * turn_ue, distance_ue, along, half_ue, elevation_ue)
     far = torch.arange(along.shape[1], device=along.device) >= LOCAL
     at_ue = torch.arange(along.shape[1], device=along.device) == 1
     one, nought = torch.ones_like(along), torch.zeros_like(along)

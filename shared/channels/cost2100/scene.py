@@ -128,7 +128,7 @@ def own_cells(environment: Environment, place: Place, samples: Samples) -> Scene
     there = torch.arange(count, device=x.device) < LOCAL + seen[:, None]
     reference_x, reference_y = x + radius * angle.cos(), y + radius * angle.sin()
     if environment.shared_vrs:
-        size = _cluster_size(environment, numbers[1][2])
+        size = torch.searchsorted(_size_table(environment).to(x.device), numbers[1][2].double()) + 1
         head = _joined(size, numbers[2][2], there, cell_vrs)
         border, there = merge(border, there, head)
         elsewhere = numbers[3][2] * size > 1  # the reference is another, unseen VR of the cluster
@@ -201,11 +201,6 @@ def _drop(place: Place, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x, y, numbers[:, 2] * (2 * math.pi)
 
 
-def _cluster_size(environment: Environment, uniform: Tensor) -> Tensor:
-    """VRs of the cluster that a VR belongs to: 1 + Poisson, size-biased, because larger clusters own more VRs."""
-    return torch.searchsorted(_size_table(environment).to(uniform.device), uniform.double()) + 1
-
-
 def _joined(size: Tensor, uniform: Tensor, there: Tensor, cell_vrs: Tensor) -> Tensor:
     """For each visible VR [N, C] the column of the VR whose cluster it shares, mostly its own.
 
@@ -239,7 +234,9 @@ def _visibility(environment: Environment) -> tuple[Tensor, Tensor, Tensor]:
 
 @functools.cache
 def _size_table(environment: Environment) -> Tensor:
-    """Cumulative probability that a VR's cluster has 1, 2, ... VRs."""
+    """Cumulative probability that a VR's cluster has 1, 2, ... VRs: 1 + Poisson, size-biased, because larger clusters
+    own more VRs.
+    """
     others = _poisson(environment.shared_vrs)
     weight = others * torch.arange(1, len(others) + 1)
     return weight.cumsum(0) / weight.sum()

@@ -6,18 +6,19 @@ import bisect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated
 
 from torch import Tensor
 
 from shared.channels.cost2100.parameters import ENVIRONMENTS, SPEED_OF_LIGHT
 from shared.channels.cost2100.paths import Clusters, clusters, paths
 from shared.channels.cost2100.scene import LOCAL, Place, Scene, own_cells, shared_cell, visible_count
-from shared.channels.plane_waves import PlaneWaves
 from shared.channels.scenario import PRESETS, Link
 from shared.channels.streams import Purpose, Samples
 from shared.channels.synthesis import Paths
+from shared.channels.wideband import PlaneWaves
 from shared.errors import InvalidInput
+from shared.fields import OneOf, Within
 
 _CLUSTERS = {"cpu": 40_000, "cuda": 200_000}
 """Clusters drawn at once: so many that a call's cost does not matter."""
@@ -45,29 +46,15 @@ class Cost2100(PlaneWaves):
         cell: number of the fixed cell.
     """
 
-    propagation: str = "indoor-hall-5ghz"
-    spacing: float = 0.5
-    array_angle: str = "departure"
-    bs_x: float = 0.0
-    bs_y: float = 0.0
-    ue_nearest: float = 0.0
-    ue_farthest: float = 10.0
-    environment: str = "per_sample"
-    cell: int = 0
-
-    RANGES: ClassVar[dict[str, tuple[float, float]]] = PlaneWaves.RANGES | {
-        "spacing": (1e-3, 100),
-        "bs_x": (-1000, 1000),
-        "bs_y": (-1000, 1000),
-        "ue_nearest": (0, 1000),
-        "ue_farthest": (0, 1000),
-        "cell": (0, 2**32 - 1),
-    }
-    CHOICES: ClassVar[dict[str, tuple[str, ...]]] = {
-        "propagation": tuple(ENVIRONMENTS),
-        "array_angle": ("departure", "arrival"),
-        "environment": ("per_sample", "fixed"),
-    }
+    propagation: Annotated[str, OneOf(tuple(ENVIRONMENTS))] = "indoor-hall-5ghz"
+    spacing: Annotated[float, Within(1e-3, 100)] = 0.5
+    array_angle: Annotated[str, OneOf(("departure", "arrival"))] = "departure"
+    bs_x: Annotated[float, Within(-1000, 1000)] = 0.0
+    bs_y: Annotated[float, Within(-1000, 1000)] = 0.0
+    ue_nearest: Annotated[float, Within(0, 1000)] = 0.0
+    ue_farthest: Annotated[float, Within(0, 1000)] = 10.0
+    environment: Annotated[str, OneOf(("per_sample", "fixed"))] = "per_sample"
+    cell: Annotated[int, Within(0, 2**32 - 1)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

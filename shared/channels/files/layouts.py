@@ -4,17 +4,20 @@
 |---|---|---|
 | `csinet` | HT | [sample, 2 M Q] in [0, 1]: real, then imaginary part, each [angle, delay]; largest magnitude 0.5 |
 | | scale | [sample, 1]: H = scale * (HT - 0.5); ours, the public files lack it |
-| | HF_all | [sample, 125 M] complex, optional: [angle, subcarrier 0..124], scaled alike, nothing truncated |
+| | HF_all | [sample, 125 M] complex, optional: [angle, subcarrier 0..124], nothing truncated; ours scaled alike |
 | `dualnet-outdoor` | H_dl, H_ul | [sample, delay, angle] complex |
 | `dualnet-indoor` | Hur_down_t1, Hur_up_t1 | the same, the last Q_l delay rows before the first Q_f |
 | `npz` | downlink, uplink (optional) | [sample, slot, delay, angle] complex |
+
+Complex arrays may be real ones with another axis at their end: real part, imaginary part. Without the sample's axis an
+array of one size is one sample.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +29,18 @@ Arrays = Mapping[str, NDArray[Any]]
 
 HF_SUBCARRIERS, HF_FROM = 125, 257
 """Subcarriers that HF_all has, and that rho is taken over; it is known to have been made from this many."""
+
+TOLERANCE = 1e-6
+"""By how much values of HT may leave [0, 1]: they are clipped."""
+
+ZERO_SHARE = 0.1
+"""Share of a file's samples that may be zero: they are skipped. A file with more is taken to be half written."""
+
+LEAST_KEPT = 0.5
+"""Share of the power of HF_all that the images of the same samples explain, at least (public data: 0.97)."""
+
+_BLOCK = 1024
+"""Samples that are worked on at once."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +64,64 @@ class Channels:
     Attributes:
         downlink: [N, T, Q, M] complex64. uplink: the same, or None.
         frequency: [N, M, subcarrier] complex64, angular-frequency before truncation, or None.
+        kept: [N] float32, share of the power of a file's `frequency` that the rows of `downlink` explain, or None.
+        skipped: how many samples of the file were zero and are left out.
     """
 
     downlink: NDArray[np.complex64]
     uplink: NDArray[np.complex64] | None = None
     frequency: NDArray[np.complex64] | None = None
+    kept: NDArray[np.float32] | None = None
+    skipped: int = 0
+
+    def take(self, rows: slice | NDArray[np.bool_]) -> Channels:
+        """The channels of some samples."""
+        names = ("downlink", "uplink", "frequency", "kept")
+        return replace(self, **{name: part[rows] for name in names if (part := getattr(self, name)) is not None})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an array is to be: [sample, *size] numbers, complex or real."""
+
+    size: tuple[int, ...]
+    complex: bool = True
+
+    def __str__(self) -> str:
+        return self.in_order("c")
+
+    def in_order(self, order: str) -> str:
+        """As text, with the axes as HDF5 has those of a writer of order `c` or `matlab`."""
+        axes = ["sample", *map(str, self.size)]
+        axes = axes[::-1] if order == "matlab" else axes
+        return f"[{', '.join(axes)}] {'complex' if self.complex else 'real'} numbers"
+
+    def fits(self, found: tuple[int, ...]) -> bool:
+        """Whether an array of that shape is this, with at least one sample."""
+        if found == self.size:
+            return True  # one sample, without an axis for it
+        pairs = self.complex and len(found) == len(self.size) + 2 and found[-1] == 2
+        rest = found[1:-1] if pairs else found[1:]
+        dropped = self.size[-1] == 1 and rest == self.size[:-1]  # as MATLAB does with a last axis of 1
+        return bool(found) and found[0] > 0 and (rest == self.size or dropped)
+
+    def check(self, key: str, array: NDArray[Any]) -> NDArray[Any]:
+        """The array [N, *size] in single precision.
+
+        Raises:
+            InvalidInput: it has another shape, numbers of another kind, or some that are not finite.
+        """
+        if not self.fits(array.shape):
+            raise InvalidInput(f"{key}: shape {list(array.shape)}; wanted {self}")
+        if self.complex and array.dtype.kind in "fiu" and array.ndim == len(self.size) + 2:
+            array = array[..., 0] + np.complex64(1j) * array[..., 1]
+        if array.dtype.kind not in ("c" if self.complex else "fiu"):
+            raise InvalidInput(f"{key}: {array.dtype}; wanted {self}")
+        with np.errstate(over="ignore"):
+            single = array.astype(np.complex64 if self.complex else np.float32, copy=False).reshape(-1, *self.size)
+        if (bad := _first(single, lambda block: ~np.isfinite(block))) is not None:
+            raise InvalidInput(f"{key}: NaN or infinite values; wanted {self}, all finite; first in sample {bad}")
+        return single
 
 
 class Layout(ABC):
@@ -61,6 +129,8 @@ class Layout(ABC):
 
     name: ClassVar[str]
     keys: ClassVar[tuple[str, ...]]
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Arrays that it may have too."""
     paired: ClassVar[bool]
     """Whether it holds the uplink too."""
 
@@ -69,12 +139,26 @@ class Layout(ABC):
         """The file's arrays, [N, ...] each."""
 
     @abstractmethod
+    def wanted(self, shape: Shape, found: Mapping[str, tuple[int, ...]]) -> dict[str, Wanted]:
+        """What its arrays, optional ones too, are to be; `found`: the shapes of those that are there."""
+
     def decode(self, arrays: Arrays, shape: Shape) -> Channels:
-        """The channels of a file's arrays.
+        """The channels of a file's arrays, without samples that are zero.
 
         Raises:
-            InvalidInput: an array has another shape or kind; names it, what was found and what is wanted.
+            InvalidInput: an array has another shape, kind or values; names it, what was found and what is wanted.
         """
+        wanted = self.wanted(shape, {key: array.shape for key, array in arrays.items()})
+        checked = {key: wanted[key].check(key, array) for key, array in arrays.items() if key in wanted}
+        counts = [len(array) for array in checked.values()]
+        if len(set(counts)) > 1:
+            raise InvalidInput(f"{', '.join(checked)}: {' and '.join(map(str, counts))} samples; wanted as many")
+        channels = _with_power(*self._decode(checked, shape))
+        return channels if channels.frequency is None else replace(channels, kept=_kept_share(channels))
+
+    @abstractmethod
+    def _decode(self, arrays: Arrays, shape: Shape) -> tuple[Channels, tuple[str, ...]]:
+        """The channels of checked arrays, and what errors call downlink, uplink and frequency."""
 
 
 class CsiNet(Layout):
@@ -82,6 +166,7 @@ class CsiNet(Layout):
 
     name: ClassVar[str] = "csinet"
     keys: ClassVar[tuple[str, ...]] = ("HT",)
+    optional: ClassVar[tuple[str, ...]] = ("scale",)  # HF_all is read for those who ask for it: it is large
     paired: ClassVar[bool] = False
 
     def encode(self, channels: Channels, shape: Shape) -> dict[str, NDArray[Any]]:
@@ -95,17 +180,32 @@ class CsiNet(Layout):
             arrays["HF_all"] = frequency.reshape(len(image), -1)
         return arrays
 
-    def decode(self, arrays: Arrays, shape: Shape) -> Channels:
-        parts = _check("HT", arrays["HT"], (2 * shape.antennas * shape.rows,), complex_=False)
-        if parts.size and not (parts.min() >= 0 and parts.max() <= 1):
-            raise InvalidInput(f"HT: values from {parts.min():g} to {parts.max():g}; wanted [0, 1]")
-        split = parts.reshape(len(parts), 2, shape.antennas, shape.rows) - np.float32(0.5)
-        image = (split[:, 0] + 1j * split[:, 1]).transpose(0, 2, 1)
+    def wanted(self, shape: Shape, found: Mapping[str, tuple[int, ...]]) -> dict[str, Wanted]:
+        return {
+            "HT": Wanted((2 * shape.antennas * shape.rows,), complex=False),
+            "scale": Wanted((1,), complex=False),
+            "HF_all": Wanted((HF_SUBCARRIERS * shape.antennas,)),
+        }
+
+    def _decode(self, arrays: Arrays, shape: Shape) -> tuple[Channels, tuple[str, ...]]:
+        parts = arrays["HT"]
+        bad = _first(parts, lambda block: (block < -TOLERANCE) | (block > 1 + TOLERANCE))
+        if bad is not None:
+            raise InvalidInput(
+                f"HT: values from {parts.min():.8g} to {parts.max():.8g}; wanted [0, 1], or {TOLERANCE:g} outside;"
+                f" first in sample {bad}"
+            )
+        image = np.empty((len(parts), shape.rows, shape.antennas), np.complex64)
+        for start in range(0, len(parts), _BLOCK):  # whole files take several times their size
+            block = np.clip(parts[start : start + _BLOCK], 0, 1).reshape(-1, 2, shape.antennas, shape.rows)
+            image[start : start + _BLOCK] = (block[:, 0] + 1j * block[:, 1] - (0.5 + 0.5j)).transpose(0, 2, 1)
+        frequency = arrays["HF_all"].reshape(-1, shape.antennas, HF_SUBCARRIERS) if "HF_all" in arrays else None
         if "scale" in arrays:
-            scale = _check("scale", arrays["scale"], (1,), complex_=False)
-            _as_many({"HT": parts, "scale": scale})
-            image = image * scale[..., None]
-        return Channels(_with_power("HT" if "scale" not in arrays else "HT, scale", image[:, None]))
+            scale = arrays["scale"][..., None]
+            image *= scale
+            frequency = None if frequency is None else frequency * scale
+        names = ("HT, scale" if "scale" in arrays else "HT", "", "HF_all")
+        return Channels(image[:, None], None, frequency), names
 
 
 class DualNetOutdoor(Layout):
@@ -121,14 +221,12 @@ class DualNetOutdoor(Layout):
             for key, link in zip(self.keys, _both(channels), strict=True)
         }
 
-    def decode(self, arrays: Arrays, shape: Shape) -> Channels:
-        size = (shape.rows, shape.antennas)
-        links = {key: _check(key, arrays[key], size, complex_=True) for key in self.keys}
-        _as_many(links)
-        downlink, uplink = (
-            _with_power(key, self._roll(link, shape.first_rows)[:, None]) for key, link in links.items()
-        )
-        return Channels(downlink, uplink)
+    def wanted(self, shape: Shape, found: Mapping[str, tuple[int, ...]]) -> dict[str, Wanted]:
+        return dict.fromkeys(self.keys, Wanted((shape.rows, shape.antennas)))
+
+    def _decode(self, arrays: Arrays, shape: Shape) -> tuple[Channels, tuple[str, ...]]:
+        downlink, uplink = (self._roll(arrays[key], shape.first_rows)[:, None] for key in self.keys)
+        return Channels(downlink, uplink), self.keys
 
     def _roll(self, image: NDArray[Any], rows: int) -> NDArray[Any]:
         """The image with its delay rows in the file's order: here as they are."""
@@ -150,19 +248,19 @@ class Npz(Layout):
 
     name: ClassVar[str] = "npz"
     keys: ClassVar[tuple[str, ...]] = ("downlink",)
+    optional: ClassVar[tuple[str, ...]] = ("uplink",)
     paired: ClassVar[bool] = True
 
     def encode(self, channels: Channels, shape: Shape) -> dict[str, NDArray[Any]]:
         return dict(zip(("downlink", "uplink"), _both(channels), strict=True))
 
-    def decode(self, arrays: Arrays, shape: Shape) -> Channels:
-        found = arrays["downlink"]
-        slots = max(1, found.shape[1]) if found.ndim == 4 else 1
-        size = (slots, shape.rows, shape.antennas)
-        present = [key for key in ("downlink", "uplink") if key in arrays]
-        links = {key: _check(key, arrays[key], size, complex_=True) for key in present}
-        _as_many(links)
-        return Channels(*(_with_power(key, link) for key, link in links.items()))
+    def wanted(self, shape: Shape, found: Mapping[str, tuple[int, ...]]) -> dict[str, Wanted]:
+        axes = found.get("downlink", ())
+        slots = max(1, axes[1]) if len(axes) in (4, 5) else 1
+        return dict.fromkeys(("downlink", "uplink"), Wanted((slots, shape.rows, shape.antennas)))
+
+    def _decode(self, arrays: Arrays, shape: Shape) -> tuple[Channels, tuple[str, ...]]:
+        return Channels(arrays["downlink"], arrays.get("uplink")), ("downlink", "uplink")
 
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout() for layout in (CsiNet, DualNetOutdoor, DualNetIndoor, Npz)}
@@ -182,33 +280,59 @@ def layout_of(keys: set[str]) -> Layout:
     raise InvalidInput(f"data file: keys {', '.join(sorted(keys)) or 'none'}; wanted {known}")
 
 
-def _check(key: str, array: NDArray[Any], size: tuple[int, ...], *, complex_: bool) -> NDArray[Any]:
-    """The array in single precision, if it is [N, *size] of numbers of the right kind, all finite."""
-    wanted = f"[sample, {', '.join(map(str, size))}] {'complex' if complex_ else 'real'} numbers"
-    if array.ndim != 1 + len(size) or array.shape[1:] != size or not len(array):
-        raise InvalidInput(f"{key}: shape {list(array.shape)}; wanted {wanted}")
-    if array.dtype.kind not in ("c" if complex_ else "fiu"):
-        raise InvalidInput(f"{key}: {array.dtype}; wanted {wanted}")
-    with np.errstate(over="ignore"):
-        single = array.astype(np.complex64 if complex_ else np.float32)
-    if not np.isfinite(single).all():
-        raise InvalidInput(f"{key}: NaN or infinite values; wanted {wanted}, all finite")
-    return single
+def _first(array: NDArray[Any], bad: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> int | None:
+    """Number of the first sample with a bad value, if there is one; looks at some samples at a time."""
+    for start in range(0, len(array), _BLOCK):
+        block = array[start : start + _BLOCK]
+        found = bad(block).reshape(len(block), -1).any(axis=1)
+        if found.any():
+            return start + int(found.argmax())
+    return None
 
 
-def _as_many(arrays: Arrays) -> None:
-    """Raises InvalidInput unless the arrays have as many samples each."""
-    counts = [len(array) for array in arrays.values()]
-    if len(set(counts)) > 1:
-        raise InvalidInput(f"{', '.join(arrays)}: {' and '.join(map(str, counts))} samples; wanted as many")
+def _with_power(channels: Channels, names: tuple[str, ...]) -> Channels:
+    """The channels without those that are zero in some slot: nothing can be compared with such a one.
+
+    Raises:
+        InvalidInput: too many of the file are; `names` are those of downlink, uplink and frequency.
+    """
+    silent = np.zeros(len(channels.downlink), bool)
+    for name, images in zip(names, (channels.downlink, channels.uplink, channels.frequency), strict=False):
+        if images is not None:
+            here = ~np.any(images, axis=(-2, -1)).reshape(len(silent), -1).all(axis=1)  # in any slot
+            silent |= here
+            if silent.mean() > ZERO_SHARE:
+                raise InvalidInput(
+                    f"{name}: the channel of sample {here.argmax()} is zero, {silent.sum()} of {len(silent)} are;"
+                    f" wanted some power in each, up to {ZERO_SHARE:.0%} are skipped"
+                )
+    return replace(channels, skipped=int(silent.sum())).take(~silent) if silent.any() else channels
 
 
-def _with_power(key: str, images: NDArray[Any]) -> NDArray[np.complex64]:
-    """Images [N, T, Q, M], if none is all zero: nothing can be compared with such a one."""
-    silent = np.argwhere(~np.any(images, axis=(2, 3)))
-    if len(silent):
-        raise InvalidInput(f"{key}: the channel of sample {silent[0, 0]} is zero; wanted some power in each")
-    return images.astype(np.complex64, copy=False)
+def _kept_share(channels: Channels) -> NDArray[np.float32]:
+    """[N] |<F, S h>|^2 / (|F|^2 |S h|^2), whatever the scales: F is HF_all, h the image, S a 257-point FFT along delay
+    at the subcarriers of F, as those compare who use HF_all.
+
+    Raises:
+        InvalidInput: F is not the channel of these samples.
+    """
+    assert channels.frequency is not None
+    shares = []
+    turns = np.outer(np.arange(channels.downlink.shape[2]), np.arange(HF_SUBCARRIERS)) / HF_FROM  # [delay, subcarrier]
+    for start in range(0, len(channels.downlink), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        truth = channels.frequency[block].astype(np.complex128)  # [N, angle, subcarrier]
+        image = channels.downlink[block, 0].astype(np.complex128).transpose(0, 2, 1)  # [N, angle, delay]
+        ours = image @ np.exp(-2j * np.pi * turns)
+        norms = np.linalg.norm(ours, axis=(1, 2)) * np.linalg.norm(truth, axis=(1, 2))
+        shares.append((np.abs((ours.conj() * truth).sum((1, 2))) / norms) ** 2)
+    kept = np.concatenate(shares)
+    if kept.mean() < LEAST_KEPT:
+        raise InvalidInput(
+            f"HF_all: HT explains {kept.mean():.0%} of its power; wanted {LEAST_KEPT:.0%} or more: other samples, or"
+            " another order of axes"
+        )
+    return kept.astype(np.float32)
 
 
 def _one_slot(link: NDArray[np.complex64], layout: str) -> NDArray[np.complex64]:

@@ -1,11 +1,18 @@
-"""Reading data files: MATLAB .mat (5, and 7.3 through h5py) and .npz."""
+"""Reading data files: MATLAB .mat (5, and 7.3, which is HDF5, through h5py) and .npz.
+
+HDF5 keeps no order of axes: column-major writers (MATLAB, Julia, Octave, hdf5storage) store theirs in reverse, h5py as
+they are. What MATLAB and those that write for it made is marked, array by array, and Octave's is known by its groups.
+Of arrays without a mark the layout's shapes decide, and where both orders fit the user has to say (`axes`).
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.io
@@ -14,24 +21,46 @@ from numpy.typing import NDArray
 from shared.channels.files.layouts import Channels, Layout, Shape, layout_of
 from shared.errors import InvalidInput, NotFound
 
-_OPTIONAL = ("scale", "uplink")
+Axes = Literal["auto", "matlab", "c"]
+"""Order of axes of arrays in HDF5: as marked, or else as fits; in reverse; as they are."""
+
+log = logging.getLogger(__name__)
 
 
-def read(path: Path, shape: Shape) -> tuple[Layout, Channels]:
+def read(path: Path, shape: Shape, axes: Axes = "auto", frequency: Path | None = None) -> tuple[Layout, Channels]:
     """Layout and channels of a file.
+
+    Args:
+        axes: order of axes, if the file is HDF5; other formats have their own.
+        frequency: file with HF_all of the same samples (csinet); it may be the same one.
 
     Raises:
         NotFound: no such file. InvalidInput: it is none of the layouts; the message names the array.
     """
-    if not path.is_file():
-        raise NotFound(f"data file: {path} does not exist")
+    files = list(dict.fromkeys(file for file in (path, frequency) if file))
+    for file in files:
+        if not file.is_file():
+            raise NotFound(f"data file: {file} does not exist")
+    names = ", ".join(file.name for file in files)
     try:
         keys = _keys(path)
         layout = layout_of(keys)
-        arrays = _arrays(path, [*layout.keys, *(key for key in _OPTIONAL if key in keys)])
-        return layout, layout.decode(arrays, shape)
+        arrays = _arrays(path, layout, [*layout.keys, *keys.intersection(layout.optional)], shape, axes)
+        if frequency:
+            if layout.name != "csinet":
+                raise InvalidInput(f"frequency: {path.name} is of the {layout.name} layout; HF_all belongs to HT")
+            if "HF_all" not in (keys := _keys(frequency)):
+                raise InvalidInput(f"frequency: keys {', '.join(sorted(keys)) or 'none'}; wanted HF_all")
+            arrays |= _arrays(frequency, layout, ["HF_all"], shape, axes)
+        channels = layout.decode(arrays, shape)
     except InvalidInput as error:
-        raise InvalidInput(f"{path.name}: {error}") from None
+        raise InvalidInput(f"{names}: {error}") from None
+    except MemoryError as error:
+        size = sum(file.stat().st_size for file in files)
+        raise InvalidInput(f"{names}: {size:,} bytes, too large for the memory here: {error or 'not enough'}") from None
+    if channels.skipped:
+        log.warning("%s: zero samples skipped: %d; %d are left", names, channels.skipped, len(channels.downlink))
+    return layout, channels
 
 
 @functools.lru_cache(maxsize=64)
@@ -54,35 +83,81 @@ def _keys(path: Path) -> set[str]:
         return {name for name, _, _ in scipy.io.whosmat(path)}
     except ImportError:
         raise InvalidInput("MATLAB 7.3 files need h5py; wanted `pip install h5py`, or save with -v7") from None
+    except MemoryError:
+        raise
     except Exception:  # parsers meet damage with whatever comes: MatReadError, zlib.error, EOFError, RuntimeError, ...
         raise InvalidInput("not a readable .mat or .npz file") from None
 
 
-def _arrays(path: Path, keys: list[str]) -> dict[str, NDArray[Any]]:
+def _arrays(path: Path, layout: Layout, keys: list[str], shape: Shape, axes: Axes) -> dict[str, NDArray[Any]]:
+    """The arrays, the first axis of each being the sample's."""
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
                 return {key: file[key] for key in keys}
         if _is_hdf5(path):
-            import h5py
-
-            with h5py.File(path) as file:
-                return {key: _from_hdf5(np.asarray(file[key][()])) for key in keys}
+            return _from_hdf5(path, layout, keys, shape, axes)
         found = scipy.io.loadmat(path, variable_names=keys)
         return {key: np.asarray(found[key]) for key in keys}  # a sparse matrix becomes an object, not an array
+    except (InvalidInput, MemoryError):
+        raise
     except Exception as error:  # see `_keys`
         raise InvalidInput(f"{', '.join(keys)}: damaged, or no array of numbers: {error}") from None
 
 
 def _is_hdf5(path: Path) -> bool:
-    """MATLAB 7.3: HDF5 behind a 512-byte block."""
+    """HDF5, behind a block of the writer's own: MATLAB's has 512 bytes, others 0 or a larger power of two."""
     with path.open("rb") as file:
-        head = file.read(520)
-    return b"\x89HDF" in (head[:4], head[512:516])
+        head = file.read(4100)
+    return b"\x89HDF" in (head[at : at + 4] for at in (0, 512, 1024, 2048, 4096))
 
 
-def _from_hdf5(value: NDArray[Any]) -> NDArray[Any]:
-    """MATLAB's column-major arrays come out transposed, its complex numbers as pairs."""
+def _from_hdf5(path: Path, layout: Layout, keys: list[str], shape: Shape, axes: Axes) -> dict[str, NDArray[Any]]:
+    import h5py
+
+    with h5py.File(path) as file:
+        data = {key: file[key]["value"] if "OCTAVE_NEW_FORMAT" in file[key].attrs else file[key] for key in keys}
+        for key, array in data.items():
+            if not isinstance(array, h5py.Dataset):
+                raise TypeError("a group")
+            if isinstance(file.get(key, getlink=True), h5py.ExternalLink) or array.is_virtual or array.external:
+                raise InvalidInput(f"{key}: its values lie in another file; wanted them in this one")
+        marked = {key for key in keys if "MATLAB_class" in data[key].attrs or data[key].name != f"/{key}"}
+        asked = {key: data[key].shape for key in keys if axes != "auto" or key not in marked}
+        reverse = set(keys) if _is_reversed(layout, asked, shape, axes) else marked - set(asked)
+        return {key: _values(array, reverse=key in reverse) for key, array in data.items()}
+
+
+def _is_reversed(layout: Layout, found: Mapping[str, tuple[int, ...]], shape: Shape, axes: Axes) -> bool:
+    """Whether arrays of these shapes, as HDF5 has them, have their axes in reverse; False if there are none.
+
+    Raises:
+        InvalidInput: they fit in no order that `axes` allows, or in both and differ.
+    """
+    misfits: dict[str, dict[str, str]] = {}  # order -> array -> what is wanted of it
+    for order in ("c", "matlab") if axes == "auto" else (axes,):
+        shapes = {key: size[::-1] if order == "matlab" else size for key, size in found.items()}
+        wanted = layout.wanted(shape, shapes)
+        misfits[order] = {key: wanted[key].in_order(order) for key in found if not wanted[key].fits(shapes[key])}
+    fitting = [order for order, misfit in misfits.items() if not misfit]
+    if not fitting:
+        key = max(found, key=lambda key: sum(key in misfit for misfit in misfits.values()))
+        asked = " or ".join(misfit[key] for misfit in misfits.values() if key in misfit)
+        raise InvalidInput(f"{key}: shape {list(found[key])}; wanted {asked}")
+    different = [key for key, size in found.items() if sum(length > 1 for length in size) > 1]
+    if len(fitting) > 1 and different:
+        raise InvalidInput(
+            f"{different[0]}: shape {list(found[different[0]])} fits both orders of axes, and nothing in the file says"
+            " which it has; wanted axes=matlab (MATLAB, Julia and Octave store the sample last) or axes=c (h5py: first)"
+        )
+    return fitting[0] == "matlab"
+
+
+def _values(data: Any, *, reverse: bool) -> NDArray[Any]:
+    """An HDF5 dataset's numbers; complex ones are pairs (real, imag), or (r, i), which h5py knows itself."""
+    if "MATLAB_empty" in data.attrs:  # holds the shape
+        return np.empty(data[()].astype(int).tolist())
+    value = np.asarray(data[()])
     if value.dtype.names == ("real", "imag"):
-        value = value["real"] + 1j * value["imag"]
-    return value.T
+        value = value["real"] + np.complex64(1j) * value["imag"]
+    return value.T if reverse else value

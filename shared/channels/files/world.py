@@ -6,9 +6,9 @@ import functools
 import hashlib
 import math
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, get_args
 
 import numpy as np
 import torch
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.channels.files import reading
-from shared.channels.files.layouts import Channels, Shape
+from shared.channels.files.layouts import HF_FROM, Channels, Shape
 from shared.channels.scenario import PRESETS, Link
 from shared.channels.streams import Samples, Split
 from shared.channels.transforms import to_spatial_frequency, zero_fill
 from shared.channels.wideband import Wideband
 from shared.errors import Conflict, InvalidInput, NotFound
+from shared.fields import OneOf
 
 DATA_FOLDER = "CSIEMU_DATA"
-"""Environment variable: folder of the data files; `data` if it is not set. Requests name a file, never a path."""
+"""Environment variable: folder of the data files; `data` if it is not set. Requests name files in it, and no others."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(mat|npz)")
 _SHARES = {Split.TRAIN: (0.0, 0.8), Split.VALIDATION: (0.8, 0.9), Split.TEST: (0.9, 1.0), Split.EMULATE: (0.9, 1.0)}
 
 
@@ -39,7 +39,11 @@ class DataFile(Wideband):
     from the start again after the last one; in training every pass has an order of its own.
 
     Attributes:
-        file, train, validation, test: names of files, or empty.
+        file, train, validation, test: names of files, or empty: paths in the folder, `indoor/my data.mat`.
+        frequency: name of the file with HF_all of the samples that are tested (CsiNet's layout), or empty. What is cut
+            off is then not 0 but follows from it: see `whole`.
+        axes: order of axes in HDF5 files (MATLAB 7.3): `matlab` stores them in reverse, `c` (h5py) as they are; `auto`:
+            as the file says, or as its shapes tell.
         sha256: first 16 digits of the files' hash, to make sure that UE and gNB have the same; empty: not checked.
     """
 
@@ -47,14 +51,22 @@ class DataFile(Wideband):
     train: str = ""
     validation: str = ""
     test: str = ""
+    frequency: str = ""
+    axes: Annotated[reading.Axes, OneOf(get_args(reading.Axes))] = "auto"
     sha256: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("file", "train", "validation", "test"):
+        for field in ("file", "train", "validation", "test", "frequency"):
             name = getattr(self, field)
-            if name and not _NAME.fullmatch(name):
-                raise InvalidInput(f"scenario {field}: '{name}' is not the name of a .mat or .npz file")
+            if name and not _is_name(name):
+                raise InvalidInput(
+                    f"scenario {field}: '{name}' is not the name of a .mat or .npz file in the folder {DATA_FOLDER}: up"
+                    " to 255 bytes without comma, backslash and unprintable ones; no part begins with a dot, space or ~"
+                )
+        if self.frequency and (self.subcarriers, self.last_rows) != (HF_FROM, 0):
+            found = f"{self.subcarriers}, {self.last_rows}"
+            raise InvalidInput(f"scenario subcarriers, last_rows: {found}; with HF_all they are {HF_FROM}, 0")
 
     @property
     def has_uplink(self) -> bool:
@@ -100,18 +112,35 @@ class DataFile(Wideband):
         power = images.abs().square().sum((-2, -1)).mean(1) / self.antennas**2  # per antenna, mean over the band
         return channel / power.sqrt()[:, None, None]
 
+    def whole(self, samples: Samples) -> tuple[Tensor, Tensor] | None:
+        """What HF_all knows of the samples, if the scenario names its file and it is of this split.
+
+        Returns:
+            The channel at the first F = 125 subcarriers, nothing cut off, [N, F, M] complex64, and the share [N] of its
+            power that the kept rows explain.
+        """
+        channels = self._channels(samples.split)
+        if channels.frequency is None or channels.kept is None:
+            return None
+        rows, device = self._rows(samples, len(channels.kept)), samples.ue.device
+        frequency = torch.from_numpy(channels.frequency[rows]).to(device).transpose(1, 2)
+        return frequency, torch.from_numpy(channels.kept[rows]).to(device)
+
     def _channels(self, split: Split) -> Channels:
         """The split's part of its file."""
-        own = {Split.TRAIN: self.train, Split.VALIDATION: self.validation}.get(split, self.test)
-        path = _path(own or self.file, split)
-        channels = _load(path, path.stat().st_mtime_ns, Shape(self.first_rows, self.last_rows, self.antennas))
+        owns = {Split.TRAIN: self.train, Split.VALIDATION: self.validation}
+        own, tested = owns.get(split, self.test), self.test or self.file
+        frequency = self.frequency if (own or self.file) == tested else ""  # HF_all is of the file that is tested
+        files = [_path(own or self.file, split), *([_path(frequency, split)] if frequency else [])]
+        changed = tuple(path.stat().st_mtime_ns for path in files)
+        shape = Shape(self.first_rows, self.last_rows, self.antennas)
+        channels = _load(tuple(files), changed, shape, self.axes)
         if own:
             return channels
         first, last = (math.ceil(share * len(channels.downlink)) for share in _SHARES[split])
         if first == last:
-            raise InvalidInput(f"{path.name}: {len(channels.downlink)} samples leave none for {split.name.lower()}")
-        part = slice(first, last)
-        return Channels(channels.downlink[part], None if channels.uplink is None else channels.uplink[part])
+            raise InvalidInput(f"{self.file}: {len(channels.downlink)} samples leave none for {split.name.lower()}")
+        return channels.take(slice(first, last))
 
     def _rows(self, samples: Samples, count: int) -> NDArray[np.int64]:
         """[N] rows of the split's part."""
@@ -124,26 +153,39 @@ class DataFile(Wideband):
 
     def _fingerprint(self) -> str:
         """Hash of the files' hashes."""
-        paths = [_path(name, Split.TEST) for name in (self.file, self.train, self.validation, self.test) if name]
-        if not paths:
+        names = (self.file, self.train, self.validation, self.test, self.frequency)
+        paths = [_path(name, Split.TEST) for name in names if name]
+        if not any(names[:-1]):
             raise InvalidInput("scenario file: empty; wanted the name of a .mat or .npz file")
         hashes = "".join(reading.fingerprint(path, path.stat().st_mtime_ns) for path in paths)
         return hashlib.sha256(hashes.encode()).hexdigest()[:16]
 
 
+def _is_name(name: str) -> bool:
+    """Whether it may name a file: a path in the folder of data files, without what a scenario's text cannot hold."""
+    fair = name.isprintable() and not set(name) & {",", "\\"} and name.endswith((".mat", ".npz"))
+    parts = name.split("/")
+    return fair and len(name.encode()) <= 255 and all(part and part[0] not in ". ~" for part in parts)
+
+
 def _path(name: str, split: Split) -> Path:
     if not name:
         raise InvalidInput(f"scenario file: empty, and no file for {split.name.lower()}; wanted the name of a file")
-    path = Path(os.environ.get(DATA_FOLDER) or "data") / name
+    folder = Path(os.environ.get(DATA_FOLDER) or "data").absolute()
+    path = folder / name
     if not path.is_file():
-        raise NotFound(f"scenario file: '{name}' is not in {path.parent.absolute()}, the folder {DATA_FOLDER}")
+        raise NotFound(f"scenario file: '{name}' is not in {folder}, the folder {DATA_FOLDER}")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InvalidInput(f"scenario file: '{name}' is a link out of {folder}, the folder {DATA_FOLDER}")
     return path
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: Path, modified_ns: int, shape: Shape) -> Channels:
-    """The file's channels; `modified_ns` is there to notice that it changed."""
-    return reading.read(path, shape)[1]
+def _load(files: tuple[Path, ...], modified_ns: tuple[int, ...], shape: Shape, axes: reading.Axes) -> Channels:
+    """The channels of a file, and of its HF_all; `modified_ns` is there to notice that they changed."""
+    path, frequency = (*files, None)[:2]
+    assert path is not None
+    return reading.read(path, shape, axes, frequency)[1]
 
 
 @functools.lru_cache(maxsize=8)

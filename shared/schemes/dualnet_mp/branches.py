@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.quantizers.base import Quantizer
-from shared.quantizers.binary import BinaryLevels
+from shared.quantizers.sign import BinaryLevels
 from shared.quantizers.sum_of_sigmoids import SumOfSigmoids
 from shared.schemes.layouts.blocks import BlockConv2d, FromBlocks, Padding, ToBlocks, block_of
 

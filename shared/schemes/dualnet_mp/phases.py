@@ -12,8 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from shared.quantizers.angle import Angle
 from shared.quantizers.sign import Sign
+from shared.quantizers.uniform import Angle
 from shared.schemes.dualnet_mp.branches import Branch, BranchDecoder, BranchEncoder, Shape
 
 _STEEPEST = 1e-6

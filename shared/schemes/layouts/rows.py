@@ -76,14 +76,15 @@ class RowConv2d(RowLayer, nn.Conv2d):
 
 
 class RowBatchNorm(RowLayer, nn.BatchNorm2d):
-    """nn.BatchNorm2d; statistics in float32."""
+    """nn.BatchNorm2d as it is by default; statistics in float32."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
 
     def forward(self, image: Tensor) -> Tensor:
         if not self.in_rows:
             return super().forward(image)
-        assert self.running_mean is not None  # nor the next two: as nn.BatchNorm2d is by default
-        assert self.running_var is not None
-        assert self.momentum is not None
         values = image.flatten(0, 1).flatten(1).float()  # [N H, C W]: sums and products run along whole rows
         mean, variance = self.running_mean, self.running_var
         if self.training:

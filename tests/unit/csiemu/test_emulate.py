@@ -82,7 +82,7 @@ def test_an_index_with_bad_ones_among_good(small_store: CheckpointStore, tmp_pat
     assert {key for key, (state, _) in rows.items() if state == "READY"} == {("rnn", "1"), ("hyperrnn", "1")}
     assert rows["rnn", "1"][1] == "serves new frames"
     assert rows["dldnn", "1"] == ("UNAVAILABLE", "not loaded")
-    assert rows["hyperrnn", "3"] == ("UNAVAILABLE", "")
+    assert rows["hyperrnn", "3"] == ("UNAVAILABLE", "not loaded")
     assert "card.json lacks" in rows["hyperrnn", "2"][1]
     assert rows["dldnn", "2"] == ("UNAVAILABLE", "has no card.json")
     assert rows["dldnn.bak", ""][0] == rows["notes.txt", ""][0] == "UNAVAILABLE"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 import torch
 
 from csiemu.training.recipes import Design
@@ -28,8 +30,8 @@ from gnb_server.sessions import Lease
 from gnb_server.settings import Settings
 from gnb_server.store import Store, Stored
 from shared.checkpoints import CheckpointStore
-from shared.errors import Conflict, InvalidInput, NotReady, SequenceGap
-from shared.link.probe import check_probe
+from shared.errors import Conflict, InvalidInput, NotReady, SequenceGap, StoreUnavailable
+from shared.link.decoding import check_probe
 from shared.schemes.crnet import CrNetConfig
 
 UES = 2
@@ -250,8 +252,10 @@ def test_chunks_of_other_ues_of_a_fleet_are_not_its_failed_ones(
     assert ues.fleet.next_sequence.tolist() == [0, 1]
 
 
-def test_models_take_turns(handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch is of one model, of all its fleets; a call waits for what came before it."""
+def test_a_batch_is_of_one_model(
+    handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of all its fleets, as far as it has room; a call runs before what waits."""
     fleets = [Ues(handlers, small_store, name).open() for name in ("crnet", "rnn", "crnet", "dldnn")]
     done: list[Any] = []
     process = ServingLoop._process
@@ -269,7 +273,61 @@ def test_models_take_turns(handlers: Handlers, small_store: CheckpointStore, mon
     called.result(30)
     assert all(ack.result(30).nmse.shape == (1, UES) for ack in acks)
     first, second, third, fourth = (ues.fleet.lease.first_ue for ues in fleets)
-    assert done == [[first, third, first], [second, second], [fourth, fourth], [third], "called", [second]]
+    assert done == ["called", [first, third, first], [second] * 3, [fourth] * 2, [third]]
+
+
+def test_what_a_fleet_that_is_gone_has_sent_is_dropped_at_once(
+    handlers: Handlers, small_store: CheckpointStore
+) -> None:
+    """Others' chunks stay, and it goes on from the store when it comes back."""
+    gone, other = Ues(handlers, small_store).open(), Ues(handlers, small_store).open()
+    gone.send(0, 1)
+    with one_batch(handlers):
+        futures = [gone.submit(2), other.submit(0), gone.submit(3)]
+        handlers.close_stream(gone.fleet, gone.stream)
+        for future in futures[::2]:
+            with pytest.raises(Conflict, match="a newer stream"):
+                future.result(0)  # although nothing is decoded yet
+    assert futures[1].result(30).nmse.shape == (1, UES)
+    gone.come_back()
+    assert gone.fleet.next_sequence.tolist() == [2] * UES
+    assert gone.send(2)[0].nmse.shape == (1, UES)
+
+
+def test_what_is_held_for_a_fleet_that_stays_away_is_freed(
+    handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gnb_server.handlers.LINGER_S", 0.05)
+    away, back = Ues(handlers, small_store).open(), Ues(handlers, small_store).open()
+    for ues in (away, back):
+        ues.send(0, 1)
+        handlers.close_stream(ues.fleet, ues.stream)
+    back.open()
+    while away.fleet.open is not None:
+        assert handlers._serving._thread.is_alive()
+    assert {token for token, _ in handlers._serving._backend._frames} == {back.fleet.lease.token}  # type: ignore[attr-defined]
+    assert back.send(2)
+    with pytest.raises(NotReady, match="attach again"):
+        away.open()
+    assert away.come_back().send(2)[0].nmse.shape == (1, UES)
+
+
+def test_what_waits_at_the_end_is_not_decoded(settings: Settings, small_store: CheckpointStore) -> None:
+    """It was not acknowledged: UEs send it again."""
+    with service(settings) as handlers:
+        ues = Ues(handlers, small_store).open()
+        go_on, begun = threading.Event(), threading.Event()
+        handlers._serving.call(lambda: (begun.set(), go_on.wait(30)))
+        begun.wait(30)
+        future = ues.submit(0)
+        closing = threading.Thread(target=handlers._serving.close)
+        closing.start()
+        with pytest.raises(NotReady, match="is shutting down"):
+            future.result(30)
+        go_on.set()
+        closing.join(30)
+        with pytest.raises(NotReady, match="is shutting down"):
+            ues.submit(0).result(30)
 
 
 # --- a version per frame ---
@@ -286,7 +344,7 @@ def test_two_encoders_of_a_model_are_served_at_once(handlers: Handlers, small_st
     rows = [row for row in handlers.index() if row["name"] == "hyperrnn"]
     assert rows == [
         {"name": "hyperrnn", "version": "1", "state": "READY", "reason": "serves new frames"},
-        {"name": "hyperrnn", "version": "2", "state": "UNAVAILABLE", "reason": ""},
+        {"name": "hyperrnn", "version": "2", "state": "UNAVAILABLE", "reason": "not loaded"},
         {"name": "hyperrnn", "version": "3", "state": "READY", "reason": "serves new frames"},
     ]
 
@@ -395,6 +453,75 @@ def test_what_is_not_committed_is_not_shown(
         row = handlers.nmse(window_s=window)["schemes"][0]
         assert row["reports"] == (slots.stop + 2) * UES
     assert sum(row["decoder_versions"].values()) == (slots.stop + 2) * UES
+
+
+class Outage:
+    """A database that takes nothing, as SQLite says it of a full disk."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.over = threading.Event()
+        begin = sa.Engine.begin
+
+        @contextmanager
+        def failing(engine: sa.Engine) -> Iterator[sa.Connection]:
+            if not self.over.is_set():
+                raise sa.exc.OperationalError("insert", {}, sqlite3.OperationalError("database or disk is full"))
+            with begin(engine) as connection:
+                yield connection
+
+        monkeypatch.setattr(sa.Engine, "begin", failing)
+        monkeypatch.setattr("gnb_server.serving.commit.LONGEST_PAUSE_S", 0.1)
+
+
+def test_a_store_that_cannot_be_written_is_waited_for(
+    handlers: Handlers,
+    small_store: CheckpointStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not ready, one line in the log, and nothing is lost or shown meanwhile."""
+    ues, others = Ues(handlers, small_store).open(), Ues(handlers, small_store, "rnn").open()
+    ues.send(0)
+    before = shown(handlers)
+    outage = Outage(monkeypatch)
+    futures = [ues.submit(1), ues.submit(2), others.submit(0)]
+    while handlers._store.problem is None:
+        assert not futures[0].done()
+    assert not handlers.ready
+    with pytest.raises(StoreUnavailable, match="cannot be written: database or disk is full"):
+        Ues(handlers, small_store)
+    assert shown(handlers) == before
+    outage.over.set()
+    assert [future.result(30).nmse.shape for future in futures] == [(1, UES)] * 3
+    assert handlers.ready
+    assert handlers.nmse()["overall"]["reports"] == 4 * UES
+    assert len([record for record in caplog.records if "cannot be written" in record.message]) == 1
+    assert not ues.fleet.broken
+
+
+def test_a_gnb_ends_although_its_store_cannot_be_written(
+    settings: Settings, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, service(settings) as handlers:
+        ues = Ues(handlers, small_store).open()
+        Outage(patch)
+        future = ues.submit(0)
+        while handlers._store.problem is None:
+            assert not future.done()
+    with pytest.raises(NotReady):
+        future.result(0)
+    with service(settings) as handlers:
+        ues.handlers = handlers
+        assert ues.come_back().fleet.next_sequence.tolist() == [0] * UES
+        assert ues.send(0)
+
+
+def test_a_run_has_one_gnb(settings: Settings) -> None:
+    taken = pytest.raises(Conflict, match=r"run: 'default' of .* has a gNB; name another run")
+    with service(settings), taken, service(settings):
+        pass
+    with service(settings), service(settings.model_copy(update={"run": "other"})):
+        pass
 
 
 def test_a_fleet_whose_state_cannot_be_restored_stays_to_be_restored(
@@ -507,7 +634,7 @@ def test_the_wall_test_can_fail(small_store: CheckpointStore, monkeypatch: pytes
     checkpoint = small_store.load("rnn", ends=("decoder",))
     check_probe(checkpoint.scheme, checkpoint.card["probe"])
     from shared.channels.downlink import DownlinkView
-    from shared.link.probe import probed_frames
+    from shared.link.decoding import probed_frames
 
     with pytest.raises(AssertionError, match="was asked for by"):
         DownlinkView(checkpoint.scenario, probed_frames()).channel()

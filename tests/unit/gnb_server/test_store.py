@@ -49,9 +49,7 @@ def reports(sequences: range) -> Stored:
 
 
 def test_leases(store: Store) -> None:
-    assert store.next_free_ue() == 0
     store.lease(LEASE, ENCODER)
-    assert store.next_free_ue() == 13
     for first, count in ((9, 2), (12, 1), (0, 100)):
         with pytest.raises(Conflict, match=r"overlap those leased before \(10\.\.12\)"):
             store.lease(dataclasses.replace(LEASE, token="u", first_ue=first, ue_count=count), ENCODER)
@@ -130,24 +128,28 @@ def test_ring(store: Store) -> None:
 
 
 def test_versions(store: Store) -> None:
-    """Those that were loaded, in their order; one that frames needed is known, but not loaded again."""
+    """Those that were loaded or unloaded, in their order; one that UEs brought up keeps its place."""
     other = dataclasses.replace(FACTS, encoder_id="11" * 8)
-    store.keep_version("rnn", 2, FACTS, loaded_at=1.0)
-    store.keep_version("rnn", 3, FACTS)
-    store.keep_version("rnn", 1, other, loaded_at=2.0)
-    store.keep_version("rnn", 2, FACTS)
-    assert store.loaded() == [("rnn", 2), ("rnn", 1)]
-    store.keep_version("rnn", 2, FACTS, loaded_at=3.0)
-    assert store.loaded() == [("rnn", 1), ("rnn", 2)]
+    for version, facts in ((2, FACTS), (3, FACTS), (1, other), (2, FACTS)):
+        store.keep_version("rnn", version, facts)
     assert store.versions() == {"rnn": {1: other, 2: FACTS, 3: FACTS}}
+    store.keep_loaded("rnn", [2], loaded=True)
+    store.keep_loaded("rnn", [1], loaded=True)
+    store.keep_loaded("rnn", [2], loaded=True, asked=False)
+    assert store.loaded() == [("rnn", 2, True), ("rnn", 1, True)]
+    store.keep_loaded("rnn", [2], loaded=True)
+    assert store.loaded() == [("rnn", 1, True), ("rnn", 2, True)]
+    store.keep_loaded("rnn", [1, 2], loaded=False)
+    assert store.loaded() == [("rnn", 1, False), ("rnn", 2, False)]
 
 
 def test_runs_are_kept_apart(store: Store, url: str) -> None:
     store.lease(LEASE, ENCODER)
-    store.keep_version("rnn", 2, FACTS, loaded_at=1.0)
+    store.keep_version("rnn", 2, FACTS)
+    store.keep_loaded("rnn", [2], loaded=True)
     other = Store(url, "other", 4)
-    assert (store.loaded(), other.loaded(), other.versions()) == ([("rnn", 2)], [], {})
-    assert (other.next_free_ue(), other.leases()) == (0, [])
+    assert (store.loaded(), other.loaded(), other.versions()) == ([("rnn", 2, True)], [], {})
+    assert other.leases() == []
 
 
 def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from csiemu.training.trainer import Progress, Recipe
 from shared.checkpoints import Checkpoint, CheckpointStore, parameter_counts
 from shared.conditions import RunConditions
 from shared.errors import Conflict, DamagedCheckpoint, InvalidInput, NotFound
+from shared.link.decoding import check_probe
 from shared.link.evaluation import evaluate
-from shared.link.probe import check_probe
 from shared.schemes.crnet import CrNetConfig
 from shared.schemes.dualnet_mp import DualNetConfig
 from shared.schemes.pilots import PilotConfig

@@ -128,16 +128,16 @@ def test_fixed_frames_come_once_an_epoch_in_another_order(make_scheme: MakeSchem
     trainer, late = (trainer_of(make_scheme, recipe=recipe) for _ in range(2))
     orders = []
     for epoch in range(2):
-        steps = [trainer.fixed.at(2 * epoch + place)[0].view.samples.ue for place in range(2)]  # 2 frames are left over
+        steps = [trainer.fixed.at(2 * epoch + place)[0].samples.ue for place in range(2)]  # 2 frames are left over
         orders.append(torch.cat(steps).tolist())
         assert len(set(orders[-1])) == 8
         assert set(orders[-1]) <= set(range(10))
     assert orders[0] != orders[1]
-    assert late.fixed.at(3)[0].view.samples.ue.tolist() == orders[1][4:]
-    downlink, side = trainer.fixed.at(1)
-    samples = Samples(recipe.seed, Split.TRAIN, downlink.view.samples.ue, torch.zeros(4, dtype=torch.int64))
+    assert late.fixed.at(3)[0].samples.ue.tolist() == orders[1][4:]
+    downlink, truth, side = trainer.fixed.at(1)
+    samples = Samples(recipe.seed, Split.TRAIN, downlink.samples.ue, torch.zeros(4, dtype=torch.int64))
     view = DownlinkView(trainer.scenario, samples)
-    torch.testing.assert_close(downlink.truth, view.channel())
+    torch.testing.assert_close(truth, view.channel())
     wanted = trainer.scheme.decoder.side_information(UplinkView(trainer.scenario, samples))
     torch.testing.assert_close(side, wanted)
     trainer.run()

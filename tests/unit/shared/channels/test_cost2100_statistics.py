@@ -22,7 +22,7 @@ from shared.channels.cost2100 import paths as paths_module
 from shared.channels.cost2100.parameters import ENVIRONMENTS, SPEED_OF_LIGHT
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
-from shared.channels.transforms import truncation_floor_db, truncation_loss
+from tests.unit.truncation import truncation_floor_db, truncation_loss
 
 REFERENCE = json.loads((Path(__file__).parents[3] / "data" / "cost2100_reference.json").read_text())
 COUNT = 2000

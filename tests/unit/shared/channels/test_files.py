@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import io
 import os
+import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shared.channels.downlink import DownlinkView
 from shared.channels.files import DataFile, reading
 from shared.channels.files.layouts import LAYOUTS, Channels, Shape
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
-from shared.channels.transforms import truncation_loss
 from shared.channels.wideband import Wideband
 from shared.errors import Conflict, CsiError, InvalidInput, NotFound
+from shared.metrics import Outcomes
+from tests.unit.truncation import truncation_loss
 
 MakeSamples = Callable[..., Samples]
 PUBLIC = Shape(32, 0, 32)
@@ -282,6 +286,300 @@ def test_every_matlab_version_reads_alike(
         assert np.array_equal(read.uplink[:, 0], np.roll(UL, -1 if layout == "dualnet-indoor" else 0, axis=1))
 
 
+# --- HDF5 of other writers ---
+
+NPZ = {"downlink": normal(6, 3, 4, 4), "uplink": normal(6, 3, 4, 4, seed=1)}
+OTHERS: dict[str, dict[str, NDArray[Any]]] = {
+    "csinet": {"HT": HT, "scale": np.full((6, 1), 3.0)},
+    "dualnet-outdoor": {"H_dl": DL, "H_ul": UL},
+    "dualnet-indoor": {"Hur_down_t1": DL.astype(np.complex128), "Hur_up_t1": UL},
+    "npz": NPZ,
+}
+
+
+def write_h5py(path: Path, arrays: dict[str, NDArray[Any]], *, reverse: bool = False, **options: Any) -> Path:
+    """As h5py does, axes as they are, complex numbers as (r, i); in reverse as Julia's HDF5.jl does."""
+    with h5py.File(path, "w", **options) as file:
+        for key, array in arrays.items():
+            file.create_dataset(key, data=array.T if reverse else array, compression="gzip")
+    return path
+
+
+def write_octave(path: Path, arrays: dict[str, NDArray[Any]]) -> Path:
+    """As `save -hdf5`: a group for each variable, axes in reverse, complex numbers as (real, imag)."""
+    write_73(path, arrays)
+    with h5py.File(path) as file:
+        values = {key: file[key][()] for key in arrays}
+    with h5py.File(path, "w") as file:
+        for key, array in values.items():
+            group = file.create_group(key)
+            group.attrs["OCTAVE_NEW_FORMAT"] = np.uint8(1)
+            group["type"], group["value"] = np.bytes_("complex matrix"), array
+    return path
+
+
+def assert_reads_alike(path: Path, arrays: dict[str, NDArray[Any]], shape: Shape = SMALL, **options: Any) -> None:
+    """As the same arrays in an .npz, where nothing is in doubt."""
+    _, expected = reading.read(write(path.with_name("sure.npz"), arrays), shape)
+    _, found = reading.read(path, shape, **options)
+    assert np.array_equal(found.downlink, expected.downlink)
+    assert (found.uplink is None) == (expected.uplink is None)
+    if found.uplink is not None and expected.uplink is not None:
+        assert np.array_equal(found.uplink, expected.uplink)
+
+
+@pytest.mark.parametrize("layout", OTHERS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("userblock", [0, 512, 4096])
+def test_hdf5_without_marks_is_read_as_it_fits(layout: str, reverse: bool, userblock: int, tmp_path: Path) -> None:
+    path = write_h5py(tmp_path / "x.mat", OTHERS[layout], reverse=reverse, userblock_size=userblock)
+    assert_reads_alike(path, OTHERS[layout])
+    assert_reads_alike(path, OTHERS[layout], axes="matlab" if reverse else "c")
+
+
+@pytest.mark.parametrize("layout", OTHERS)
+@pytest.mark.parametrize("writer", [write_octave, write_73])
+def test_hdf5_of_known_writers_is_read_even_where_both_orders_fit(layout: str, writer: Any, tmp_path: Path) -> None:
+    square = {key: array[:4] for key, array in OTHERS[layout].items()}
+    if layout == "csinet":
+        square = {"HT": np.random.default_rng(2).random((32, 32))}
+    assert_reads_alike(writer(tmp_path / "x.mat", OTHERS[layout]), OTHERS[layout])
+    assert_reads_alike(writer(tmp_path / "x.mat", square), square)
+
+
+@given(
+    layout=st.sampled_from(list(OTHERS)),
+    count=st.integers(1, 4),
+    shape=st.builds(Shape, st.integers(1, 3), st.integers(0, 1), st.integers(1, 4)),
+    slots=st.integers(1, 4),
+    reverse=st.booleans(),
+)
+def test_no_order_of_axes_is_guessed(layout: str, count: int, shape: Shape, slots: int, reverse: bool) -> None:
+    """Whatever the sizes, a file without marks is read rightly or asked about."""
+    arrays = LAYOUTS[layout].encode(channels(count, shape, slots=slots if layout == "npz" else 1), shape)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_h5py(Path(folder) / "x.mat", arrays, reverse=reverse)
+        assert_reads_alike(path, arrays, shape, axes="matlab" if reverse else "c")
+        reason = ""
+        try:
+            assert_reads_alike(path, arrays, shape)
+        except InvalidInput as error:
+            reason = str(error)
+    assert not reason or "fits both orders of axes" in reason
+
+
+SQUARE: dict[str, tuple[dict[str, NDArray[Any]], str]] = {
+    "csinet": ({"HT": np.random.default_rng(2).random((32, 32))}, "HT: shape [32, 32]"),
+    "dualnet-outdoor": ({"H_dl": DL[:4], "H_ul": UL[:4]}, "H_dl: shape [4, 4, 4]"),
+    "npz": ({"downlink": normal(4, 4, 4, 4)}, "downlink: shape [4, 4, 4, 4]"),
+    "one sample": ({"H_dl": DL[0], "H_ul": UL[0]}, "H_dl: shape [4, 4]"),
+}
+
+
+@pytest.mark.parametrize("case", SQUARE)
+def test_hdf5_that_fits_in_both_orders_is_asked_about(case: str, tmp_path: Path) -> None:
+    arrays, says = SQUARE[case]
+    path = write_h5py(tmp_path / "x.mat", arrays)
+    reason = refusal(path)
+    assert reason.startswith(f"{says} fits both orders of axes")
+    assert "axes=matlab" in reason
+    assert "axes=c" in reason
+    assert_reads_alike(path, arrays, axes="c")
+    assert_reads_alike(write_h5py(path, arrays, reverse=True), arrays, axes="matlab")
+
+
+def test_an_array_that_h5py_added_to_a_file_of_matlab(tmp_path: Path) -> None:
+    """The mark is each array's own, not the file's."""
+    scale = np.arange(1, 7.0)[:, None]
+    path = write_73(tmp_path / "x.mat", {"HT": HT})
+    with h5py.File(path, "a") as file:
+        file["scale"] = scale
+    assert_reads_alike(path, {"HT": HT, "scale": scale})
+    square = write_73(tmp_path / "y.mat", {"H_dl": DL[:4]})
+    with h5py.File(square, "a") as file:
+        file["H_ul"] = UL[:4]
+    assert refusal(square).startswith("H_ul: shape [4, 4, 4] fits both orders")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reverse", "axes", "says"),
+    [
+        ({"HT": HT[:, :30]}, False, "auto", "HT: shape [6, 30]; wanted [sample, 32] real numbers or [32, sample] real"),
+        ({"HT": HT[:, :30]}, True, "auto", "HT: shape [30, 6]; wanted [sample, 32] real numbers or [32, sample] real"),
+        ({"HT": HT}, False, "matlab", "HT: shape [6, 32]; wanted [32, sample] real numbers"),
+        ({"HT": HT}, True, "c", "HT: shape [32, 6]; wanted [sample, 32] real numbers"),
+        ({"H_dl": DL, "H_ul": UL[:, :3]}, False, "auto", "H_ul: shape [6, 3, 4]; wanted [sample, 4, 4] complex"),
+        ({"H_dl": DL, "H_ul": UL.T}, False, "auto", "H_dl: shape [6, 4, 4]; wanted [4, 4, sample] complex"),
+        (
+            {"downlink": normal(6, 3, 4, 5)},
+            True,
+            "auto",
+            "downlink: shape [5, 4, 3, 6]; wanted [sample, 4, 4, 4] complex numbers or [4, 4, 3, sample] complex",
+        ),
+    ],
+)
+def test_shapes_in_messages_are_those_of_the_file(
+    arrays: dict[str, NDArray[Any]], reverse: bool, axes: reading.Axes, says: str, tmp_path: Path
+) -> None:
+    path = write_h5py(tmp_path / "x.mat", arrays, reverse=reverse)
+    with pytest.raises(InvalidInput) as caught:
+        reading.read(path, SMALL, axes)
+    assert str(caught.value).startswith(f"x.mat: {says}")
+
+
+def test_axes_of_the_user_go_before_marks(tmp_path: Path) -> None:
+    """Who wrote with h5py and marked it for MATLAB without turning the axes may still say so."""
+    path = write_h5py(tmp_path / "x.mat", {"HT": HT})
+    with h5py.File(path, "a") as file:
+        file["HT"].attrs["MATLAB_class"] = np.bytes_("single")
+    assert refusal(path) == "HT: shape [32, 6]; wanted [sample, 32] real numbers"  # as MATLAB would show it
+    assert_reads_alike(path, {"HT": HT}, axes="c")
+
+
+@pytest.mark.parametrize("dtype", [">f8", "<f8", ">f4", "f2"])
+@pytest.mark.parametrize("form", ["npz", "fortran npz", "mat", "h5py"])
+def test_any_float_and_order_of_bytes(dtype: str, form: str, tmp_path: Path) -> None:
+    values = HT.astype(dtype)
+    values = np.asfortranarray(values) if form == "fortran npz" else values
+    path = tmp_path / ("x.npz" if form.endswith("npz") else "x.mat")
+    (write_h5py if form == "h5py" else write)(
+        path, {"HT": values if form != "mat" or dtype != "f2" else values.astype("f4")}
+    )
+    assert_reads_alike(path, {"HT": HT.astype(dtype).astype(np.float32)})
+
+
+@pytest.mark.parametrize("dtype", [">c16", ">c8", "<c16"])
+@pytest.mark.parametrize("suffix", [".npz", ".mat"])
+def test_any_complex_order_of_bytes(dtype: str, suffix: str, tmp_path: Path) -> None:
+    arrays = {"H_dl": np.asfortranarray(DL.astype(dtype)), "H_ul": UL.astype(dtype)}
+    path = (write if suffix == ".npz" else write_h5py)(tmp_path / f"x{suffix}", arrays)
+    assert_reads_alike(path, {"H_dl": DL, "H_ul": UL})
+
+
+@pytest.mark.parametrize("form", ["npz", "h5py", "reverse"])
+def test_real_and_imaginary_parts_on_a_last_axis(form: str, tmp_path: Path) -> None:
+    pairs = {key: np.stack([array.real, array.imag], -1) for key, array in (("H_dl", DL), ("H_ul", UL))}
+    path = tmp_path / ("x.npz" if form == "npz" else "x.mat")
+    write(path, pairs) if form == "npz" else write_h5py(path, pairs, reverse=form == "reverse")
+    assert_reads_alike(path, {"H_dl": DL, "H_ul": UL})
+    slots = np.stack([NPZ["downlink"].real, NPZ["downlink"].imag], -1)
+    assert_reads_alike(write(tmp_path / "y.npz", {"downlink": slots}), {"downlink": NPZ["downlink"]})
+
+
+def test_axes_that_their_writer_dropped(tmp_path: Path) -> None:
+    """MATLAB's squeeze of one sample; a last axis of 1, which MATLAB never has."""
+    one = write(tmp_path / "one.mat", {"H_dl": DL[0], "H_ul": UL[0]})
+    assert_reads_alike(one, {"H_dl": DL[:1], "H_ul": UL[:1]})
+    assert_reads_alike(write(tmp_path / "one.npz", {"HT": HT[0]}), {"HT": HT[:1]})
+    assert_reads_alike(write_h5py(tmp_path / "one.mat", {"HT": HT[0]}), {"HT": HT[:1]})
+    assert_reads_alike(
+        write(tmp_path / "row.npz", {"HT": HT, "scale": np.arange(1, 7)}), {"HT": HT, "scale": np.arange(1, 7)[:, None]}
+    )
+    column = {"H_dl": DL[:, :, :1], "H_ul": UL[:, :, :1]}
+    assert_reads_alike(
+        write(tmp_path / "x.npz", {key: array[:, :, 0] for key, array in column.items()}), column, Shape(3, 1, 1)
+    )
+
+
+def test_variables_beside_those_of_the_layout(tmp_path: Path) -> None:
+    """Also one that another layout would read, and one that cannot be read at all."""
+    arrays = {"H_dl": DL, "H_ul": UL}
+    path = write_h5py(tmp_path / "x.mat", {**arrays, "scale": np.ones(3), "uplink": HT})
+    with h5py.File(path, "a") as file:
+        file.create_group("#refs#")
+        file["note"] = "text"
+    assert_reads_alike(path, arrays)
+    assert "keys ht; wanted HT (csinet)" in refusal(write(tmp_path / "y.mat", {"ht": HT}))
+
+
+def test_values_that_lie_in_another_file(tmp_path: Path) -> None:
+    """Nobody's hash would hold them."""
+    write_h5py(tmp_path / "other.mat", {"HT": HT})
+    path = tmp_path / "x.mat"
+    with h5py.File(path, "w") as file:
+        file["HT"] = h5py.ExternalLink("other.mat", "/HT")
+    assert refusal(path) == "HT: its values lie in another file; wanted them in this one"
+    with h5py.File(path, "w") as file:
+        whole = h5py.VirtualLayout(HT.shape, "f4")
+        whole[:] = h5py.VirtualSource(tmp_path / "other.mat", "HT", HT.shape)
+        file.create_virtual_dataset("HT", whole)
+    assert refusal(path) == "HT: its values lie in another file; wanted them in this one"
+
+
+def test_an_empty_array_of_matlab(tmp_path: Path) -> None:
+    path = write_73(tmp_path / "x.mat", {"HT": HT})
+    with h5py.File(path, "a") as file:
+        del file["HT"]
+        file["HT"] = np.array([0, 32], np.uint64)
+        file["HT"].attrs.update({"MATLAB_class": np.bytes_("double"), "MATLAB_empty": np.uint8(1)})
+    assert refusal(path) == "HT: shape [0, 32]; wanted [sample, 32] real numbers"
+
+
+@pytest.mark.parametrize("suffix", [".mat", ".npz"])
+def test_too_large_for_memory_is_not_damage(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".mat":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("HT", (10**13, 32), "f8", chunks=(1, 32))
+    else:
+        with zipfile.ZipFile(path, "w") as archive, archive.open("HT.npy", "w") as entry:
+            np.lib.format.write_array_header_2_0(entry, {"descr": "<f8", "fortran_order": False, "shape": (10**13, 32)})
+    reason = refusal(path)
+    assert reason.startswith(
+        f"{path.stat().st_size:,} bytes, too large for the memory here: Unable to allocate 2.27 PiB"
+    )
+    assert ("(10000000000000, 32)" if suffix == ".mat" else "(320000000000000,)") in reason
+
+
+# --- values out of line ---
+
+
+def test_values_a_little_outside_are_clipped(tmp_path: Path) -> None:
+    values = HT.astype(np.float64)
+    values[2, 3], values[4, 5] = 1.0000001, -1e-7
+    assert_reads_alike(write(tmp_path / "x.mat", {"HT": values}), {"HT": values.clip(0, 1)})
+    values[4, 5] = 1.00001
+    assert refusal(write(tmp_path / "x.mat", {"HT": values})).endswith(
+        "to 1.00001; wanted [0, 1], or 1e-06 outside; first in sample 4"
+    )
+    values[2, 3] = np.nan
+    assert refusal(write(tmp_path / "x.mat", {"HT": values})).endswith("all finite; first in sample 2")
+
+
+@pytest.mark.parametrize("form", ["csinet", "scale", "npz", "uplink"])
+def test_a_few_zero_samples_are_skipped(form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ht, rest = np.random.default_rng(4).random((40, 32)), np.delete(np.arange(40), [7, 20])
+    images = normal(40, 2, 4, 4)
+    arrays: dict[str, NDArray[Any]] = (
+        {"HT": ht, "scale": np.ones((40, 1))}
+        if form in ("csinet", "scale")
+        else {"downlink": images, "uplink": images.copy()}
+    )
+    kept = {key: array[rest] for key, array in arrays.items()}
+    if form == "csinet":
+        ht[[7, 20]] = 0.5
+    elif form == "scale":
+        arrays["scale"][[7, 20]] = 0
+    elif form == "npz":
+        images[[7, 20], 1] = 0  # one slot of it is enough
+    else:
+        arrays["uplink"][7], images[20] = 0, 0  # in one of the links each
+    path = write(tmp_path / "x.npz", arrays)
+    assert reading.read(path, SMALL)[1].skipped == 2
+    assert caplog.messages == ["x.npz: zero samples skipped: 2; 38 are left"]
+    assert_reads_alike(path, kept)
+
+
+def test_many_zero_samples_are_refused_by_number(tmp_path: Path) -> None:
+    ht = np.random.default_rng(4).random((40, 32))
+    ht[3:7] = 0.5
+    assert reading.read(write(tmp_path / "x.mat", {"HT": ht}), SMALL)[1].skipped == 4
+    ht[30] = 0.5
+    assert refusal(write(tmp_path / "x.mat", {"HT": ht})) == (
+        "HT: the channel of sample 3 is zero, 5 of 40 are; wanted some power in each, up to 10% are skipped"
+    )
+
+
 def with_value(array: NDArray[Any], value: complex) -> NDArray[Any]:
     changed = array.copy()
     changed[2, 3] = value
@@ -396,6 +694,8 @@ def healthy(folder: Path) -> list[Path]:
         write_73(folder / "seven3.mat", {"H_dl": DL, "H_ul": UL}),
         write(folder / "plain.npz", images),
         write(folder / "packed.npz", images, compressed=True),
+        write_h5py(folder / "h5py.mat", images),
+        write_octave(folder / "octave.mat", {"HT": HT}),
     ]
 
 
@@ -596,6 +896,127 @@ def test_public_file_as_a_world(data: Path, make_samples: MakeSamples) -> None:
     )
 
 
+# --- HF_all, in a file of its own ---
+
+
+@pytest.fixture(scope="module")
+def public() -> dict[str, NDArray[Any]]:
+    """HT of 40 samples, and HF_all in other units, [40, 32 * 125]."""
+    preset = Scenario.parse("cost2100-indoor-csinet")
+    assert isinstance(preset, Wideband)
+    ue = torch.arange(40)
+    samples = Samples(1, Split.TEST, ue, torch.zeros_like(ue))
+    full = preset.angular_delay(samples, Link.DOWNLINK, torch.arange(1), full=True)
+    frequency = torch.fft.fft(full[:, 0], dim=1).transpose(1, 2).numpy()
+    arrays = LAYOUTS["csinet"].encode(Channels(full[:, :, :32].numpy(), None, frequency), PUBLIC)
+    return {"HT": arrays["HT"], "HF_all": 1e3 * arrays["HF_all"] * np.arange(1, 41)[:, None]}
+
+
+def write_pair(data: Path, public: dict[str, NDArray[Any]]) -> str:
+    """The public names; the scenario of both."""
+    write(data / "DATA_Htestin.mat", {"HT": public["HT"]})
+    write(data / "DATA_HtestFin_all.mat", {"HF_all": public["HF_all"]})
+    return "file:test=DATA_Htestin.mat,frequency=DATA_HtestFin_all.mat"
+
+
+def outcomes(text: str, error: NDArray[Any], split: Split = Split.TEST) -> Outcomes:
+    """Of estimates that are the file's first images and an error [N, 1, 32, 32]."""
+    ue = torch.arange(len(error))
+    truth = DownlinkView(Scenario.parse(text), Samples(0, split, ue, torch.zeros_like(ue))).truth("angular-delay")
+    return Outcomes.measure(truth.channel + torch.from_numpy(error), truth)
+
+
+def test_hf_all_is_compared_as_public_evaluators_do(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    text, error = write_pair(data, public), 0.02 * normal(40, 1, 32, 32)
+    found, kept_only = outcomes(text, error), outcomes("file:test=DATA_Htestin.mat", error)
+    image = (LAYOUTS["csinet"].decode({"HT": public["HT"]}, PUBLIC).downlink + error)[:, 0].transpose(0, 2, 1)
+    assert found.rho[:, 0] == pytest.approx(rho(image, public["HF_all"]).mean(axis=1), abs=1e-5)
+    assert found.sgcs[:, 0] == pytest.approx((rho(image, public["HF_all"]) ** 2).mean(axis=1), abs=1e-5)
+    assert np.array_equal(found.ratio, kept_only.ratio)  # the truncated domain is as it was
+    assert (kept_only.floor < 1e-6).all()
+    # what no multiple of the images explains of HF_all, whatever its units
+    clean = (image - error[:, 0].transpose(0, 2, 1)).reshape(40, 32, 32)
+    ours = np.fft.fft(clean, 257, axis=2)[:, :, :125].reshape(40, -1)
+    best = (ours.conj() * public["HF_all"]).sum(1) / (np.abs(ours) ** 2).sum(1)
+    left = (np.abs(public["HF_all"] - best[:, None] * ours) ** 2).sum(1) / (np.abs(public["HF_all"]) ** 2).sum(1)
+    assert found.floor[:, 0] == pytest.approx(left, abs=1e-5)
+    assert found.ratio_sf == pytest.approx(found.floor + (1 - found.floor) * found.ratio, rel=1e-5)
+
+
+def test_hf_all_gives_nearly_the_floor_of_the_whole_band(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    found = outcomes(write_pair(data, public), np.zeros((40, 1, 32, 32), np.complex64))
+    preset = Scenario.parse("cost2100-indoor-csinet")
+    ue = torch.arange(40)
+    truth = DownlinkView(preset, Samples(1, Split.TEST, ue, torch.zeros_like(ue))).truth("angular-delay")
+    expected = Outcomes.measure(truth.channel, truth)
+    assert 10 * np.log10(found.floor.mean() / expected.floor.mean()) == pytest.approx(0, abs=0.3)
+
+
+def test_hf_all_of_any_writer_and_in_the_same_file(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    text, error = write_pair(data, public), 0.02 * normal(40, 1, 32, 32)
+    expected = outcomes(text, error)
+    write(data / "both.mat", public)
+    write_h5py(data / "F 1.mat", {"HF_all": public["HF_all"]})
+    write_73(data / "F7.mat", {"HF_all": public["HF_all"]})
+    write(data / "F.npz", {"HF_all": public["HF_all"].astype(">c16")})
+    for test, frequency in (("both", "both.mat"), *(("DATA_Htestin", f) for f in ("F 1.mat", "F7.mat", "F.npz"))):
+        found = outcomes(f"file:test={test}.mat,frequency={frequency}", error)
+        assert np.allclose(found.rho, expected.rho, atol=1e-6)
+        assert np.allclose(found.floor, expected.floor, atol=1e-6)
+    assert (outcomes("file:test=both.mat", error).floor < 1e-6).all()  # who does not name it is left in peace
+
+
+def test_hf_all_is_that_of_the_samples_tested(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    text, nothing = write_pair(data, public), np.zeros((4, 1, 32, 32), np.complex64)
+    shared = text.replace("test=", "file=")
+    everyone = outcomes(text, np.zeros((40, 1, 32, 32), np.complex64))
+    for split, first in ((Split.TEST, 36), (Split.EMULATE, 36), (Split.VALIDATION, 32)):  # rows of the same file
+        assert np.array_equal(outcomes(shared, nothing, split).floor, everyone.floor[first : first + 4])
+    write(data / "val.mat", {"HT": public["HT"][::-1]})
+    assert (outcomes(f"{text},validation=val.mat", nothing, Split.VALIDATION).floor < 1e-6).all()
+    zero = {key: array.copy() for key, array in public.items()}
+    zero["HT"][5] = 0.5
+    zero["HF_all"][7] = 0
+    write_pair(data, zero)
+    rest = np.delete(everyone.floor, [5, 7], axis=0)
+    assert np.array_equal(outcomes(text, np.zeros((38, 1, 32, 32), np.complex64)).floor, rest)
+
+
+def test_hf_all_that_does_not_belong(data: Path, public: dict[str, NDArray[Any]]) -> None:
+    text = write_pair(data, public)
+    Scenario.parse(text).check_here()
+    pinned = Scenario.parse(text).pinned()
+    turned = public["HF_all"].reshape(40, 32, 125).transpose(0, 2, 1).reshape(40, -1)
+    names = r"^DATA_Htestin\.mat, DATA_HtestFin_all\.mat: "
+    for arrays, says in (
+        (
+            {"HF_all": np.roll(public["HF_all"], 1, axis=0)},
+            r"HF_all: HT explains \d+% of its power; wanted 50% or more",
+        ),
+        ({"HF_all": turned}, "HF_all: HT explains"),
+        ({"HF_all": public["HF_all"][:30]}, "HT, HF_all: 40 and 30 samples; wanted as many"),
+        ({"HF_all": public["HF_all"].T}, r"HF_all: shape \[4000, 40\]; wanted \[sample, 4000\] complex"),
+        ({"HF_all": public["HF_all"].real}, "HF_all: float64; wanted"),
+        ({"HF": public["HF_all"]}, "frequency: keys HF; wanted HF_all"),
+    ):
+        write(data / "DATA_HtestFin_all.mat", arrays)
+        with pytest.raises(InvalidInput, match=names + says):
+            Scenario.parse(text).check_here()
+    with pytest.raises(Conflict, match="sha256"):
+        pinned.check_here()
+    np.savez(data / "x.npz", downlink=normal(20, 1, 32, 32))
+    with pytest.raises(InvalidInput, match=r"x\.npz is of the npz layout; HF_all belongs to HT"):
+        Scenario.parse(text.replace("DATA_Htestin.mat", "x.npz")).check_here()
+    (data / "DATA_HtestFin_all.mat").unlink()
+    with pytest.raises(NotFound, match=r"'DATA_HtestFin_all\.mat' is not in"):
+        Scenario.parse(text).check_here()
+    for field in ("subcarriers=256", "first_rows=31,last_rows=1"):
+        with pytest.raises(InvalidInput, match=r"with HF_all they are 257, 0"):
+            Scenario.parse(f"{text},{field}")
+    with pytest.raises(InvalidInput, match="scenario axes: 'fortran' is not auto, matlab or c"):
+        Scenario.parse(f"{text},axes=fortran")
+
+
 def test_spatial_channel_is_that_of_the_middle_subcarrier(data: Path, make_samples: MakeSamples) -> None:
     downlink = numbered(data / "x.npz", 20, slots=2)
     found = world("test=x.npz", slots=2).spatial(make_samples(5), Link.DOWNLINK, torch.arange(2)).numpy()
@@ -663,11 +1084,63 @@ def test_a_changed_file_is_noticed(data: Path, make_samples: MakeSamples) -> Non
 @pytest.mark.parametrize("field", ["file", "train", "validation", "test"])
 @pytest.mark.parametrize(
     "name",
-    ["../x.npz", "a/x.npz", "/etc/x.npz", "..", ".x.npz", "x.txt", "x", "x.npz\n", "a\\x.npz", "~.npz", " x.npz"],
+    [
+        *("../x.npz", "/etc/x.npz", "..", ".x.npz", "x.txt", "x", "x.npz\n", "a\\x.npz", "~.npz", " x.npz"),
+        *("a/../x.npz", "a/../../x.npz", "a//x.npz", "a/./x.npz", "a/.x.npz", "./x.npz", "a/", "x.npz/", "a/ x.npz"),
+        *("x\0.npz", "a\tb.npz", "x\u2028.npz", "\udcff.npz", "x" * 252 + ".npz", "é" * 126 + ".npz"),
+    ],
 )
-def test_only_plain_names_of_files(field: str, name: str) -> None:
+def test_only_names_of_files_in_the_folder(field: str, name: str) -> None:
     with pytest.raises(InvalidInput, match=f"(?s)scenario {field}: .* is not the name of a .mat or .npz file"):
         Scenario.parse(f"file:{field}={name}")
+
+
+@pytest.mark.parametrize("name", ["my data.npz", "été 室内.npz", "a/b c/x.npz", "a=b:c;%20#?.npz", "-x.npz", "(1).npz"])
+def test_names_with_spaces_other_letters_and_folders(name: str, data: Path, make_samples: MakeSamples) -> None:
+    (data / name).parent.mkdir(parents=True, exist_ok=True)
+    downlink = numbered(data / name, 20)
+    pinned = Scenario.parse(str(world(f"test={name}").pinned()))
+    assert isinstance(pinned, DataFile)
+    pinned.check_here()
+    images = pinned.angular_delay(make_samples(3), Link.DOWNLINK, torch.arange(1))
+    assert np.array_equal(images.numpy(), downlink[:3])
+
+
+def test_a_comma_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match=r"scenario file: 'a,b\.npz' is not .* without comma"):
+        DataFile(file="a,b.npz")
+    for text in ("file=a,b.npz", "file=a.npz,b.npz,slots=1"):
+        with pytest.raises(InvalidInput, match=r"field 'b\.npz' is unknown \(a comma always begins another field\)"):
+            Scenario.parse(f"file:{text}")
+
+
+@given(name=st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("/.,\\ =:"), max_size=30))
+def test_any_name_that_is_taken_reads_back(name: str) -> None:
+    with contextlib.suppress(InvalidInput):
+        scenario = DataFile(file=f"{name}.mat", test="x.npz", axes="c")
+        assert Scenario.parse(str(scenario)) == scenario
+        assert not Path(scenario.file).is_absolute()
+        assert ".." not in Path(scenario.file).parts
+
+
+def test_links_stay_within_the_folder(data: Path, tmp_path: Path) -> None:
+    numbered(tmp_path / "outside.npz", 20)
+    numbered(data / "x.npz", 20)
+    (data / "within.npz").symlink_to("x.npz")
+    (data / "out.npz").symlink_to(tmp_path / "outside.npz")
+    (data / "folder").symlink_to(tmp_path)
+    world("file=within.npz").check_here()
+    for name in ("out.npz", "folder/outside.npz"):
+        for action in (world(f"file={name}").check_here, world(f"file={name}").pinned):
+            with pytest.raises(InvalidInput, match=f"'{name}' is a link out of {data}, the folder CSIEMU_DATA"):
+                action()
+
+
+def test_the_folder_itself_may_be_a_link(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbered(data / "x.npz", 20)
+    (tmp_path / "link").symlink_to(data)
+    monkeypatch.setenv("CSIEMU_DATA", str(tmp_path / "link"))
+    world("file=x.npz").check_here()
 
 
 def test_file_that_is_not_here(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

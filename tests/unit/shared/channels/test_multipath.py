@@ -211,7 +211,8 @@ def test_pilots_are_received_as_h_hermitian_x(
 def test_pilots_can_be_received_through_channels_at_hand(make_samples: MakeSamples) -> None:
     link = DownlinkView(Scenario.parse("multipath-p2:antennas=6"), make_samples(3))
     pilots = torch.randn(6, 2, dtype=torch.complex64)
-    assert torch.equal(link.receive(link.channel(), pilots), link.pilots(pilots))
+    known = DownlinkView(link.scenario, link.samples, link.channel())
+    assert torch.equal(known.pilots(pilots), link.pilots(pilots))
 
 
 def test_batch_equals_one_ue_at_a_time(make_samples: MakeSamples) -> None:

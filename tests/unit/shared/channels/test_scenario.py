@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.channels.multipath import Multipath
-from shared.channels.scenario import PRESETS, Scenario
+from shared.channels.scenario import PRESETS, Link, Scenario
 from shared.errors import InvalidInput, NotFound
 
 RANGES = {
@@ -112,17 +112,17 @@ def test_text_with_an_unusable_value_is_refused(text: str) -> None:
 def test_rho_is_computed_per_link(slot_ms: float, at_3_0: float, at_3_1: float) -> None:
     """The authors' figures, to their four digits and to light at 3e8 m/s (0.07 %: 0.14 % of 1 - rho)."""
     world = Scenario.parse(f"multipath-30kmh:slot_ms={slot_ms}")
-    assert world.uplink_correlation == pytest.approx(at_3_0, abs=5e-5 + 0.0015 * (1 - at_3_0))
-    assert world.downlink_correlation == pytest.approx(at_3_1, abs=5e-5 + 0.0015 * (1 - at_3_1))
+    assert world.correlation(Link.UPLINK) == pytest.approx(at_3_0, abs=5e-5 + 0.0015 * (1 - at_3_0))
+    assert world.correlation(Link.DOWNLINK) == pytest.approx(at_3_1, abs=5e-5 + 0.0015 * (1 - at_3_1))
 
 
 def test_rho_of_the_paper() -> None:
-    assert Scenario.parse("multipath-30kmh").uplink_correlation == pytest.approx(0.9993, abs=5e-5)
+    assert Scenario.parse("multipath-30kmh").correlation(Link.UPLINK) == pytest.approx(0.9993, abs=5e-5)
 
 
 def test_given_rho_is_that_of_both_links() -> None:
     world = Scenario.parse("multipath-p2:fading_correlation=-0.25,speed_kmh=500")
-    assert (world.uplink_correlation, world.downlink_correlation) == (-0.25, -0.25)
+    assert (world.correlation(Link.UPLINK), world.correlation(Link.DOWNLINK)) == (-0.25, -0.25)
 
 
 @pytest.mark.parametrize(("snr_db", "power"), [(10, 0.1), (0, 1), (-20, 100)])

@@ -16,8 +16,9 @@ from shared.channels import synthesis, tr38901
 from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Purpose, Samples
 from shared.channels.tr38901 import Tr38901
-from shared.channels.transforms import to_angular_delay, to_spatial_frequency, truncate, truncation_floor_db
+from shared.channels.transforms import to_angular_delay, to_spatial_frequency
 from shared.errors import InvalidInput
+from tests.unit.truncation import truncate, truncation_floor_db
 
 MakeSamples = Callable[..., Samples]
 ONE = torch.arange(1)

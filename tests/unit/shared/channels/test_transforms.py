@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shared.channels import transforms
 from shared.errors import InvalidInput
+from tests.unit.truncation import truncate, truncation_floor_db, truncation_loss
 
 SHAPES = st.tuples(st.lists(st.integers(1, 3), max_size=2).map(tuple), st.integers(1, 40), st.integers(1, 33))
 DTYPES = st.sampled_from((torch.complex64, torch.complex128))
@@ -83,12 +84,12 @@ def truncations(draw_: st.DrawFn) -> tuple[Shape, int, int]:
 def test_truncation_keeps_the_first_and_the_last_rows(case: tuple[Shape, int, int]) -> None:
     shape, first, last = case
     image, rows = draw(shape), shape[1]
-    kept = transforms.truncate(image, first, last)
+    kept = truncate(image, first, last)
     assert torch.equal(kept, torch.cat([image[..., :first, :], image[..., rows - last :, :]], dim=-2))
     filled = transforms.zero_fill(kept, first, last, rows)
     assert filled.shape == image.shape
     assert filled.dtype == image.dtype
-    assert torch.equal(transforms.truncate(filled, first, last), kept)
+    assert torch.equal(truncate(filled, first, last), kept)
     cut = torch.ones(rows, dtype=torch.bool)
     cut[transforms.kept_rows(rows, first, last)] = False
     assert int(cut.sum()) == rows - first - last
@@ -99,7 +100,7 @@ def test_kept_rows() -> None:
     assert transforms.kept_rows(10, 3, 2).tolist() == [0, 1, 2, 8, 9]
     assert transforms.kept_rows(10, 0, 1).tolist() == [9]
     assert transforms.kept_rows(4, 2, 2).tolist() == [0, 1, 2, 3]
-    assert transforms.truncate(torch.arange(12.0).reshape(4, 3), 1).tolist() == [[0, 1, 2]]
+    assert truncate(torch.arange(12.0).reshape(4, 3), 1).tolist() == [[0, 1, 2]]
 
 
 @given(truncations())
@@ -108,12 +109,12 @@ def test_truncation_loss_is_the_nmse_of_a_perfect_estimate_of_the_kept_rows(case
     shape, first, last = case
     image = draw(shape)
     channel = transforms.to_spatial_frequency(image)
-    estimate = transforms.zero_fill(transforms.truncate(image, first, last), first, last, shape[1])
+    estimate = transforms.zero_fill(truncate(image, first, last), first, last, shape[1])
     error = energy(channel - transforms.to_spatial_frequency(estimate)) / energy(channel)
-    loss = transforms.truncation_loss(image, first, last)
+    loss = truncation_loss(image, first, last)
     assert loss.shape == image.shape[:-2]
     torch.testing.assert_close(loss, error, rtol=1e-9, atol=1e-12)
-    floor = transforms.truncation_floor_db(image, first, last)
+    floor = truncation_floor_db(image, first, last)
     mean = float(error.mean())
     assert floor == pytest.approx(10 * math.log10(mean), abs=1e-6) if mean > 1e-12 else floor < -100
 
@@ -124,10 +125,10 @@ def test_floor_is_the_mean_of_ratios() -> None:
     image[0, :2, 0] = torch.tensor([30.0, 40.0])
     image[1, :2, 0] = torch.tensor([0.3, 0.4j])
     image[1, 3, 0] = 0.5
-    assert transforms.truncation_loss(image, 1).tolist() == pytest.approx([0.64, 0.82])
-    assert transforms.truncation_floor_db(image, 1) == pytest.approx(10 * math.log10(0.73))
-    assert transforms.truncation_floor_db(image, 2, 1) < -60
-    assert transforms.truncation_floor_db(image, 4) < -60
+    assert truncation_loss(image, 1).tolist() == pytest.approx([0.64, 0.82])
+    assert truncation_floor_db(image, 1) == pytest.approx(10 * math.log10(0.73))
+    assert truncation_floor_db(image, 2, 1) < -60
+    assert truncation_floor_db(image, 4) < -60
 
 
 def test_a_path_is_where_its_delay_and_angle_are() -> None:
@@ -146,9 +147,9 @@ def test_rows_that_there_are_not(subcarriers: int, first: int, last: int) -> Non
     image = torch.zeros(subcarriers, 2, dtype=torch.complex64)
     calls: list[Callable[[], Tensor]] = [
         lambda: transforms.kept_rows(subcarriers, first, last),
-        lambda: transforms.truncate(image, first, last),
+        lambda: truncate(image, first, last),
         lambda: transforms.zero_fill(image[: max(0, first + last)], first, last, subcarriers),
-        lambda: transforms.truncation_loss(image, first, last),
+        lambda: truncation_loss(image, first, last),
     ]
     for call in calls:
         with pytest.raises(InvalidInput, match=wanted):

@@ -8,13 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.link.payload import PayloadLayout
-from shared.quantizers.angle import Angle
 from shared.quantizers.base import Quantizer
-from shared.quantizers.binary import BinaryLevels
 from shared.quantizers.float32 import Float32
-from shared.quantizers.sign import Sign
+from shared.quantizers.sign import BinaryLevels, Sign
 from shared.quantizers.sum_of_sigmoids import SumOfSigmoids
-from shared.quantizers.uniform import UniformQuantizer
+from shared.quantizers.uniform import Angle, UniformQuantizer
 
 ENTRIES = 6
 

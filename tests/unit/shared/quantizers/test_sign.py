@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from shared.quantizers.sign import Sign, straight_through_sign
+from shared.quantizers.sign import BinaryLevels, Sign, straight_through_sign
 
 VALUES = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=20)
 SLOPES = st.floats(0.125, 20, width=32)
@@ -50,3 +50,14 @@ def test_bits_are_signs_and_back(bits: list[int]) -> None:
     assert signs.dtype == torch.float32
     assert quantizer.to_levels(signs).dtype == torch.int64
     assert torch.equal(quantizer.to_levels(signs), integers)
+
+
+def test_binary_levels_are_signs_at_both_ends_and_in_training() -> None:
+    quantizer, values = BinaryLevels("codeword", 4), torch.tensor([[-2.0, -0.1, 0.0, 0.3]], requires_grad=True)
+    levels = quantizer.to_levels(values)
+    assert levels.tolist() == [[0, 0, 1, 1]]
+    assert quantizer.from_levels(levels).tolist() == [[-1, -1, 1, 1]]
+    trained = quantizer(values)
+    torch.testing.assert_close(trained, quantizer.from_levels(levels))
+    trained.sum().backward()
+    torch.testing.assert_close(values.grad, 1 - torch.tanh(values.detach()).square())

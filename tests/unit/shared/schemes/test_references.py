@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.channels.downlink import DownlinkView
-from shared.channels.scenario import Scenario
+from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
@@ -46,7 +46,7 @@ def direct_lmmse(world: Scenario, sine: NDArray[Any], pilots: NDArray[Any], rece
     estimates = []
     for t in range(world.slots):
         lags = np.abs(np.subtract.outer(np.arange(t + 1), np.arange(t + 1)))
-        channel = np.kron(np.float64(world.downlink_correlation) ** lags, spatial)
+        channel = np.kron(np.float64(world.correlation(Link.DOWNLINK)) ** lags, spatial)
         measured = np.kron(np.eye(t + 1), pilots.conj().T)  # y* = X^H h + n*
         covariance = measured @ channel @ measured.conj().T
         covariance += np.eye(len(covariance)) * 10 ** (-world.snr_db / 10)

@@ -9,8 +9,7 @@ import pytest
 from shared.channels.scenario import Scenario
 from shared.errors import Conflict
 from shared.link.payload import PayloadLayout
-from shared.schemes import ENDS, Decoder, Encoder, Scheme, SchemeConfig, register, schemes
-from shared.schemes.registry import _schemes
+from shared.schemes import ENDS, Decoder, Encoder, Scheme, SchemeConfig, _schemes, register, schemes
 
 
 class Unfinished(Scheme):

@@ -10,17 +10,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from csiemu.training.schemes import SchemeTraining, base, training_of, trains
+from csiemu.training import schemes as trainings
+from csiemu.training.schemes import SchemeTraining, training_of, trains
 from csiemu.training.schemes.crnet import CrNetTraining
 from csiemu.training.schemes.pilots import PilotTraining
 from csiemu.training.trainer import Recipe, Trainer
+from shared import schemes
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.conditions import RunConditions
 from shared.errors import InvalidInput
 from shared.link.evaluation import evaluate
 from shared.quantizers.uniform import UniformQuantizer
-from shared.schemes import Decoder, Encoder, Scheme, SchemeConfig, State, registry
+from shared.schemes import Decoder, Encoder, Scheme, SchemeConfig, State
 from shared.schemes.base import Downlink
 from shared.schemes.crnet import CrNet
 
@@ -87,10 +89,10 @@ class Plain(Scheme):
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Registrations of a test end with it."""
     training_of(plain())
-    monkeypatch.setattr(base, "_trainings", dict(base._trainings))
-    registry.import_all.cache_clear()
+    monkeypatch.setattr(trainings, "_trainings", dict(trainings._trainings))
+    schemes.import_all.cache_clear()
     yield
-    registry.import_all.cache_clear()
+    schemes.import_all.cache_clear()
 
 
 def plain() -> Plain:
@@ -156,5 +158,5 @@ def test_another_package_says_how_its_scheme_is_trained(monkeypatch: pytest.Monk
         raise ImportError
 
     points = [SimpleNamespace(name="broken", value="b", load=fail), SimpleNamespace(name="plain", value="p", load=load)]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "csiemu.training" else [])
+    monkeypatch.setattr(schemes, "entry_points", lambda group: points if group == "csiemu.training" else [])
     assert training_of(plain(), "first").stage == "first"

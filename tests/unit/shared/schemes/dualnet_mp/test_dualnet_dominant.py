@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from csiemu.training.schemes.dualnet_mp_start import choose_dominant
+from csiemu.training.schemes.dualnet_mp import choose_dominant
 from shared.quantizers.float32 import Float32
-from shared.schemes.dualnet_mp.dominant import DominantEntries, LargestEntries
+from shared.schemes.dualnet_mp.magnitudes import DominantEntries, LargestEntries
 
 FITTED = """
 import torch
-from shared.schemes.dualnet_mp.dominant import DominantEntries
+from shared.schemes.dualnet_mp.magnitudes import DominantEntries
 draw = torch.Generator().manual_seed(0)
 levels = torch.randint(0, 256, (500, 16), generator=draw)
 chooser = DominantEntries(64, 16)

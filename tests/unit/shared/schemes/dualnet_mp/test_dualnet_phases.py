@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from csiemu.training.schemes.dualnet_mp_start import project_on_components
+from csiemu.training.schemes.dualnet_mp import project_on_components
 from shared.quantizers.base import Quantizer
 from shared.schemes.dualnet_mp.branches import Branch, BranchDecoder, BranchEncoder
 from shared.schemes.dualnet_mp.phases import (

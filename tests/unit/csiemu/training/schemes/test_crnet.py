@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from csiemu.training.schemes import training_of
-from csiemu.training.schemes.crnet import CrNetTraining
-from csiemu.training.schemes.crnet_start import fit_merge, hinged_path, transparent, transparent_path
+from csiemu.training.schemes.crnet import CrNetTraining, fit_merge, hinged_path, transparent, transparent_path
 from shared.channels.downlink import DownlinkView
 from shared.channels.streams import Samples
 from shared.errors import InvalidInput
