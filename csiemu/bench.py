@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
-from csiemu.benchmarks import channels, serving, training
+from csiemu.benchmarks import channels, flood, serving, training
 from csiemu.output import console
 from shared.commands import write_json
 from shared.settings import CheckpointSettings, JsonFile, options
@@ -17,16 +17,16 @@ from shared.settings import CheckpointSettings, JsonFile, options
 class Settings(CheckpointSettings):
     """Measure ratios against a named peer in one run. `serving`: decodes over gRPC against the decoder in a loop.
     `channels`: channel generation against Octave and stock Sionna. `training`: CRNet's step against the
-    structure of its public code.
+    structure of its public code. `flood`: what a gNB bears while fleets send as fast as they can and hang up.
     """
 
     model_config = options("CSIEMU_BENCH_")
 
-    benchmark: CliPositionalArg[Literal["serving", "channels", "training"]]
+    benchmark: CliPositionalArg[Literal["serving", "channels", "training", "flood"]]
     """Which one."""
 
     schemes: str = "hyperrnn,dldnn"
-    """serving: checkpoint names, comma-separated."""
+    """serving: checkpoint names, comma-separated; flood: the first of them."""
 
     presets: str = ",".join(channels.PRESETS)
     """channels: scenario presets, comma-separated."""
@@ -40,6 +40,9 @@ class Settings(CheckpointSettings):
     batch: int = Field(200, ge=2, le=65536)
     """training: images a step."""
 
+    fleets: int = Field(200, ge=1, le=2000)
+    """flood: fleets, of 64 UEs each."""
+
     seconds: float = Field(5.0, gt=0, le=600)
     """Length of each measurement."""
 
@@ -51,16 +54,20 @@ class Settings(CheckpointSettings):
 
 def run(settings: Settings) -> None:
     """Measure, show, keep."""
-    benchmarks = {"serving": _serving, "channels": _channels, "training": _training}
-    results, table = benchmarks[settings.benchmark](settings)
-    console().print(table)
+    benchmarks = {"serving": _serving, "channels": _channels, "training": _training, "flood": _flood}
+    screen = console()
+    with screen.status(f"{settings.benchmark}: {settings.rounds} rounds of {settings.seconds:g} s each"):
+        results, table = benchmarks[settings.benchmark](settings)
+    screen.print(table)
     if settings.json_file:
         write_json(settings.json_file, results)
 
 
 def _serving(settings: Settings) -> tuple[dict[str, Any], Table]:
-    names = _names(settings.schemes)
-    results = serving.measure(settings.checkpoint_store().root, names, settings.ues, settings.seconds, settings.rounds)
+    names, store = _names(settings.schemes), settings.checkpoint_store()
+    for name in names:
+        store.load(name)  # before any of them is measured
+    results = serving.measure(store.root, names, settings.ues, settings.seconds, settings.rounds)
     table = Table(
         "scheme", "decodes per server CPU second: ceiling", "decode only", "everything on", "share", "share, all on"
     )
@@ -92,6 +99,21 @@ def _training(settings: Settings) -> tuple[dict[str, Any], Table]:
         rates = (row[f"{name}_per_cpu_s"] for name in ("ours", "public_structure"))
         table.add_row(precision, *(f"{rate:,.0f}" for rate in rates), f"{row['ratio']:.2f}")
     return results, table
+
+
+def _flood(settings: Settings) -> tuple[dict[str, Any], Table]:
+    found = flood.measure(
+        settings.checkpoints, _names(settings.schemes)[0], settings.fleets, flood.UES, settings.seconds
+    )
+    table = Table("figure", "value")
+    for when in ("during", "after"):
+        slowest = max(found[f"first_ack_{when}_s"])
+        table.add_row(f"slowest first ack of a fresh fleet, {when} the flood (s)", f"{slowest:.2f}")
+    for when in ("before", "peak", "after"):
+        table.add_row(f"memory, {when} (MB)", f"{found[f'memory_{when}_mb']:.0f}")
+    table.add_row("reports acknowledged per second", f"{found['acked_per_s']:,.0f}")
+    table.add_row("to the end after SIGTERM (s)", f"{found['ended_in_s']:.2f}")
+    return found, table
 
 
 def _names(text: str) -> list[str]:

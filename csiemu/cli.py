@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from shared.commands import complain, run_command
+from shared.commands import complain, printing, run_command
 
 COMMANDS = {
     "emulate": ("csiemu.emulate", "run a gNB and UEs as processes, watch NMSE live, check every promise at the end"),
@@ -20,13 +20,20 @@ COMMANDS = {
 }
 """Command -> (module with `Settings` and `run`, one line of help)."""
 
+VARIABLES = """
+Options are also environment variables: CSIEMU_GNB_REST_PORT is --rest-port of `csiemu gnb`, CSIEMU_DATASET_WORKERS is
+--workers of `csiemu dataset generate`. CSIEMU_CHECKPOINTS names the folder of checkpoints for all commands, CSIEMU_DATA
+that of data files."""
+
 
 def main() -> NoReturn:
     """Entry point of `csiemu`."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: csiemu COMMAND [options]\n\ncommands (each has --help):")
-        print("\n".join(f"  {name:<17} {text}" for name, (_, text) in COMMANDS.items()))
+        with printing():
+            print("usage: csiemu COMMAND [options]\n\ncommands (each has --help):")
+            print("\n".join(f"  {name:<17} {text}" for name, (_, text) in COMMANDS.items()))
+            print(VARIABLES)
         sys.exit(0 if arguments else 2)
     words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
     command = " ".join(arguments[:words])

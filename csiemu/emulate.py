@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import signal
 import socket
 import subprocess
@@ -17,23 +18,32 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import Field
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from csiemu.output import console
+from csiemu.output import console, progress
 from csiemu.processes import STORE, Gnb, end, spawn, tail
 from csiemu.training.recipes import DESIGNS
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
 from shared.commands import write_json
-from shared.errors import InvalidInput, NotReady
+from shared.errors import DamagedCheckpoint, InvalidInput, NotReady
 from shared.metrics import Domain
 from shared.schemes import schemes
-from shared.settings import JsonFile, Rate, RunSettings, options
+from shared.settings import JsonFile, OutFolder, Rate, RunSettings, options
+from shared.stopping import SIGNALS, STOP_S
 
 POLL_S = 1.0
+
+WINDOW_S = 5
+"""What is shown as now."""
+
+_LOG_HEAD = re.compile(r"^\S+ \S+ csiemu ue [A-Z]+ ")
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""To our own gNB, whatever `http_proxy` says."""
 
 RATES: dict[Domain, float] = {"spatial": 20.0, "angular-delay": 2.0}
 """Reports per second and UE where none are asked for: images take some 50 times as much computing."""
@@ -64,7 +74,7 @@ class Settings(RunSettings):
     config: Path | None = None
     """YAML file with these settings; the command line goes before it."""
 
-    out: Path | None = None
+    out: OutFolder | None = None
     """Folder for store, logs and records; default runs/emulate-TIME."""
 
     rest_port: int = Field(8000, ge=0, le=65535)
@@ -86,18 +96,19 @@ class _Ues:
     process: subprocess.Popen[bytes]
     summary: Path
     record: Path
+    log: Path
 
 
 def run(settings: Settings) -> int:
     """Emulate; 0 if nothing was lost or decoded wrongly and every process ended well, else 1."""
     settings = _with_config(settings)
     store = settings.checkpoint_store()
-    rates = _rates(settings, store)
+    screen = console()
+    rates = _rates(settings, store, screen)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     if (out / STORE).exists():
         raise InvalidInput(f"out: {out} holds an earlier run; wanted a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    screen = console()
     stop = _Stop()
     with contextlib.ExitStack() as stack:
         gnb = stack.enter_context(
@@ -117,9 +128,16 @@ def run(settings: Settings) -> int:
         for index, (name, rate) in enumerate(rates.items()):
             fleets.append(_start_ues(settings, out, name, rate, index * settings.ues, gnb.grpc))
             stack.callback(end, fleets[-1].process)
+        stack.callback(_ask, fleets)  # all of them, before each is waited for
+        stop.heard = True
         _watch(fleets, gnb.process, rest, screen, stop)
-        final = _get(f"{rest}/v1/nmse")
-    results = _results(settings, store, out, gnb.store, fleets, final, stopped=stop.asked)
+        stop.heard = False
+        final: dict[str, Any] = {"schemes": []}
+        with contextlib.suppress(OSError):
+            final = _get(f"{rest}/v1/nmse")
+        if stop.asked > 1:
+            end(gnb.process, patience_s=2.0)
+    results = _results(settings, store, gnb.store, fleets, final, screen, stopped=stop.asked > 0)
     _show(results, screen)
     if settings.json_file:
         write_json(settings.json_file, results)
@@ -142,12 +160,12 @@ def _with_config(settings: Settings) -> Settings:
     return Settings(**{**names, **given})
 
 
-def _rates(settings: Settings, store: CheckpointStore) -> dict[str, Rate]:
+def _rates(settings: Settings, store: CheckpointStore, screen: Console) -> dict[str, Rate]:
     """Reports per second and UE of each scheme that is to run. Raises InvalidInput, NotFound."""
     if settings.schemes is None:
         known, there = schemes(), store.names()
         names = [n for n in dict.fromkeys([*DESIGNS, *known]) if n in known and n in there]
-        names = [n for n in names if store.card(n, store.versions(n)[0]).get("training", {}).get("trained")]
+        names = [name for name in names if _is_trained(store, name, screen)]
     else:
         names = [name.strip() for name in settings.schemes.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
@@ -162,12 +180,21 @@ def _rates(settings: Settings, store: CheckpointStore) -> dict[str, Rate]:
     return rates
 
 
+def _is_trained(store: CheckpointStore, name: str, screen: Console) -> bool:
+    """Whether the first version of a checkpoint was; what cannot be read is said, and is not for an emulation."""
+    try:
+        return bool(store.card(name, store.versions(name)[0]).get("training", {}).get("trained"))
+    except DamagedCheckpoint as error:
+        screen.print(f"left out: {error}", style="red")
+        return False
+
+
 def _start_ues(settings: Settings, out: Path, name: str, rate: Rate, base: int, gnb: str) -> _Ues:
-    summary, record = out / f"ue-{name}.json", out / f"ue-{name}.npz"
+    summary, record, log = (out / f"ue-{name}.{ending}" for ending in ("json", "npz", "log"))
     duration = settings.duration if settings.slots or settings.duration else 30.0
     process = spawn(
         "ue_client",
-        out / f"ue-{name}.log",
+        log,
         gnb=gnb,
         scheme=name,
         checkpoints=settings.checkpoints,
@@ -183,48 +210,66 @@ def _start_ues(settings: Settings, out: Path, name: str, rate: Rate, base: int, 
         record=record,
         record_every=settings.check_every,
     )
-    return _Ues(name, rate, process, summary, record)
+    return _Ues(name, rate, process, summary, record, log)
+
+
+def _ask(fleets: list[_Ues]) -> None:
+    """Ask those that run to end: once to bring in what is not acked, again to end at once."""
+    for fleet in fleets:
+        fleet.process.terminate()
 
 
 class _Stop:
-    """Signal handler: the first Ctrl-C or SIGTERM asks for an orderly end, a second one aborts."""
+    """Signal handler that counts: the first Ctrl-C or SIGTERM asks for an orderly end, the second for one at once."""
 
     def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
+        self.asked = 0
+        self.heard = False  # somebody looks at `asked` all the time
+        for number in SIGNALS:
             signal.signal(number, self)
 
     def __call__(self, *_: object) -> None:
-        if self.asked:
+        self.asked += 1
+        if self.asked > 1 and not self.heard:
             raise KeyboardInterrupt
-        self.asked = True
 
 
 def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, screen: Console, stop: _Stop) -> None:
-    """Show live figures until every UE process has ended; when asked to stop, have them finish."""
-    said, told = 0.0, False
+    """Show live figures, and who waits for what, until every UE process has ended; when asked to stop, have them
+    finish within STOP_S, or end at once.
+    """
+    said, told, limit = 0.0, 0, math.inf
     with (
         Live(console=screen, auto_refresh=False, transient=True)
         if screen.is_terminal
         else contextlib.nullcontext() as live
     ):
         while any(fleet.process.poll() is None for fleet in fleets):
-            if stop.asked:
-                if not told:
-                    screen.print("stopping: UEs finish what they sent (again to abort)")
-                told = True
-                for fleet in fleets:
-                    fleet.process.terminate()  # again and again: one that is just starting may have missed it
+            if told < min(stop.asked, 2) or time.monotonic() > limit:
+                screen.print("ending at once" if told else "stopping: UEs finish what they sent (again to end at once)")
+                told, limit = told + 1, time.monotonic() + STOP_S
+                _ask(fleets)
             if gnb.poll() is not None:
                 raise NotReady(f"gnb: ended with {gnb.returncode} while UEs were sending; see gnb.log")
             with contextlib.suppress(OSError):
-                table = _live_table(_get(f"{rest}/v1/nmse?window=5"), _get(f"{rest}/v1/nmse"))
+                recent, total = _get(f"{rest}/v1/nmse?window={WINDOW_S}"), _get(f"{rest}/v1/nmse")
+                shown = Group(_live_table(recent, total), *_waiting(fleets, recent))
                 if live is not None:
-                    live.update(table, refresh=True)
+                    live.update(shown, refresh=True)
                 elif time.monotonic() - said > 10 * POLL_S:
-                    screen.print(table)
+                    screen.print(shown)
                     said = time.monotonic()
             time.sleep(POLL_S)
+
+
+def _waiting(fleets: list[_Ues], recent: dict[str, Any]) -> list[str]:
+    """What UEs said last that send nothing."""
+    heard = {row["scheme"] for row in recent["schemes"] if row["reports"]}
+    return [
+        f"{fleet.scheme}: no reports in the last {WINDOW_S} s: {_LOG_HEAD.sub('', tail(fleet.log, 1)) or 'starting'}"
+        for fleet in fleets
+        if fleet.scheme not in heard and fleet.process.poll() is None
+    ]
 
 
 def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
@@ -251,10 +296,10 @@ def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
 def _results(
     settings: Settings,
     store: CheckpointStore,
-    out: Path,
     gnb_store: str,
     fleets: list[_Ues],
     final: dict[str, Any],
+    screen: Console,
     *,
     stopped: bool,
 ) -> dict[str, Any]:
@@ -265,25 +310,25 @@ def _results(
     failed = []
     wrong = compared = 0
     for fleet in fleets:
-        if stopped and fleet.process.returncode == -signal.SIGTERM:
+        if stopped and fleet.process.returncode in (-signal.SIGTERM, 130) and not fleet.summary.exists():
             continue  # stopped before it had begun
         if fleet.process.returncode or not fleet.summary.exists():
-            failed.append(
-                f"UEs of {fleet.scheme} ended with {fleet.process.returncode}: {tail(out / f'ue-{fleet.scheme}.log')}"
-            )
+            failed.append(f"UEs of {fleet.scheme} ended with {fleet.process.returncode}: {tail(fleet.log)}")
             if not fleet.summary.exists():
                 continue
         sent = json.loads(fleet.summary.read_text())
-        recorded = sorted((out / "recorded").glob(f"{fleet.scheme}-*.npz"))
-        bad, checked = misdecoded(
-            store, fleet.record, [p for p in recorded if p.name.rsplit("-", 2)[0] == fleet.scheme]
-        )
+        try:
+            bad, checked = _misdecoded(store, fleet, screen)
+        except KeyboardInterrupt:
+            bad, checked = 0, 0
+            failed.append(f"reports of {fleet.scheme} were not decoded again: stopped")
         wrong, compared = wrong + bad, compared + checked
         schemes[fleet.scheme] = {
             "rate": fleet.rate,
             "reports_sent": sent["sent"],
             "reports_decoded": counted.get(fleet.scheme, 0),
             "reports_resent": sent["resent"],
+            "reports_unacked": sent["unacked"],
             "round_trip_ms": sent["round_trip_ms"],
             "misdecoded": bad,
             "checked": checked,
@@ -293,11 +338,21 @@ def _results(
         "settings": settings.model_dump(mode="json", exclude={"config", "json_file", "out"}),
         "schemes": schemes,
         "lost": sum(row["reports_sent"] - row["reports_decoded"] for row in schemes.values()),
+        "unacked": sum(row["reports_unacked"] for row in schemes.values()),
         "misdecoded": wrong,
         "checked": compared,
         "failed": failed,
-        "files": str(out),
+        "files": str(fleets[0].log.parent),
     }
+
+
+def _misdecoded(store: CheckpointStore, fleet: _Ues, screen: Console) -> tuple[int, int]:
+    """Decode again what was recorded of a fleet."""
+    recorded = sorted((fleet.log.parent / "recorded").glob(f"{fleet.scheme}-*.npz"))
+    recorded = [path for path in recorded if path.name.rsplit("-", 2)[0] == fleet.scheme]
+    with progress(screen) as bar:
+        task = bar.add_task(f"{fleet.scheme}: decoding again", total=None)
+        return misdecoded(store, fleet.record, recorded, lambda done, of: bar.update(task, completed=done, total=of))
 
 
 def _counted(url: str) -> dict[str, int]:
@@ -341,8 +396,8 @@ def _show(results: dict[str, Any], screen: Console) -> None:
     for domain, names in by_domain.items():
         screen.print(f"domain of {', '.join(names)}: {domain}")
     screen.print(
-        f"lost {results['lost']}, misdecoded {results['misdecoded']} of {results['checked']} reports decoded again"
-        " offline"
+        f"lost {results['lost']}, unacked {results['unacked']}, misdecoded {results['misdecoded']} of"
+        f" {results['checked']} reports decoded again offline"
     )
     for text in results["failed"]:
         screen.print(text, style="red")
@@ -364,5 +419,5 @@ def _free(port: int) -> int:
 
 
 def _get(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with _DIRECT.open(url, timeout=10) as answer:
         return dict(json.load(answer))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
-from csiemu.output import console
+from csiemu.output import console, progress
 from csiemu.training.run import measure
 from shared.channels.streams import Split
 from shared.commands import write_json
+from shared.errors import InvalidInput
 from shared.link.evaluation import evaluate
 from shared.settings import JsonFile, RunSettings, options
+from shared.writable import why_no_file
 
 
 class Settings(RunSettings):
@@ -57,19 +60,24 @@ def run(settings: Settings) -> None:
     """Measure and show."""
     store = settings.checkpoint_store()
     checkpoint = store.load(settings.name, settings.version)
+    screen = console()
     if settings.renew_card:
-        checkpoint = measure(checkpoint, store, settings.ues)
+        _check_renewal(settings, store.folder(checkpoint.name, checkpoint.version))
+        with screen.status(f"{checkpoint.name}: {settings.ues} UEs"):
+            checkpoint = measure(checkpoint, store, settings.ues)
         result = checkpoint.card["evaluation"]
     else:
-        result = evaluate(
-            checkpoint.scheme,
-            settings.conditions(checkpoint),
-            split=Split[settings.split.upper()],
-            ues=settings.ues,
-            frames=settings.frames,
-        )
+        with progress(screen) as bar:
+            task = bar.add_task(f"{checkpoint.name}: frames", total=settings.ues * settings.frames)
+            result = evaluate(
+                checkpoint.scheme,
+                settings.conditions(checkpoint),
+                split=Split[settings.split.upper()],
+                ues=settings.ues,
+                frames=settings.frames,
+                on_progress=lambda frames: bar.advance(task, frames),
+            )
     card = checkpoint.card.get("evaluation", {})
-    screen = console()
     screen.print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['feedback_bits']} bits a report")
     screen.print({"measured": result["settings"], "card": card.get("settings")})
     titles = (title if value in ("sgcs", "rho") else f"{title} (dB)" for title, value, _ in COLUMNS)
@@ -82,6 +90,15 @@ def run(settings: Settings) -> None:
         screen.print(f"truncation floor of the spatial-frequency NMSE: {result['truncation_floor_db']:.3f} dB")
     if settings.json_file:
         write_json(settings.json_file, result)
+
+
+def _check_renewal(settings: Settings, folder: Path) -> None:
+    """Raises InvalidInput where the card's own conditions are not those asked for, or it cannot be written."""
+    for name in ("scenario", "seed", "delay_slots", "split", "frames"):
+        if (asked := getattr(settings, name)) != Settings.model_fields[name].default:
+            raise InvalidInput(f"{name}: {asked}; a card is renewed in its own conditions only")
+    if reason := why_no_file(folder / "card.json"):
+        raise InvalidInput(f"checkpoints: {folder / 'card.json'} {reason}")
 
 
 def _with_error(row: dict[str, Any], value: str, error: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.table import Table
@@ -48,13 +49,22 @@ class Settings(CheckpointSettings):
 
 
 def run(settings: Settings) -> None:
-    """Print a table."""
+    """Print a table of what can be read, and the reasons why the rest cannot."""
     store = settings.checkpoint_store()
-    cards = [
-        (f"{name}/{version}", store.card(name, version)) for name in store.names() for version in store.versions(name)
-    ]
-    images = [_image_row(*card) for card in cards if _has_images(card[1])]
-    channels = [_channel_row(*card) for card in cards if not _has_images(card[1])]
+    images, channels, problems = [], [], store.problems()
+    for name in store.names():
+        for version in store.versions(name):
+            if (name, str(version)) in problems:
+                continue
+            label, card = f"{name}/{version}", store.card(name, version)
+            try:
+                if _has_images(card):
+                    images.append(_image_row(label, card))
+                else:
+                    channels.append(_channel_row(label, card))
+            except (LookupError, TypeError):
+                how = f"csiemu evaluate {name} --version {version} --renew-card"
+                problems[name, str(version)] = f"card.json lacks figures; {how} adds them"
     for titles, rows in ((CHANNEL_TITLES, channels), (IMAGE_TITLES, images)):
         if not rows:
             continue
@@ -67,6 +77,8 @@ def run(settings: Settings) -> None:
             for row in rows:
                 table.add_row(*row)
             console().print(table)
+    for place, reason in problems.items():
+        print(f"csiemu: {store.root.joinpath(*place)}: {reason}", file=sys.stderr)
 
 
 def _has_images(card: dict[str, Any]) -> bool:

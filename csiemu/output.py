@@ -1,12 +1,19 @@
-"""Where the commands print."""
+"""Where the commands print, and how they show that they are at work."""
 
 from __future__ import annotations
 
 import sys
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 def console() -> Console:
     """The terminal, or lines long enough for our tables in a file."""
     return Console(width=None if sys.stdout.isatty() else 140, markup=False)
+
+
+def progress(screen: Console) -> Progress:
+    """A bar of things done, on a terminal only, which is gone when all are."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from shared.channels.streams import Split
 from shared.checkpoints import CheckpointStore
 from shared.conditions import RunConditions
 from shared.link.decoding import decode_frames
+from shared.link.evaluation import BATCH
 
 TOLERANCE = 1e-4
 """Largest relative difference, ||a - b|| / ||b||, between the gNB's estimate and the one decoded again."""
@@ -21,12 +23,18 @@ TOLERANCE = 1e-4
 Columns = dict[str, NDArray[Any]]
 
 
-def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) -> tuple[int, int]:
+def misdecoded(
+    store: CheckpointStore,
+    sent_file: Path,
+    recorded: list[Path],
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[int, int]:
     """Compare a UE process's record with the gNB's.
 
     Args:
         sent_file: payloads that were sent, with the versions that their acks name (`csiemu ue --record`).
         recorded: estimates of the same fleet (`csiemu gnb --record`).
+        on_progress: is told how many reports that were sent are done, and of how many.
 
     Returns:
         (reports that were decoded otherwise than their payload and version say, reports compared).
@@ -42,22 +50,24 @@ def misdecoded(store: CheckpointStore, sent_file: Path, recorded: list[Path]) ->
     estimates = {
         key: row for row, key in enumerate(zip(decoded["ue"].tolist(), decoded["sequence"].tolist(), strict=True))
     }
-    wrong = compared = 0
+    wrong = compared = done = 0
     for version in np.unique(sent["decoder_version"]).tolist():
         scheme = store.load(meta["model"], version, ("decoder",)).scheme
-        keys, bits = _frames(sent, version, scenario.slots)
-        if not len(keys):
-            continue
-        ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys.T)
-        again = decode_frames(scheme, scenario, conditions.samples(Split.EMULATE, ue, frame), bits).numpy()
-        for n, (ue_id, number) in enumerate(keys.tolist()):
-            for t in range(scenario.slots):
-                row = estimates.get((ue_id, number * scenario.slots + t))
-                if row is None:
-                    continue
-                compared += 1
-                difference = np.linalg.norm(decoded["estimate"][row] - again[n, t])
-                wrong += not difference <= TOLERANCE * max(float(np.linalg.norm(again[n, t])), 1e-12)
+        all_keys, all_bits = _frames(sent, version, scenario.slots)
+        for first in range(0, len(all_keys), BATCH):
+            keys, bits = all_keys[first : first + BATCH], all_bits[first : first + BATCH]
+            ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys.T)
+            again = decode_frames(scheme, scenario, conditions.samples(Split.EMULATE, ue, frame), bits).numpy()
+            for n, (ue_id, number) in enumerate(keys.tolist()):
+                for t in range(scenario.slots):
+                    row = estimates.get((ue_id, number * scenario.slots + t))
+                    if row is None:
+                        continue
+                    compared += 1
+                    difference = np.linalg.norm(decoded["estimate"][row] - again[n, t])
+                    wrong += not difference <= TOLERANCE * max(float(np.linalg.norm(again[n, t])), 1e-12)
+            done += bits.shape[0] * bits.shape[1]
+            on_progress(done, len(sent["ue"]))
     return wrong, compared
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import signal
 import socket
 from collections.abc import Iterator
 
@@ -18,13 +17,13 @@ from gnb_server.monitor import Monitor
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rest.app import create_app
-from gnb_server.rpc import GrpcServer
+from gnb_server.rpc import GrpcServer, bracketed
 from gnb_server.serving.backend import InProcessBackend
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.settings import Settings
 from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
-from shared.errors import Conflict
+from shared.errors import Conflict, InvalidInput
 
 HEALTH_S = 1.0
 """How often gRPC's health follows what the gNB can do."""
@@ -70,13 +69,19 @@ class _RestServer(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, *, signals: bool = True) -> None:
-    """Serve until cancelled or, with `signals`, until SIGINT or SIGTERM."""
-    stop = asyncio.Event()
-    if signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with service(settings) as handlers, socket.socket() as listener:
+def _family(host: str) -> socket.AddressFamily:
+    """IPv4 if the host has such an address, else IPv6. Raises InvalidInput."""
+    try:
+        families = {found[0] for found in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)}
+        return socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+    except OSError as error:
+        raise InvalidInput(f"host: '{host}' is no address of this machine: {error.strerror}") from None
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until cancelled."""
+    family = _family(settings.host)
+    with service(settings) as handlers, socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.rest_port))
@@ -91,21 +96,18 @@ async def serve(settings: Settings, *, signals: bool = True) -> None:
         while not rest.started and not rest_task.done():
             await asyncio.sleep(0.01)
         addresses = {
-            "grpc": f"{settings.host}:{grpc_server.port}",
-            "rest": f"{settings.host}:{listener.getsockname()[1]}",
+            "grpc": f"{bracketed(settings.host)}:{grpc_server.port}",
+            "rest": f"{bracketed(settings.host)}:{listener.getsockname()[1]}",
         }
         logging.info("REST on http://%s", addresses["rest"])
         if settings.ready_file:
             partial = settings.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps(addresses))
             partial.replace(settings.ready_file)
-        stopped = asyncio.create_task(stop.wait())
         try:
-            ends = (stopped, rest_task)
-            while not (await asyncio.wait(ends, timeout=HEALTH_S, return_when=asyncio.FIRST_COMPLETED))[0]:
+            while not (await asyncio.wait([rest_task], timeout=HEALTH_S))[0]:
                 await grpc_server.say(ready=await asyncio.to_thread(lambda: handlers.ready))
         finally:
-            stopped.cancel()
             handlers.started = False
             await grpc_server.stop()
             app.state.stopping.set()

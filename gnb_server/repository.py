@@ -146,7 +146,13 @@ class Repository:
             if encoder_id in model.serving:
                 return model.loaded[model.serving[encoder_id]]
             blocked = dict(model.blocked)
-        known = {version: self.store.card(name, version)["encoder_id"] for version in self.store.versions(name)}
+        known: dict[int, str] = {}
+        damaged: list[DamagedCheckpoint] = []
+        for version in self.store.versions(name):
+            try:
+                known[version] = self.store.card(name, version)["encoder_id"]
+            except DamagedCheckpoint as error:  # the others are none the worse for it
+                damaged.append(error)
         fitting = [version for version, served in known.items() if served == encoder_id]
         for version in fitting:
             if version not in blocked:
@@ -156,6 +162,8 @@ class Repository:
             raise Conflict(
                 f"model: {name}/{fitting[0]} decodes for encoder {encoder_id}, but is {state}; load it first"
             )
+        if damaged:
+            raise damaged[0]
         decoded = ", ".join(dict.fromkeys(known.values()))
         raise Conflict(f"encoder_id: {encoder_id or 'empty'}; the versions of {name} decode for {decoded}")
 
@@ -179,8 +187,10 @@ class Repository:
             return sorted(self._models[name].loaded) if name in self._models else []
 
     def index(self) -> list[dict[str, Any]]:
-        """Every version in the repository: name, version, state and reason (Open Inference Protocol)."""
-        rows = []
+        """Every version in the repository: name, version, state and reason (Open Inference Protocol). So is what cannot
+        be one, without a version where it is no folder of versions.
+        """
+        rows, problems = [], self.store.problems()
         for name in self.store.names():
             with self._lock:
                 model = self._models.get(name, _Model())
@@ -188,8 +198,11 @@ class Repository:
             for version in self.store.versions(name):
                 reason = "serves new frames" if version in serving else "" if version in loaded else "not loaded"
                 state = "READY" if version in loaded else "UNAVAILABLE"
-                row = {"name": name, "version": str(version), "state": state, "reason": blocked.get(version, reason)}
-                rows.append(row)
+                problem = problems.pop((name, str(version)), "")
+                reason = blocked.get(version, problem if problem and version not in loaded else reason)
+                rows.append({"name": name, "version": str(version), "state": state, "reason": reason})
+        for (name, other), reason in problems.items():
+            rows.append({"name": name, "version": other, "state": "UNAVAILABLE", "reason": reason})
         return rows
 
 

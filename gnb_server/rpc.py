@@ -163,6 +163,11 @@ async def _abort(context: grpc.aio.ServicerContext, error: CsiError) -> NoReturn
     raise AssertionError("abort raises")
 
 
+def bracketed(host: str) -> str:
+    """As it stands before `:port`: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 class GrpcServer:
     """The server with health and reflection."""
 
@@ -175,7 +180,7 @@ class GrpcServer:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         try:
-            self.port = self._server.add_insecure_port(f"{host}:{port}")
+            self.port = self._server.add_insecure_port(f"{bracketed(host)}:{port}")
         except RuntimeError as error:
             raise Conflict(f"grpc_port: {host}:{port} cannot be had: {error}") from None
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from shared.settings import CheckpointSettings, options
+from shared.settings import CheckpointSettings, OutFile, OutFolder, options
 
 
 class Settings(CheckpointSettings):
@@ -39,7 +38,7 @@ class Settings(CheckpointSettings):
     stream_clients: int = Field(64, ge=1, le=10_000)
     """Clients that may read the live stream at once; further ones are refused with 503."""
 
-    record: Path | None = None
+    record: OutFolder | None = None
     """Folder for payloads, estimates and true channels of reports (.npz); off by default."""
 
     record_every: int = Field(1, ge=1)
@@ -48,7 +47,7 @@ class Settings(CheckpointSettings):
     record_whole_band: bool = False
     """Record estimates at every subcarrier and antenna, too: zero filling and inverse DFT of images."""
 
-    ready_file: Path | None = None
+    ready_file: OutFile | None = None
     """File that gets the addresses, as JSON, once both services answer."""
 
     fault: Literal["none", "lose", "misdecode", "slow"] = "none"
@@ -57,3 +56,10 @@ class Settings(CheckpointSettings):
 
     evaluate: bool = True
     """Compare estimates with the truth; off only in benchmarks."""
+
+    @field_validator("rest_port")
+    @classmethod
+    def _another_port(cls, port: int, info: ValidationInfo) -> int:
+        if port and port == info.data.get("grpc_port"):
+            raise ValueError("is the port of gRPC; wanted another one")
+        return port

@@ -31,6 +31,7 @@ from shared.schemes import ENDS, End, Scheme, scheme_class
 FORMAT = 1
 NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 """What a checkpoint may be called: never a path."""
+NAME_RULE = "lower-case letters, digits, - and _; never a path"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _CARD_FIELDS = ("format", "scheme", "config", "scenario", "payload", "feedback_bits", "encoder_id", "sha256")
 
@@ -79,14 +80,35 @@ class CheckpointStore:
 
     def names(self) -> list[str]:
         """Names that have at least one version, sorted."""
-        return sorted({path.parent.parent.name for path in self.root.glob("*/*/card.json")})
+        return sorted({path.parent.parent.name for path in self.root.glob("*/*/card.json") if _is_version(path.parent)})
 
     def versions(self, name: str) -> list[int]:
         """Versions of a checkpoint, ascending. Raises NotFound, or InvalidInput for what is no name (a path, say)."""
         folder = self.root / _check_name(name)
-        found = sorted(int(p.parent.name) for p in folder.glob("*/card.json") if _VERSION.fullmatch(p.parent.name))
+        found = sorted(int(path.parent.name) for path in folder.glob("*/card.json") if _is_version(path.parent))
         if not found:
             raise NotFound(f"checkpoint: '{name}' is unknown; there are {', '.join(self.names()) or 'none'}")
+        return found
+
+    def problems(self) -> dict[tuple[str, str], str]:
+        """What lies among the checkpoints and is none: (name, version or empty) -> the reason; hidden files aside."""
+        found = {}
+        for path in sorted(self.root.glob("[!.]*")):
+            versions = sorted(path.glob("[!.]*"))
+            if not path.is_dir() or not re.fullmatch(NAME, path.name):
+                found[path.name, ""] = f"not the name of a checkpoint's folder ({NAME_RULE})"
+            elif not versions:
+                found[path.name, ""] = "has no versions"
+            for version in versions if (path.name, "") not in found else []:
+                if not _is_version(version):
+                    found[path.name, version.name] = "not the number of a version's folder"
+                    continue
+                try:
+                    self.card(path.name, int(version.name))
+                except NotFound:
+                    found[path.name, version.name] = "has no card.json"
+                except CsiError as error:
+                    found[path.name, version.name] = str(error)
         return found
 
     def folder(self, name: str, version: int) -> Path:
@@ -221,9 +243,13 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _is_version(folder: Path) -> bool:
+    return bool(folder.is_dir() and re.fullmatch(NAME, folder.parent.name) and _VERSION.fullmatch(folder.name))
+
+
 def _check_name(name: str) -> str:
     if not re.fullmatch(NAME, name):
-        raise InvalidInput(f"checkpoint: '{name}' is not a name (lower-case letters, digits, - and _; never a path)")
+        raise InvalidInput(f"checkpoint: '{name}' is not a name ({NAME_RULE})")
     return name
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from shared.errors import CsiError
+from shared.stopping import ending_at_once, stopping
 
 
 def run_command(name: str, module: str, arguments: list[str]) -> int:
@@ -23,21 +27,37 @@ def run_command(name: str, module: str, arguments: list[str]) -> int:
         module: where its `Settings`, one field an option, and `run(settings)` are; imported here.
 
     Returns:
-        The exit code: what `run` returns (None is 0), 2 after an error that is the user's to read, 130 after Ctrl-C.
+        The exit code: what `run` returns (None is 0), 2 after an error that is the user's to read, 130 after SIGINT or
+        SIGTERM, unless the command has its own way to end (`shared.stopping`).
     """
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(levelname)s %(message)s")
-    # one thread a process: contended threads are many times slower; scale by processes
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    importlib.import_module("torch").set_num_threads(1)  # also where the variable says otherwise
-    command = importlib.import_module(module)
     try:
-        return int(command.run(command.Settings(_cli_parse_args=arguments, _cli_prog_name=name)) or 0)
+        with ending_at_once():
+            # one thread a process: contended threads are many times slower; scale by processes
+            os.environ.setdefault("OMP_NUM_THREADS", "1")
+            importlib.import_module("torch").set_num_threads(1)  # also where the variable says otherwise
+            command = importlib.import_module(module)
+        with stopping(), printing():
+            return int(command.run(command.Settings(_cli_parse_args=arguments, _cli_prog_name=name)) or 0)
     except ValidationError as error:
         return complain("\n".join(_sentence(item["loc"], item.get("input"), item["msg"]) for item in error.errors()))
     except (CsiError, OSError) as error:  # an OSError names the file
         return complain(str(error))
     except KeyboardInterrupt:
         return 130
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Ends the process without a word when nobody reads any more what it prints (`csiemu checkpoints | head`)."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def complain(message: str) -> int:
@@ -54,4 +74,5 @@ def write_json(path: Path, content: Any) -> None:
 
 def _sentence(where: tuple[int | str, ...], value: object, message: str) -> str:
     name = ".".join(str(part) for part in where).replace("_", "-")
-    return f"{name}: {value!r}: {message}"
+    value = str(value) if isinstance(value, Path) else value
+    return f"{name}: {value!r}: {message.removeprefix('Value error, ')}"

@@ -5,20 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.channels.scenario import Scenario
 from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints
 from shared.conditions import MAX_DELAY_SLOTS, RunConditions
 from shared.errors import NotFound
+from shared.writable import why_no_file, why_no_folder
 
 Rate = Annotated[float, Field(gt=0, le=1e6)] | Literal["max"]
 """Reports per second and UE, or as fast as they are acked."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**64, description="Seed of the world.")]
 
-JsonFile = Annotated[Path | None, Field(alias="json", description="File for the results, JSON.")]
+
+def _file(path: Path) -> Path:
+    if reason := why_no_file(path):
+        raise ValueError(reason)
+    return path
+
+
+def _folder(path: Path) -> Path:
+    if reason := why_no_folder(path):
+        raise ValueError(reason)
+    return path
+
+
+OutFile = Annotated[Path, AfterValidator(_file)]
+"""A file to write: that it can be is checked before anything is done."""
+
+OutFolder = Annotated[Path, AfterValidator(_folder)]
+"""A folder to write files in, likewise."""
+
+JsonFile = Annotated[OutFile | None, Field(alias="json", description="File for the results, JSON.")]
 
 
 def options(env_prefix: str) -> SettingsConfigDict:

@@ -6,13 +6,14 @@ import asyncio
 import dataclasses
 import json
 import logging
-import signal
+import os
 from typing import Any
 
 import numpy as np
 
 from shared.commands import write_json
-from ue_client.fleet import Counts, UeFleet
+from shared.stopping import SIGNALS
+from ue_client.fleet import Counts, NotAcked, UeFleet
 from ue_client.settings import Settings
 
 __all__ = ["Settings", "run"]
@@ -25,16 +26,21 @@ def run(settings: Settings) -> None:
 
 
 async def _run(fleet: UeFleet) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, fleet.stop)
-    settings = fleet.settings
+    settings, stuck = fleet.settings, False
     try:
-        counts = await fleet.run()
+        await fleet.run()
+    except NotAcked as error:
+        stuck = True
+        logging.error("stopped: %s", error)
     finally:
         save_record(fleet)
         if settings.summary:
             write_json(settings.summary, summary(fleet.counts))
-    logging.info("%s", json.dumps(summary(counts)))
+    if stuck:
+        os._exit(1)  # with a thread that may still be encoding
+    logging.info("%s", json.dumps(summary(fleet.counts)))
 
 
 def save_record(fleet: UeFleet) -> None:

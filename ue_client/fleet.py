@@ -32,8 +32,18 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.2, 2.0
 ATTACH_S, DETACH_S = 60.0, 10.0
 """Deadlines of the calls: an attach may wait for the gNB to load a model and to rebuild open frames."""
 
+MOST_BYTES, MOST_REPORTS = 2**20, 2**16
+"""Of a chunk: its payload, far from the 4 MiB that gRPC takes (an ack has 4 bytes a report), and what a gNB takes."""
+
+NO_PROXY = (("grpc.enable_http_proxy", 0),)
+"""Option of a channel to an address that was named: it never goes through what `http_proxy` says."""
+
 _COMES_BACK = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 """Statuses after which the gNB may be reached again; a broken stream may have UNKNOWN, too."""
+
+
+class NotAcked(CsiError):
+    """The fleet was to end, and did so with reports that are not acked."""
 
 
 @dataclass
@@ -42,6 +52,7 @@ class Counts:
 
     Attributes:
         sent: reports handed to gRPC, each counted once. acked: reports acknowledged. resent: sent again.
+        unacked: reports that were measured and, when the fleet ended, not acknowledged.
         connects: streams opened.
         nmse_sum: sum of the acks' NMSE. waits: the newest round-trip times [s].
     """
@@ -49,6 +60,7 @@ class Counts:
     sent: int = 0
     acked: int = 0
     resent: int = 0
+    unacked: int = 0
     connects: int = 0
     nmse_sum: float = 0.0
     waits: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
@@ -81,30 +93,48 @@ class UeFleet:
         self.slots = asked.scenario.slots
         self.counts = Counts()
         self.recorded: Recorded = {"ue": [], "sequence": [], "decoder_version": [], "payload": []}
-        self._token = ""
-        self._first_ue = 0
+        self._token = self._kept_token()
+        self._first_ue: int | None = None  # before the first attach
+        self._limit: asyncio.Timeout | None = None  # of `run`
         self._stopping = asyncio.Event()
         self._pending: dict[tuple[int, int], _Pending] = {}  # (first_ue, first_slot) -> chunk, in order of sending
         self._produced = asyncio.Semaphore(settings.window)
         self._to_send: asyncio.Queue[_Pending | None] = asyncio.Queue()
+        self._first_slot = 0  # later for who returns to the lease of another process
         self._frames: dict[tuple[int, int], tuple[int, NDArray[np.uint8]]] = {}
         self._finished = False  # nothing more will be produced
 
     @property
     def lease(self) -> tuple[str, int]:
         """Token and first UE id; empty and 0 before the first attach."""
-        return self._token, self._first_ue
+        return self._token, self._first_ue or 0
 
     def stop(self) -> None:
-        """Measure no more; what was sent is still brought to its acks."""
+        """Measure no more; for `drain_s` what was measured is still brought to its acks. Again: end at once."""
+        patience = 0.0 if self._stopping.is_set() else self.settings.drain_s
         self._stopping.set()
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + patience)
 
     async def run(self) -> Counts:
         """Attach, send everything, detach.
 
         Raises:
-            CsiError: the gNB refuses this fleet, or one of its chunks, for good.
+            NotAcked: it was stopped, and reports are not acked. CsiError: the gNB refuses this fleet, or one of its
+            chunks, for good.
         """
+        try:
+            async with asyncio.timeout(None) as self._limit:
+                await self._live()
+        except TimeoutError:
+            if self._all_done:  # only the detach was not answered
+                return self.counts
+            raise NotAcked(f"gnb: {self.settings.gnb}: {self._unacked} reports were not acknowledged") from None
+        finally:
+            self.counts.unacked = self._unacked
+        return self.counts
+
+    async def _live(self) -> None:
         await self._attach_patiently()
         producer = asyncio.create_task(self._produce())
         try:
@@ -119,27 +149,35 @@ class UeFleet:
             producer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await producer
-        return self.counts
 
     # --- connection ---
 
     def _channel(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self.settings.gnb)
+        return grpc.aio.insecure_channel(self.settings.gnb, options=NO_PROXY)
 
     async def _attach_patiently(self) -> None:
         """Attach (or return to the lease), waiting for a gNB that is not there."""
-        wait, said = RETRY_FIRST_S, False
+        wait, said = RETRY_FIRST_S, ""
         while True:
             try:
                 async with self._channel() as channel:
                     await self._attach(pb_grpc.CsiFeedbackStub(channel))
+                first = self.lease[1]
+                logging.info(
+                    "UEs %d..%d attached to the gNB at %s", first, first + self.settings.ues - 1, self.settings.gnb
+                )
                 return
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _COMES_BACK:
-                    raise as_csi_error(error) from None
-                if not said:
-                    logging.warning("waiting for the gNB at %s: %s", self.settings.gnb, error.details())
-                    said = True
+                    refused = as_csi_error(error)
+                    if self._token and self._first_ue is None:
+                        hint = f"remove {self.settings.token_file}, which has it, for a new lease"
+                        raise type(refused)(f"{refused}; {hint}") from None
+                    raise refused from None
+                reason = error.details() or error.code().name
+                if reason != said:
+                    logging.warning("waiting for the gNB at %s: %s", self.settings.gnb, reason)
+                    said = reason
                 if self._stopping.is_set() and not self._pending:
                     raise NotFound(f"gnb: {self.settings.gnb} cannot be reached") from None
                 if self._stopping.is_set():
@@ -157,13 +195,16 @@ class UeFleet:
                 seed=self.conditions.seed,
                 encoder_id=bytes.fromhex(self.checkpoint.encoder_id),
                 ue_count=settings.ues,
-                ue_base=self._first_ue if self._token else settings.ue_base,
+                ue_base=settings.ue_base if self._first_ue is None else self._first_ue,
                 delay_slots=self.conditions.delay_slots,
                 token=self._token,
             ),
             timeout=ATTACH_S,
         )
+        if self._first_ue is None:
+            self._first_slot = min(response.next_sequence, default=0)
         self._token, self._first_ue = response.token, response.first_ue
+        self._keep_token()
         if response.feedback_bits != self.scheme.layout.bits:
             raise InvalidInput(
                 f"feedback_bits: gNB wants {response.feedback_bits}, layout has {self.scheme.layout.bits}"
@@ -176,6 +217,22 @@ class UeFleet:
                 await pb_grpc.CsiFeedbackStub(channel).Detach(pb.DetachRequest(token=self._token), timeout=DETACH_S)
         except grpc.aio.AioRpcError as error:
             logging.warning("the gNB was not there for the detach: %s", error.details())
+        if self.settings.token_file:
+            self.settings.token_file.unlink(missing_ok=True)
+
+    def _kept_token(self) -> str:
+        """Of the lease that an earlier process had; empty if there is none."""
+        kept = self.settings.token_file
+        return kept.read_text().strip() if kept and kept.is_file() else ""
+
+    def _keep_token(self) -> None:
+        """For the next process, and for nobody else: who has it has the lease."""
+        if kept := self.settings.token_file:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_name(kept.name + ".partial")
+            partial.touch(0o600)
+            partial.write_text(self._token + "\n")
+            partial.replace(kept)
 
     async def _recover(self, error: grpc.aio.AioRpcError) -> None:
         """After a broken stream: back to the lease and send all that is not acked again, or give up with the reason."""
@@ -199,6 +256,10 @@ class UeFleet:
                 self._take_ack(response.ack)
                 if self._all_done:
                     self._to_send.put_nowait(None)
+
+    @property
+    def _unacked(self) -> int:
+        return sum(chunk.request.slot_count * chunk.request.ue_count for chunk in self._pending.values())
 
     @property
     def _all_done(self) -> bool:
@@ -245,17 +306,16 @@ class UeFleet:
         """Chunks in the order of their slots, paced, at most `window` of them without ack."""
         settings, slots = self.settings, self.slots
         started = time.monotonic()
-        whole_frames = settings.rate == "max"
-        slot = 0
+        first_slot = slot = self._first_slot
         try:
             while settings.slots is None or slot < settings.slots:
                 if settings.rate != "max":
-                    await self._sleep(started + slot / settings.rate - time.monotonic())
+                    await self._sleep(started + (slot - first_slot) / settings.rate - time.monotonic())
                 if self._stopping.is_set() or (
                     settings.duration is not None and time.monotonic() - started >= settings.duration
                 ):
                     break
-                count = slots if whole_frames else 1
+                count = min(self._slots_at_once, slots - slot % slots)
                 if settings.slots is not None:
                     count = min(count, settings.slots - slot)
                 for first, ues in self._blocks():
@@ -273,16 +333,27 @@ class UeFleet:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), seconds)
 
+    @property
+    def _most_reports(self) -> int:
+        """In a chunk."""
+        return min(MOST_REPORTS, max(1, 8 * MOST_BYTES // max(1, self.scheme.layout.bits)))
+
+    @property
+    def _slots_at_once(self) -> int:
+        """In a chunk: where nothing is to wait for, all of a frame that fit."""
+        return min(self.slots, self._most_reports) if self.settings.rate == "max" else 1
+
     def _blocks(self) -> Iterator[tuple[int, int]]:
         """(first row, UEs) of each chunk of a slot."""
-        for first in range(0, self.settings.ues, self.settings.chunk_ues):
-            yield first, min(self.settings.chunk_ues, self.settings.ues - first)
+        most = min(self.settings.chunk_ues, self._most_reports // self._slots_at_once)
+        for first in range(0, self.settings.ues, most):
+            yield first, min(most, self.settings.ues - first)
 
     def _enqueue(self, first: int, ues: int, slot: int, bits: NDArray[np.uint8]) -> None:
         """Put reports, bits [slots, ues, B], on their way."""
         request = pb.FeedbackRequest(
             encoder_id=bytes.fromhex(self.checkpoint.encoder_id),
-            first_ue=self._first_ue + first,
+            first_ue=self.lease[1] + first,
             ue_count=ues,
             first_slot=slot,
             slot_count=len(bits),
@@ -302,7 +373,7 @@ class UeFleet:
         return held[1]
 
     def _encode(self, frame: int, first: int, ues: int) -> NDArray[np.uint8]:
-        samples = self.conditions.samples(Split.EMULATE, torch.arange(ues) + self._first_ue + first, frame)
+        samples = self.conditions.samples(Split.EMULATE, torch.arange(ues) + self.lease[1] + first, frame)
         return encode_frames(self.scheme, self.conditions.scenario, samples).swapaxes(0, 1)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from shared.settings import Rate, RunSettings, options
+from shared.settings import OutFile, Rate, RunSettings, options
+
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
 class Settings(RunSettings):
@@ -15,7 +17,7 @@ class Settings(RunSettings):
     model_config = options("CSIEMU_UE_")
 
     gnb: str = "127.0.0.1:50051"
-    """host:port of the gNB's feedback service."""
+    """host:port of the gNB's feedback service; an IPv6 host in brackets, [::1]:50051. No proxy is used."""
 
     scheme: str = "hyperrnn"
     """Checkpoint whose encoder the UEs use."""
@@ -42,13 +44,29 @@ class Settings(RunSettings):
     """Chunks that may wait for their ack."""
 
     chunk_ues: int = Field(256, ge=1, le=8192)
-    """UEs in a chunk at most."""
+    """UEs in a chunk at most; fewer where the chunk would have more than 1 MiB."""
 
-    summary: Path | None = None
+    drain_s: float = Field(10.0, ge=0, le=3600)
+    """Seconds that acks are waited for after SIGINT or SIGTERM; a second signal ends the process at once. Exit code 1
+    if reports are not acked by then."""
+
+    token_file: OutFile | None = None
+    """File for the secret name of the lease, while it is in use: who starts with it again, after a kill, goes on with
+    the same UE ids where the gNB has got to."""
+
+    summary: OutFile | None = None
     """File for the summary, JSON."""
 
-    record: Path | None = None
+    record: OutFile | None = None
     """File for the payload bits that were sent (.npz), to compare with what the gNB decoded."""
 
     record_every: int = Field(1, ge=1)
     """Record only frames whose number is a multiple of this."""
+
+    @field_validator("gnb")
+    @classmethod
+    def _an_address(cls, address: str) -> str:
+        found = _ADDRESS.fullmatch(address)
+        if found is None or not 0 < int(found[2]) < 65536:
+            raise ValueError("wanted host:port, a port from 1 to 65535, an IPv6 host in brackets")
+        return address

@@ -22,7 +22,8 @@ from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.checkpoints import Checkpoint, CheckpointStore
 
-FRESH_UES = 8
+UES, FRESH_UES = 64, 8
+"""Of a flooding and of a fresh fleet."""
 EVERY_S = 1.0
 """How often a fresh fleet comes."""
 

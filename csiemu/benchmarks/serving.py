@@ -31,6 +31,7 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.link.decoding import decode_slot, side_information
 from shared.link.encoding import encode_frames
 from shared.link.payload import pack_bits
+from ue_client.fleet import NO_PROXY
 
 WINDOW = 4
 """Chunks in flight."""
@@ -98,7 +99,7 @@ async def _served(
     payload = pack_bits(_reports(checkpoint, _samples(ues)))
     encoder_id = bytes.fromhex(checkpoint.encoder_id)
     with tempfile.TemporaryDirectory() as folder, Gnb(Path(folder), checkpoints=root, evaluate=evaluate) as gnb:
-        async with grpc.aio.insecure_channel(gnb.grpc) as channel:
+        async with grpc.aio.insecure_channel(gnb.grpc, options=NO_PROXY) as channel:
             stub = pb_grpc.CsiFeedbackStub(channel)
             request = pb.AttachRequest(
                 scheme=checkpoint.name, scenario=str(checkpoint.scenario), encoder_id=encoder_id, ue_count=ues

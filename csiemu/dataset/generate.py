@@ -19,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic_settings import BaseSettings
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from csiemu.dataset.writing import MAT_LIMIT, assemble, mat_size, write_shard
-from csiemu.output import console
+from csiemu.output import console, progress
 from shared.channels.files.layouts import HF_FROM, HF_SUBCARRIERS, LAYOUTS, Channels, Shape
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.wideband import Wideband
 from shared.errors import Conflict, InvalidInput
-from shared.settings import Seed, options
+from shared.settings import OutFile, Seed, options
+from shared.stopping import SIGNALS
 
 FORMAT = 1
 """Version of the sidecar."""
@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     count: int = Field(ge=1, le=100_000_000)
     """Samples."""
 
-    out: Path
+    out: OutFile
     """File to write, .mat or .npz."""
 
     seed: Seed = 0
@@ -100,15 +100,15 @@ def run(settings: Settings) -> None:
         for start, shard in zip(starts, shards, strict=True)
         if not shard.exists()
     ]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console()) as progress:
-        task = progress.add_task("samples", total=plan.count, completed=plan.count - sum(job[2] for job in jobs))
+    screen = console()
+    with progress(screen) as bar:
+        task = bar.add_task("samples", total=plan.count, completed=plan.count - sum(job[2] for job in jobs))
         for size in _work(jobs, settings.workers):
-            progress.advance(task, size)
+            bar.advance(task, size)
     note.write_text(json.dumps(_sidecar(plan, settings, shards), indent=1) + "\n")
     assemble(settings.out, shards)
     shutil.rmtree(parts)
-    console().print(f"{settings.out}: {plan.count} samples of {plan.scenario}, {settings.out.stat().st_size:,} bytes")
+    screen.print(f"{settings.out}: {plan.count} samples of {plan.scenario}, {settings.out.stat().st_size:,} bytes")
 
 
 def _plan(settings: Settings) -> Plan:
@@ -146,24 +146,28 @@ def _plan(settings: Settings) -> Plan:
 
 def _claim(parts: Path, plan: Plan, shard: int) -> None:
     """Make the folder of shards ours, or refuse one that belongs to other settings."""
-    wanted = json.dumps(asdict(plan) | {"shard": shard})
+    wanted = asdict(plan) | {"shard": shard}
     note = parts / "plan.json"
     parts.mkdir(parents=True, exist_ok=True)
-    if note.exists() and note.read_text() != wanted:
-        raise Conflict(f"out: {parts} was begun with other settings; remove it, or go on with {note.read_text()}")
-    note.write_text(wanted)
+    if note.exists() and (begun := json.loads(note.read_text())) != wanted:
+        names = [name for name in wanted if begun.get(name) != wanted[name]]
+        others = ", ".join(f"{name} was {begun.get(name)}, is {wanted[name]}" for name in names)
+        raise Conflict(f"out: {parts} was begun with other settings: {others}; remove it, or go on with the earlier")
+    note.write_text(json.dumps(wanted))
 
 
 def _work(jobs: list[tuple[Plan, int, int, Path]], workers: int) -> Any:
     """Do the jobs in processes; yields the size of each that is done."""
     if not jobs:
         return
+    os.environ["PYTHONSAFEPATH"] = "1"  # workers import nothing from the folder that one stands in
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _begin_worker) as pool:
-        # Ctrl-C reaches all processes of a terminal, but only this one is to stop the others: they start deaf to it
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # a signal may reach all processes of a group, but only this one is to stop the others: they start deaf to it
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
         sizes: dict[Future[None], int] = {pool.submit(make_shard, *job): job[2] for job in jobs}
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         try:
             for done in as_completed(sizes):
                 done.result()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pydantic import Field
 from pydantic_settings import BaseSettings, CliPositionalArg
@@ -19,10 +19,13 @@ from shared.channels.files.layouts import Channels, Shape
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import Wideband
 from shared.commands import write_json
-from shared.errors import Conflict
-from shared.settings import JsonFile, options
+from shared.errors import Conflict, InvalidInput
+from shared.settings import JsonFile, OutFile, options
+from shared.writable import why_no_file
 
 EXAMPLES = 4
+
+PICTURES = (".png", ".pdf", ".svg")
 
 
 class Settings(BaseSettings):
@@ -46,8 +49,8 @@ class Settings(BaseSettings):
     """Order of axes in HDF5 (MATLAB 7.3): matlab stores them in reverse, c (h5py) as they are; auto: as the file tells.
     """
 
-    plot: Path | None = None
-    """Picture to write (.png); default: the file's name with .png."""
+    plot: OutFile | None = None
+    """Picture to write (.png, .pdf or .svg); default: the file's name with .png."""
 
     json_file: JsonFile = None
 
@@ -63,20 +66,27 @@ def run(settings: Settings) -> None:
         world = Scenario.parse(made["scenario"])
         assert isinstance(world, Wideband)  # only these are written
         shape = Shape(world.first_rows, world.last_rows, world.antennas)
-    layout, channels = reading.read(settings.file, shape, settings.axes)
-    found = {
-        "file": settings.file.name,
-        "layout": layout.name,
-        "made_from": made.get("scenario"),
-        **statistics(channels),
-    }
+    picture = settings.plot or settings.file.with_suffix(".png")
+    if picture.suffix not in PICTURES:
+        raise InvalidInput(f"plot: '{picture}' ends in none of {', '.join(PICTURES)}")
+    if settings.file.exists() and (reason := why_no_file(picture)):
+        raise InvalidInput(f"plot: {picture} {reason}; name another file with --plot")
+    screen = console()
+    with screen.status(f"reading {settings.file}"):
+        layout, channels = reading.read(settings.file, shape, settings.axes)
+        found = {
+            "file": settings.file.name,
+            "layout": layout.name,
+            "made_from": made.get("scenario"),
+            **statistics(channels),
+        }
     table = Table("statistic", "value")
     for name, value in found.items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    console().print(table)
-    picture = settings.plot or settings.file.with_suffix(".png")
-    draw(channels, shape, settings.file.name, picture)
-    console().print(f"drawn: {picture}")
+    screen.print(table)
+    with screen.status("drawing"):
+        draw(channels, shape, settings.file.name, picture)
+    screen.print(f"drawn: {picture}")
     if settings.json_file:
         write_json(settings.json_file, found)
 
@@ -121,7 +131,10 @@ def statistics(channels: Channels) -> dict[str, Any]:
 
 
 def draw(channels: Channels, shape: Shape, title: str, path: Path) -> None:
-    """Mean delay and angle profiles, mean image and example images, to a PNG."""
+    """Mean delay and angle profiles, mean image and example images, to a picture."""
+    os.environ["MPLBACKEND"] = "Agg"  # a notebook's, say, is not to be had here
+    from matplotlib.figure import Figure
+
     image = channels.downlink[:, 0]
     power = np.abs(image) ** 2
     share = (power / power.sum(axis=(1, 2), keepdims=True)).mean(axis=0)  # [delay, angle]
@@ -146,6 +159,7 @@ def draw(channels: Channels, shape: Shape, title: str, path: Path) -> None:
     for axis, index in zip(axes[1], np.linspace(0, len(image) - 1, EXAMPLES).astype(int), strict=True):
         axis.imshow(np.abs(image[index]) / largest[index], aspect="auto", extent=extent, cmap="magma", vmin=0, vmax=1)
         axis.set(title=f"|H| of sample {index}, largest 1", xlabel="angle bin", ylabel="delay row in file")
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -204,6 +205,7 @@ def slope_at_the_end(curve: Sequence[dict[str, float]], steps_an_epoch: int) -> 
 
 def plot(title: str, done: Sequence[tuple[Arm, Checkpoint]], path: Path) -> None:
     """Training curves over the share of each arm's own training, as in Fig. 5 of the CRNet paper."""
+    os.environ["MPLBACKEND"] = "Agg"  # a notebook's, say, is not to be had here
     try:
         from matplotlib.figure import Figure
     except ImportError:  # a machine that only trains

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import MISSING
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from csiemu.training.options import job_of, options
 from csiemu.training.trainer import Progress
 from shared.errors import CsiError
+from shared.stopping import stopping
 
 
 def main() -> None:
@@ -33,9 +35,12 @@ def main() -> None:
             print(f"step {progress.step} {progress.nmse_db:.3f} dB {progress.seconds:.0f} s", flush=True)
 
     try:
-        checkpoint = job_of(vars(parser.parse_args())).run(show)
+        with stopping():
+            checkpoint = job_of(vars(parser.parse_args())).run(show)
     except CsiError as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['evaluation']['by_slot'][-1]}")
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
+
 from csiemu.training import recipes
 from csiemu.training.recipes import DESIGNS, EPOCH, RECIPES, Design
 from csiemu.training.run import train
@@ -16,6 +18,7 @@ from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints,
 from shared.errors import InvalidInput, NotFound
 from shared.fields import read_fields
 from shared.schemes import schemes
+from shared.writable import why_no_folder
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,18 @@ class TrainingJob:
                 " --checkpoints or CSIEMU_CHECKPOINTS"
             )
         name = self.save_as or self.name
+        state = self.state or Path(f"runs/training/{name}-{self.version}")
+        for option, folder in (("checkpoints", self.checkpoints), ("state", state)):
+            if reason := why_no_folder(folder):
+                raise InvalidInput(f"{option}: {folder} {reason}")
+        _check_device(self.device)
         return train(
             name,
             self.version,
             self.design,
             self.chosen,
             store=CheckpointStore(self.checkpoints),
-            state=self.state or Path(f"runs/training/{name}-{self.version}"),
+            state=state,
             device=self.device,
             freeze_encoder_from=self._source(self.freeze_encoder_from),
             start_from=self._source(self.start_from),
@@ -126,3 +134,13 @@ class TrainingJob:
             return CheckpointStore(self.checkpoints).load_named(named)
         except NotFound:
             return CheckpointStore(shipped_checkpoints()).load_named(named)
+
+
+def _check_device(name: str) -> None:
+    """Raises InvalidInput for what is no device, or not here."""
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise InvalidInput(f"device: '{name}' is not cpu or cuda")
+    try:
+        torch.zeros(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise InvalidInput(f"device: '{name}' is not here: {str(error).splitlines()[0]}") from None

@@ -185,6 +185,7 @@ def _stopping_between_steps(trainer: Trainer) -> Iterator[None]:
 
     def stop(*_: object) -> None:
         trainer.stopping = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends the process; what is saved stays whole
 
     before = signal.signal(signal.SIGINT, stop)
     try:

@@ -5,6 +5,7 @@ Only evaluators may import this module: it sees the downlink.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,15 @@ def outcomes(scheme: Scheme, conditions: RunConditions, samples: Samples, report
 
 
 def evaluate(
-    scheme: Scheme, conditions: RunConditions, *, split: Split = Split.TEST, ues: int = 5000, frames: int = 1
+    scheme: Scheme,
+    conditions: RunConditions,
+    *,
+    split: Split = Split.TEST,
+    ues: int = 5000,
+    frames: int = 1,
+    on_progress: Callable[[int], None] = lambda frames: None,
 ) -> dict[str, Any]:
-    """NMSE and SGCS of frames 0..frames-1 of UEs 0..ues-1.
+    """NMSE and SGCS of frames 0..frames-1 of UEs 0..ues-1; `on_progress` is told how many frames more are done.
 
     Returns:
         `shared.metrics.summarise` of them, with the settings under `settings`, and the number of reports whose scale
@@ -65,6 +72,7 @@ def evaluate(
         at_an_end += int(saturated(scheme.layout, fields).sum())
         by_slot += found.moments().sum(axis=0)
         of_frames += found.frame_moments().sum(axis=0)
+        on_progress(len(samples))
     settings = {
         **conditions.to_json(),
         "split": split.name.lower(),

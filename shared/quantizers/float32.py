@@ -37,6 +37,5 @@ class Float32(Quantizer):
     def check(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
         values = fields[self.field].astype(np.uint32).view(np.float32)
         if not (np.abs(values) <= LARGEST).all():
-            raise InvalidInput(
-                f"payload {self.field}: NaN, infinite or beyond {LARGEST:g}; wanted finite float32 values"
-            )
+            wanted = f"finite float32 values of at most {LARGEST:g}"
+            raise InvalidInput(f"payload {self.field}: NaN, infinite or too large; wanted {wanted}")

@@ -139,6 +139,29 @@ def test_ue_process_killed(spawn: Spawn, tmp_path: Path) -> None:
     assert get(addresses["rest"], "/v1/ues?scheme=dldnn&status=finished")["total"] == 3
 
 
+def test_killed_ues_come_back_to_their_ids(spawn: Spawn, tmp_path: Path) -> None:
+    """With their token, and only with it; a lease that is over is refused with what to do."""
+    spawn("gnb_server", **gnb_options(tmp_path))
+    addresses = ready(tmp_path / "ready.json")
+    token = tmp_path / "token"
+    options = {"gnb": addresses["grpc"], "scheme": "rnn", "ues": 3, "ue_base": 70, "slots": 203}
+    doomed = spawn("ue_client", rate=50, token_file=token, **options)
+    wait_for(lambda: get(addresses["rest"], "/v1/nmse")["overall"]["reports"] > 30)
+    doomed.kill()
+    doomed.wait()
+    kept = token.read_text()
+    assert spawn("ue_client", rate="max", **options).wait() == 2  # the ids are leased
+    summary = tmp_path / "again.json"
+    assert spawn("ue_client", rate="max", token_file=token, summary=summary, **options).wait() == 0
+    assert json.loads(summary.read_text())["sent"] < 3 * 203 - 20
+    assert get(addresses["rest"], "/v1/nmse")["overall"]["reports"] == 3 * 203
+    assert get(addresses["rest"], "/v1/ues?status=finished")["total"] == 3
+    assert not token.exists()
+    token.write_text(kept)
+    assert spawn("ue_client", rate="max", token_file=token, **options).wait() == 2
+    assert f"remove {token}, which has it, for a new lease" in (tmp_path / "ue_client-4.log").read_text()
+
+
 def test_ues_wait_for_a_gnb_that_is_not_up_yet(spawn: Spawn, tmp_path: Path) -> None:
     import socket
 

@@ -99,7 +99,7 @@ def start_gnb(tmp_path: Path, small_store: CheckpointStore) -> Iterator[Callable
             }
         )
         loop = asyncio.new_event_loop()
-        task = loop.create_task(serve(chosen, signals=False))
+        task = loop.create_task(serve(chosen))
         thread = threading.Thread(target=lambda: _run(loop, task), daemon=True)
         thread.start()
 

@@ -210,7 +210,7 @@ def test_a_port_that_is_taken(gnb: Any, start_gnb: Callable[..., Any], tmp_path:
         port = int(address.rsplit(":", 1)[1])
         chosen = {"grpc_port": 0, "rest_port": 0, field: port, "store": f"sqlite:///{tmp_path / 'other.sqlite'}"}
         with pytest.raises(Conflict, match=f"{field}: .*:{port} cannot be had"):
-            asyncio.run(serve(Settings(**{"checkpoints": gnb.checkpoints, **chosen}), signals=False))
+            asyncio.run(serve(Settings(**{"checkpoints": gnb.checkpoints, **chosen})))
 
 
 def test_who_leases_the_last_ids_does_not_use_up_those_of_others(gnb: Any) -> None:

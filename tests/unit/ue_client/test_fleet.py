@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +14,7 @@ from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.checkpoints import CheckpointStore
 from shared.errors import NotFound
-from ue_client.fleet import UeFleet
+from ue_client.fleet import MOST_BYTES, Counts, NotAcked, UeFleet
 from ue_client.settings import Settings
 
 NOBODY = "127.0.0.1:1"
@@ -93,3 +95,168 @@ def test_calls_that_are_not_answered_end_at_their_deadlines(
 
     asyncio.run(asyncio.wait_for(live(), 30))
     assert (silent.attaches, silent.detaches) == (2, 1)
+
+
+# --- a way out ---
+
+
+class Deaf(pb_grpc.CsiFeedbackServicer):
+    """A gNB that leases ids, takes reports and acks none, or only the first chunks."""
+
+    def __init__(self, acked: int = 0, next_sequence: int = 0) -> None:
+        self.acked, self.next_sequence = acked, next_sequence
+        self.attaches: list[pb.AttachRequest] = []
+        self.chunks: list[pb.FeedbackRequest] = []
+        self.came = asyncio.Event()
+
+    async def Attach(self, request: pb.AttachRequest, context: Any) -> pb.AttachResponse:
+        self.attaches.append(request)
+        sequences = [self.next_sequence] * request.ue_count
+        return pb.AttachResponse(
+            token="t", first_ue=5, ue_count=request.ue_count, next_sequence=sequences, feedback_bits=20
+        )
+
+    async def Feedback(self, requests: AsyncIterator[pb.FeedbackRequest], context: Any) -> Any:
+        async for request in requests:
+            self.chunks.append(request)
+            if len(self.chunks) <= self.acked:
+                names = ("first_ue", "ue_count", "first_slot", "slot_count")
+                yield pb.FeedbackResponse(ack=pb.Ack(**{name: getattr(request, name) for name in names}))
+            else:
+                self.came.set()
+
+    async def Detach(self, request: pb.DetachRequest, context: Any) -> pb.DetachResponse:
+        return pb.DetachResponse()
+
+
+async def served(gnb: Deaf, store: CheckpointStore, do: Callable[[UeFleet], Any], **settings: Any) -> Counts:
+    """What a fleet of three UEs counted with a gNB, in whose time `do` happens; it has 30 s."""
+    server = grpc.aio.server()
+    pb_grpc.add_CsiFeedbackServicer_to_server(gnb, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    chosen = Settings(**{"gnb": f"127.0.0.1:{port}", "scheme": "rnn", "checkpoints": store.root, "ues": 3, **settings})
+    fleet = UeFleet(chosen, store.load("rnn", ends=("encoder",)))
+    doing = asyncio.ensure_future(do(fleet))
+    try:
+        return await asyncio.wait_for(fleet.run(), 30)
+    finally:
+        doing.cancel()
+        await server.stop(None)
+
+
+@pytest.mark.parametrize("acked", [0, 2])
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_was_not_acked_is_counted_and_said(small_store: CheckpointStore, acked: int, times: int) -> None:
+    """Stopped once, the fleet waits `drain_s` for acks; stopped twice, no longer."""
+    gnb = Deaf(acked)
+    found: list[UeFleet] = []
+
+    async def stop(fleet: UeFleet) -> None:
+        found.append(fleet)
+        await gnb.came.wait()
+        for _ in range(times):
+            fleet.stop()
+
+    patience = {1: 0.2, 2: 3600.0}[times]
+    with pytest.raises(NotAcked, match=r"gnb: 127.0.0.1:\d+: [1-9]\d* reports were not acknowledged"):
+        asyncio.run(served(gnb, small_store, stop, rate="max", drain_s=patience))
+    counts = found[0].counts
+    assert counts.acked == acked * 3 * 8
+    assert counts.unacked >= counts.sent - counts.acked >= 3 * 8
+
+
+def test_who_is_stopped_and_acked_in_time_ends_well(small_store: CheckpointStore) -> None:
+    gnb = Deaf(10**9)
+
+    async def stop(fleet: UeFleet) -> None:
+        while not fleet.counts.acked:
+            await asyncio.sleep(0.01)
+        fleet.stop()
+
+    counts = asyncio.run(served(gnb, small_store, stop, rate="max", drain_s=3600))
+    assert counts.sent == counts.acked > 0
+    assert counts.unacked == 0
+
+
+def test_who_waits_for_an_attach_can_be_stopped(small_store: CheckpointStore) -> None:
+    class Sleeping(Deaf):
+        async def Attach(self, request: pb.AttachRequest, context: Any) -> pb.AttachResponse:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async def stop(fleet: UeFleet) -> None:
+        await asyncio.sleep(0.2)
+        fleet.stop()
+
+    with pytest.raises(NotAcked, match="0 reports were not acknowledged"):
+        asyncio.run(served(Sleeping(), small_store, stop, drain_s=0.2))
+
+
+# --- the token that is kept ---
+
+
+async def _nothing(fleet: UeFleet) -> None:
+    pass
+
+
+def test_a_kept_token_returns_to_the_lease(small_store: CheckpointStore, tmp_path: Path) -> None:
+    kept = tmp_path / "folder" / "token"
+
+    async def stop(fleet: UeFleet) -> None:
+        await gnb.came.wait()
+        assert kept.read_text() == "t\n"
+        assert kept.stat().st_mode & 0o077 == 0
+        for _ in range(2):
+            fleet.stop()
+
+    gnb = Deaf()
+    with pytest.raises(NotAcked):
+        asyncio.run(served(gnb, small_store, stop, rate="max", token_file=kept, ue_base=5))
+    again = Deaf(10**9, next_sequence=11)
+    counts = asyncio.run(served(again, small_store, _nothing, rate="max", token_file=kept, ue_base=5, slots=20))
+    assert [request.token for request in (*gnb.attaches, *again.attaches)] == ["", "t"]
+    assert [request.ue_base for request in again.attaches] == [5]
+    assert [(chunk.first_ue, chunk.first_slot, chunk.slot_count) for chunk in again.chunks] == [(5, 11, 5), (5, 16, 4)]
+    assert counts.acked == 3 * 9
+    assert not list(kept.parent.iterdir())  # the lease is over
+
+
+def test_without_a_file_no_token_is_kept(small_store: CheckpointStore, tmp_path: Path) -> None:
+    gnb = Deaf(10**9)
+    asyncio.run(served(gnb, small_store, _nothing, rate="max", slots=8))
+    assert gnb.attaches[0].token == ""
+    assert not list(tmp_path.iterdir())
+
+
+# --- chunks ---
+
+
+@pytest.mark.parametrize("most", [1, 100, 137, 2**20])
+@pytest.mark.parametrize("rate", ["max", 1e6])
+def test_chunks_are_cut_by_bytes_too(
+    small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, most: int, rate: Any
+) -> None:
+    """Every report is in one chunk, in order for its UE; none is larger, as far as it has more than one report."""
+    monkeypatch.setattr("ue_client.fleet.MOST_BYTES", most)
+    gnb = Deaf(10**9)
+    asyncio.run(served(gnb, small_store, _nothing, rate=rate, slots=20, ues=50, chunk_ues=48, window=64))
+    assert all(len(c.payload) <= most or c.ue_count * c.slot_count == 1 for c in gnb.chunks)
+    assert all(c.ue_count <= 48 and c.first_slot % 8 + c.slot_count <= 8 for c in gnb.chunks)
+    sent: dict[int, list[int]] = {}
+    for chunk in gnb.chunks:
+        for ue in range(chunk.first_ue, chunk.first_ue + chunk.ue_count):
+            sent.setdefault(ue, []).extend(range(chunk.first_slot, chunk.first_slot + chunk.slot_count))
+    assert sent == {ue: list(range(20)) for ue in range(5, 55)}
+
+
+@pytest.mark.parametrize("rate", ["max", 20.0])
+def test_images_of_8192_ues_stay_within_what_grpc_takes(small_store: CheckpointStore, rate: Any) -> None:
+    """So do their acks, a float a report."""
+    settings = Settings(scheme="crnet", checkpoints=small_store.root, ues=65536, chunk_ues=8192, rate=rate)
+    for scheme in ("crnet", "dualnet_mp", "rnn", "uplink_only"):
+        fleet = UeFleet(settings, small_store.load(scheme, ends=("encoder",)))
+        blocks, slots = list(fleet._blocks()), fleet._slots_at_once
+        assert sum(ues for _, ues in blocks) == 65536
+        assert all(ues * slots * fleet.scheme.layout.bits / 8 <= MOST_BYTES for _, ues in blocks)
+        assert all(ues * slots * 4 <= 2**20 for _, ues in blocks)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -118,3 +120,11 @@ def test_linear_autoencoder_loses_what_is_not_in_its_components(capsys: pytest.C
     indoor, outdoor = ([float(row[2]) for row in rows if row[1] == world] for world in ("indoor", "outdoor"))
     assert indoor == sorted(indoor)  # fewer components, more error
     assert all(better < worse < 0 for better, worse in zip(indoor, outdoor, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_a_plot_with_a_notebooks_backend(backend: str, tmp_path: Path, root: Path) -> None:
+    code = "import sys, pathlib; from csiemu.experiments import grid; grid.plot('t', [], pathlib.Path(sys.argv[1]))"
+    line = [sys.executable, "-c", code, str(tmp_path / "x.png")]
+    subprocess.run(line, cwd=root, env=os.environ | {"MPLBACKEND": backend}, check=True)
+    assert (tmp_path / "x.png").exists()

@@ -94,8 +94,9 @@ def test_options_that_are_not_given_leave_the_defaults() -> None:
 
 def test_both_command_lines_ask_for_the_same(jobs: list[TrainingJob], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["training", *LINE])
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as caught:
         bare.main()
+    assert caught.value.code == 130
     with pytest.raises(KeyboardInterrupt):
         train.run(train.Settings(_cli_parse_args=LINE))
     assert jobs == [job_of({"name": "hyperrnn", **GIVEN})] * 2

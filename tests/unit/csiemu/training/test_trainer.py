@@ -156,16 +156,16 @@ def test_resumed_training_on_fixed_frames_is_the_unbroken_one(tmp_path: Path, ma
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"),
+    ("name", "says", "changed"),
     [
-        ("recipe", {"recipe": dataclasses.replace(RECIPE, rate=2e-3)}),
-        ("recipe", {"recipe": dataclasses.replace(RECIPE, steps=7)}),
-        ("scheme", {"kind": "hyperrnn"}),
-        ("frozen_encoder", {"freeze_encoder": True}),
+        ("recipe", f"recipe rate was {RECIPE.rate}, is 0.002$", {"recipe": dataclasses.replace(RECIPE, rate=2e-3)}),
+        ("recipe", f"recipe steps was {RECIPE.steps}, is 7$", {"recipe": dataclasses.replace(RECIPE, steps=7)}),
+        ("scheme", "scheme was .*, is hyperrnn", {"kind": "hyperrnn"}),
+        ("frozen_encoder", "frozen_encoder was None, is [0-9a-f]{16}$", {"freeze_encoder": True}),
     ],
 )
 def test_state_of_other_settings_is_refused(
-    tmp_path: Path, make_scheme: MakeScheme, name: str, changed: dict[str, Any]
+    tmp_path: Path, make_scheme: MakeScheme, name: str, says: str, changed: dict[str, Any]
 ) -> None:
     state = tmp_path / "state"
     first = trainer_of(make_scheme)
@@ -173,26 +173,26 @@ def test_state_of_other_settings_is_refused(
     first.save(state)
     other = trainer_of(make_scheme, **changed)
     before = tensors(other)
-    with pytest.raises(InvalidInput, match=rf"resume: {state} was made with other settings of .*{name}"):
+    with pytest.raises(InvalidInput, match=rf"resume: {state} was made with other settings of .*{name}.*: .*{says}"):
         other.load(state)
     assert other.step == 0
     assert_equal(tensors(other), before)
 
 
 @pytest.mark.parametrize(
-    ("name", "scenario", "config"),
+    ("name", "says", "scenario", "config"),
     [
-        ("scenario", "multipath-p2:antennas=8,slots=4,snr_db=0", {}),
-        ("config", SCENARIO, {"downlink_pilots": 3}),
+        ("scenario", f"scenario was {SCENARIO}, is .*snr_db=0.*", "multipath-p2:antennas=8,slots=4,snr_db=0", {}),
+        ("config", "config downlink_pilots was 2, is 3", SCENARIO, {"downlink_pilots": 3}),
     ],
 )
 def test_state_of_another_scheme_is_refused(
-    tmp_path: Path, make_scheme: MakeScheme, name: str, scenario: str, config: dict[str, Any]
+    tmp_path: Path, make_scheme: MakeScheme, name: str, says: str, scenario: str, config: dict[str, Any]
 ) -> None:
     state = tmp_path / "state"
     trainer_of(make_scheme).save(state)
     scheme = make_scheme("dldnn", scenario, **KINDS["dldnn"], **config)
-    with pytest.raises(InvalidInput, match=f"made with other settings of {name}$"):
+    with pytest.raises(InvalidInput, match=f"made with other settings of {name}: {says}$"):
         Trainer(scheme, scheme.scenario, RECIPE).load(state)
 
 
