@@ -31,7 +31,7 @@ from gnb_server.serving.backend import DecodeBackend, Estimates, Part
 from gnb_server.serving.batching import FairQueue, rounds_of
 from gnb_server.serving.chunks import Ack, Admitted, Chunk, Group, Job
 from gnb_server.serving.commit import Committer
-from gnb_server.serving.scoring import Decoded, Scored, Scorer
+from gnb_server.serving.scoring import Decoded, NoChannel, Scored, Scorer
 from gnb_server.sessions import Fleet
 from gnb_server.store import Store
 from shared.errors import Conflict, CsiError, NotReady
@@ -296,6 +296,9 @@ def _started() -> Future[Any]:
 
 def _fail(job: Job, error: Exception) -> None:
     """End a chunk that went wrong on its way; memory may be ahead of the store, from which its fleet is restored."""
-    logging.error("serving: a chunk failed; its fleet is to be restored from the store", exc_info=error)
     job.fleet.broken = True
+    if isinstance(error, NoChannel):
+        job.future.set_exception(error)
+        return
+    logging.error("serving: a chunk failed; its fleet is to be restored from the store", exc_info=error)
     job.future.set_exception(NotReady(f"gNB: {error}"))

@@ -15,11 +15,16 @@ from gnb_server.serving.backend import Estimates
 from gnb_server.serving.chunks import Ack, Admitted, Group, Job
 from gnb_server.sessions import VersionFacts
 from gnb_server.store import Increment, Progress, Reports, Store, Stored
+from shared.errors import InvalidInput
 from shared.link.payload import saturated
 from shared.metrics import COLUMNS, Outcomes
 
 Decoded = list[tuple[Group, Estimates]]
 """What became of a chunk's groups."""
+
+
+class NoChannel(InvalidInput):
+    """A report whose values fit their bits and decode to none that a channel could have: its UE's fault."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Scorer:
             slots = job.slots[group.skipped :]
             truth = self._evaluator.truth(fleet.lease, group.model.scheme.domain, rows, job.frame, slots)
             outcomes = Outcomes.measure(torch.from_numpy(estimates), truth)
+            if not np.isfinite(outcomes.measured).all():
+                raise NoChannel("payload: decodes to numbers beyond float32; wanted values as a channel has them")
             fleet.open.outcome[:, rows[:, None], np.array(slots)] = outcomes.measured.swapaxes(1, 2)
             if lost:
                 continue

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_ues_of_a_gnb_that_hangs(spawn: Spawn, tmp_path: Path, signals: tuple[si
     ue = spawn("ue_client", gnb=addresses["grpc"], scheme="rnn", drain_s=drain_s, summary=tmp_path / "ue.json")
     wait_for(lambda: get(addresses["rest"], "/v1/nmse")["overall"]["reports"] > 100)
     gnb.send_signal(signal.SIGSTOP)
+    time.sleep(0.5)  # the UEs send on
     for number in signals:
         ue.send_signal(number)
     assert ue.wait(120) == 1
@@ -40,7 +42,7 @@ import asyncio, sys, time
 from gnb_server import command
 from shared.commands import run_command
 
-async def serve(settings, *, signals):
+async def serve(settings):
     try:
         print("ready", flush=True)
         await asyncio.sleep(3600)

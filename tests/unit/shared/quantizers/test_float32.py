@@ -27,11 +27,9 @@ def test_order_of_numbers_from_zero_up_is_kept(values: list[float]) -> None:
     assert (Float32("samples", len(values)).to_levels(given_).diff() >= 0).all()
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1.1e15, -3e38])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_is_refused(value: float) -> None:
     quantizer = Float32("magnitude", 2)
     quantizer.check({"magnitude": quantizer.to_levels(torch.tensor([[0.0, -1.5]])).numpy()})
-    with pytest.raises(
-        InvalidInput, match="payload magnitude: NaN, infinite or too large; wanted finite float32 values of at most"
-    ):
+    with pytest.raises(InvalidInput, match="payload magnitude: NaN or infinite; wanted finite float32 values"):
         quantizer.check({"magnitude": quantizer.to_levels(torch.tensor([[0.0, value]])).numpy()})
