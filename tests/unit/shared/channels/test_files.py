@@ -172,8 +172,8 @@ def rho(image: NDArray[Any], hf_all: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.abs((truth.conj() * ours).sum(axis=1)) / norms)
 
 
-def test_hf_all_is_what_evaluators_compare_with() -> None:
-    """What the truncation costs is all that keeps rho from 1."""
+def indoor_pair() -> tuple[torch.Tensor, NDArray[Any], dict[str, NDArray[Any]]]:
+    """40 indoor samples: [ue, frame, delay, angle], [ue, antenna, subcarrier], and HT and HF_all as published."""
     world = Scenario.parse("cost2100-indoor-csinet")
     assert isinstance(world, Wideband)
     ue = torch.arange(40)
@@ -181,6 +181,12 @@ def test_hf_all_is_what_evaluators_compare_with() -> None:
     full = world.angular_delay(samples, Link.DOWNLINK, torch.arange(1), full=True)
     frequency = torch.fft.fft(full[:, 0], dim=1).transpose(1, 2).numpy()
     arrays = LAYOUTS["csinet"].encode(Channels(full[:, :, :32].numpy(), None, frequency), PUBLIC)
+    return full, frequency, arrays
+
+
+def test_hf_all_is_what_evaluators_compare_with() -> None:
+    """What the truncation costs is all that keeps rho from 1."""
+    full, frequency, arrays = indoor_pair()
     assert arrays["HF_all"].shape == (40, 4000)
     image = LAYOUTS["csinet"].decode({"HT": arrays["HT"]}, PUBLIC).downlink[:, 0].transpose(0, 2, 1)
     found = rho(image, arrays["HF_all"])
@@ -902,13 +908,7 @@ def test_public_file_as_a_world(data: Path, make_samples: MakeSamples) -> None:
 @pytest.fixture(scope="module")
 def public() -> dict[str, NDArray[Any]]:
     """HT of 40 samples, and HF_all in other units, [40, 32 * 125]."""
-    preset = Scenario.parse("cost2100-indoor-csinet")
-    assert isinstance(preset, Wideband)
-    ue = torch.arange(40)
-    samples = Samples(1, Split.TEST, ue, torch.zeros_like(ue))
-    full = preset.angular_delay(samples, Link.DOWNLINK, torch.arange(1), full=True)
-    frequency = torch.fft.fft(full[:, 0], dim=1).transpose(1, 2).numpy()
-    arrays = LAYOUTS["csinet"].encode(Channels(full[:, :, :32].numpy(), None, frequency), PUBLIC)
+    arrays = indoor_pair()[2]
     return {"HT": arrays["HT"], "HF_all": 1e3 * arrays["HF_all"] * np.arange(1, 41)[:, None]}
 
 
