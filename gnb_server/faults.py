@@ -33,7 +33,7 @@ class Faults:
         """`lose`: a chunk is acked but its results are not counted."""
         return self.kind == "lose" and self._strikes()
 
-    def delay(self) -> None:
+    def wait(self) -> None:
         """`slow`: every batch takes 50 ms longer."""
         if self.kind == "slow":
             time.sleep(0.05)

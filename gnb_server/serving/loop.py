@@ -199,7 +199,7 @@ class ServingLoop:
 
     def _process(self, jobs: list[Job]) -> None:
         """Bring a batch of chunks to their acks."""
-        self._faults.delay()
+        self._faults.wait()
         scored: list[Scored] = []
         for round_ in rounds_of(jobs):
             admitted = list(self._admitted(round_))

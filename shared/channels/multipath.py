@@ -22,7 +22,7 @@ class Multipath(Scenario):
 
     Attributes:
         paths: P.
-        fading_correlation: rho of the paper, AR(1) coefficient of both links; None computes J0(2 pi f_d tau) per link.
+        fading_correlation: AR(1) coefficient a (the paper's rho), both links; None computes J0(2 pi f_d tau) per link.
         speed_kmh: UE speed [km/h], used when fading_correlation is None.
         slot_ms: slot duration tau [ms], used when fading_correlation is None.
         uplink_ghz, downlink_ghz: carriers [GHz].
@@ -62,7 +62,7 @@ class Multipath(Scenario):
 PRESETS |= {
     "multipath-p2": Multipath(paths=2, fading_correlation=0.99),  # Fig. 5: correlated fading, few paths
     "multipath-p8": Multipath(paths=8, fading_correlation=0.0),  # Fig. 4: independent fading
-    "multipath-30kmh": Multipath(paths=2),  # Table I: rho computed from speed and slot duration
+    "multipath-30kmh": Multipath(paths=2),  # Table I: fading correlation computed from speed and slot duration
 }
 
 
@@ -102,7 +102,7 @@ def steering(scenario: Multipath, carrier_ghz: float, sine: Tensor) -> Tensor:
 
 
 def fading(samples: Samples, purpose: Purpose, correlation: float, slots: Tensor, paths: int) -> Tensor:
-    """Stationary AR(1) fading: beta_0 ~ CN(0,1), beta_t = rho beta_{t-1} + sqrt(1-rho^2) w_t.
+    """Stationary AR(1) fading: beta_0 ~ CN(0,1), beta_t = a beta_{t-1} + sqrt(1-a^2) w_t.
 
     Args:
         slots: [S] int64, slot numbers in the frame, ascending; numbers beyond T go on with the same process.

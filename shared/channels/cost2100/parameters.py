@@ -79,11 +79,11 @@ class Environment:
 
     @property
     def cholesky(self) -> Tensor:
-        """[6, 6] float32, upper factor U of the correlations, U^T U = rho: a row x ~ N(0, I) becomes x U."""
-        rho = torch.eye(6, dtype=torch.float64)
+        """[6, 6] float32, upper factor U of the correlations, U^T U = C: a row x ~ N(0, I) becomes x U."""
+        correlations = torch.eye(6, dtype=torch.float64)
         for i, j, value in self.correlations:
-            rho[i, j] = rho[j, i] = value
-        return torch.linalg.cholesky(rho).mT.float()
+            correlations[i, j] = correlations[j, i] = value
+        return torch.linalg.cholesky(correlations).mT.float()
 
 
 _SHADOW, _DELAY, _AZIMUTH_BS, _AZIMUTH_UE = 0, 1, 3, 5
