@@ -41,7 +41,7 @@ def service(settings: Settings) -> Iterator[Handlers]:
         recorder = Recorder(settings.record, settings.record_every, whole_band=settings.record_whole_band)
     serving = ServingLoop(
         repository,
-        InProcessBackend(repository.version),
+        InProcessBackend(repository.version, keep=not settings.evaluate),
         store,
         monitor,
         recorder=recorder,

@@ -172,8 +172,10 @@ class GrpcServer:
     """The server with health and reflection."""
 
     def __init__(self, handlers: Handlers, host: str, port: int) -> None:
-        # without so_reuseport two gNBs would share a port's UEs
-        self._server = grpc.aio.server(interceptors=[MalformedIsInvalid()], options=(("grpc.so_reuseport", 0),))
+        # with so_reuseport two gNBs could share a port's UEs; with bdp_probe the windows of HTTP/2's flow control would
+        # grow to what a connection can carry: megabytes of reports for each, before any of them is read
+        options = (("grpc.so_reuseport", 0), ("grpc.http2.bdp_probe", 0))
+        self._server = grpc.aio.server(interceptors=[MalformedIsInvalid()], options=options)
         pb_grpc.add_CsiFeedbackServicer_to_server(CsiFeedbackService(handlers), self._server)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gnb_server.places import Places
 from gnb_server.repository import ModelVersion
 from gnb_server.sessions import Lease
 from shared.channels.streams import Split
@@ -41,6 +42,11 @@ class Part:
     slots: int
     fields: Fields
 
+    @property
+    def ends_frame(self) -> bool:
+        """Whether the last of its slots is the frame's."""
+        return self.first_slot + self.slots == self.lease.conditions.scenario.slots
+
 
 Estimates = NDArray[np.complex64]
 """Of a part: [slots, n, M], or images [slots, n, Q, M]."""
@@ -64,85 +70,132 @@ class DecodeBackend(Protocol):
 
 @dataclass
 class _Frames:
-    """Frames of a fleet's UEs that a model version is decoding: number of each UE's frame (-1: none), side information
-    [ue_count, T, S] and recurrent states, name -> [ue_count, ...].
+    """Open frames of a fleet's UEs that a model version is decoding, a row of the tables for each: side information
+    [rows, T, S] and recurrent states, name -> [rows, ...].
     """
 
     model: ModelVersion
-    number: NDArray[np.int64]
+    places: Places
     side: Tensor
     state: State
 
+    def open(self, ues: NDArray[np.int64], frame: int, side: Tensor) -> None:
+        """Begin a frame of UEs [n] with side information [n, T, S]."""
+        self.places.open(ues, frame)
+        if (missing := self.places.room - len(self.side)) > 0:
+            more = self.model.scheme.decoder.initial_state(missing)
+            self.state = {name: torch.cat([values, more[name]]) for name, values in self.state.items()}
+            self.side = torch.cat([self.side, self.side.new_zeros(missing, *self.side.shape[1:])])
+        self.side[torch.from_numpy(self.places.of(ues))] = side
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A part with what its decoding starts from.
+
+    Attributes:
+        side: [n, slots, S] of its slots. state: before the first.
+        held: where the state goes; None for whole frames, of which nothing is held.
+    """
+
+    part: Part
+    side: Tensor
+    state: State
+    held: _Frames | None
+
 
 class InProcessBackend:
-    """Decoders of this process, one call for all parts of a slot. `models` finds a version by name and number."""
+    """Decoders of this process, one call for all parts of a slot. What is held is of open frames alone.
 
-    def __init__(self, models: Callable[[str, int], ModelVersion]) -> None:
+    Args:
+        models: finds a version by name and number.
+        keep: side information stays when a frame ends, for the next one of the same number (benchmarks).
+    """
+
+    def __init__(self, models: Callable[[str, int], ModelVersion], *, keep: bool = False) -> None:
         self._models = models
+        self._keep = keep
         self._frames: dict[tuple[str, int], _Frames] = {}
 
     @torch.inference_mode()
     def decode(self, model: str, version: int, parts: list[Part]) -> list[Estimates]:
         chosen = self._models(model, version)
         order = sorted(range(len(parts)), key=lambda index: -parts[index].slots)
-        ordered = [parts[index] for index in order]  # those with most slots first: what is left of a slot is a prefix
-        frames = [self._frames_of(chosen, part) for part in ordered]
-        states = [_initial_or_held(chosen, part, held) for part, held in zip(ordered, frames, strict=True)]
-        state = {name: torch.cat([of_part[name] for of_part in states]) for name in states[0]}
-        ends = np.cumsum([len(part.rows) for part in ordered]).tolist()
+        begun = [self._begin(chosen, parts[index]) for index in order]  # what is left of a slot is a prefix
+        state = {name: torch.cat([each.state[name] for each in begun]) for name in begun[0].state}
+        ends = np.cumsum([len(each.part.rows) for each in begun]).tolist()
         estimates: list[Tensor] = []
-        for k in range(ordered[0].slots):
-            active = [(part, held) for part, held in zip(ordered, frames, strict=True) if part.slots > k]
-            fields = {
-                name: np.concatenate([part.fields[name][k] for part, _ in active]) for name in active[0][0].fields
-            }
-            side = torch.cat([held.side[torch.from_numpy(part.rows), part.first_slot + k] for part, held in active])
+        for k in range(begun[0].part.slots):
+            active = [each for each in begun if each.part.slots > k]
+            names = begun[0].part.fields
+            fields = {name: np.concatenate([each.part.fields[name][k] for each in active]) for name in names}
+            side = torch.cat([each.side[:, k] for each in active])
             last = ends[len(active) - 1]
             found, after = decode_slot(chosen.scheme, fields, side, {name: v[:last] for name, v in state.items()})
             for name, values in after.items():
                 state[name][:last] = values
             estimates.append(found)
         results: list[Estimates] = [np.empty(0, np.complex64)] * len(parts)
-        for index, part, held, end in zip(order, ordered, frames, ends, strict=True):
-            mine, rows = slice(end - len(part.rows), end), torch.from_numpy(part.rows)
-            for name, values in state.items():
-                held.state[name][rows] = values[mine]
-            results[index] = torch.stack([found[mine] for found in estimates[: part.slots]]).numpy()
+        for index, each, end in zip(order, begun, ends, strict=True):
+            mine = slice(end - len(each.part.rows), end)
+            self._end(each, {name: values[mine] for name, values in state.items()})
+            results[index] = torch.stack([found[mine] for found in estimates[: each.part.slots]]).numpy()
         return results
 
     def forget(self, token: str) -> None:
         for key in [key for key in self._frames if key[0] == token]:
             del self._frames[key]
 
-    def _frames_of(self, model: ModelVersion, part: Part) -> _Frames:
-        """The frames that a part belongs to, with the side information of those that begin in it."""
-        token, conditions = part.lease.token, part.lease.conditions
-        held = self._frames.get((token, model.version))
+    def _begin(self, model: ModelVersion, part: Part) -> _Begun:
+        """What a part starts from; frames that begin in it are opened, unless they end in it too."""
+        key = part.lease.token, model.version
+        held = self._frames.get(key)
         if held is not None and held.model is not model:  # loaded again, with other weights
             held = None
-        new = part.rows if held is None else part.rows[held.number[part.rows] != part.frame]
+        new = part.rows if held is None else part.rows[held.places.frame[part.rows] != part.frame]
         if len(new) and part.first_slot > 0:
             raise LookupError(f"frame {part.frame} of UE {part.lease.first_ue + int(new[0])}: its state is not held")
-        if held is not None and not len(new):
-            return held
-        samples = conditions.samples(Split.EMULATE, torch.from_numpy(new + part.lease.first_ue), part.frame)
-        side = side_information(model.scheme, conditions.scenario, samples)
+        if part.first_slot == 0 and part.ends_frame and not self._keep:
+            return _Begun(part, self._side(model, part, part.rows), _initial(model, part), None)
+        if held is None or len(new):
+            side = self._side(model, part, new)
+            if held is None:
+                state = model.scheme.decoder.initial_state(0)
+                held = _Frames(model, Places(part.lease.ue_count), side[:0], state)
+                self._frames[key] = held
+            held.open(new, part.frame, side)
+            for token, version in list(self._frames):
+                if token == part.lease.token and version != model.version:  # these UEs are on this version now
+                    self._close(token, version, new)
+        at = torch.from_numpy(held.places.of(part.rows))
+        state = {name: values[at] for name, values in held.state.items()} if part.first_slot else _initial(model, part)
+        return _Begun(part, held.side[at, part.first_slot : part.first_slot + part.slots], state, held)
+
+    def _end(self, begun: _Begun, state: State) -> None:
+        """Hold the states after a part, if its frames go on."""
+        part, held = begun.part, begun.held
         if held is None:
-            count, initial = part.lease.ue_count, model.scheme.decoder.initial_state(part.lease.ue_count)
-            held = _Frames(model, np.full(count, -1, np.int64), side.new_zeros(count, *side.shape[1:]), initial)
-            self._frames[token, model.version] = held
-        held.side[torch.from_numpy(new)] = side
-        held.number[new] = part.frame
-        for key, other in list(self._frames.items()):
-            if key[0] == token and other is not held:  # these UEs are on another version now
-                other.number[new] = -1
-                if (other.number < 0).all():
-                    del self._frames[key]
-        return held
+            return
+        if part.ends_frame and not self._keep:
+            self._close(part.lease.token, held.model.version, part.rows)
+        else:
+            at = torch.from_numpy(held.places.of(part.rows))
+            for name, values in state.items():
+                held.state[name][at] = values
+
+    def _close(self, token: str, version: int, ues: NDArray[np.int64]) -> None:
+        held = self._frames[token, version]
+        held.places.close(ues)
+        if not held.places:
+            del self._frames[token, version]
+
+    @staticmethod
+    def _side(model: ModelVersion, part: Part, rows: NDArray[np.int64]) -> Tensor:
+        """Side information [n, T, S] of the frames of UEs."""
+        conditions = part.lease.conditions
+        samples = conditions.samples(Split.EMULATE, torch.from_numpy(rows + part.lease.first_ue), part.frame)
+        return side_information(model.scheme, conditions.scenario, samples)
 
 
-def _initial_or_held(model: ModelVersion, part: Part, held: _Frames) -> State:
-    """Recurrent states before a part's first slot."""
-    if part.first_slot == 0:
-        return model.scheme.decoder.initial_state(len(part.rows))
-    return {name: values[torch.from_numpy(part.rows)] for name, values in held.state.items()}
+def _initial(model: ModelVersion, part: Part) -> State:
+    return model.scheme.decoder.initial_state(len(part.rows))

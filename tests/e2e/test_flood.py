@@ -14,4 +14,5 @@ def test_a_flood(small_store: CheckpointStore) -> None:
     assert len(acks) >= 7
     assert all(math.isfinite(ack) for ack in acks)
     assert found["acked_per_s"] > 0
+    assert found["memory_peak_mb"] - found["memory_before_mb"] < 100
     assert found["memory_after_mb"] - found["memory_before_mb"] < 150

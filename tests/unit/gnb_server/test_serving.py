@@ -49,12 +49,14 @@ def handlers(settings: Settings) -> Iterator[Handlers]:
 
 
 class Ues:
-    """Two UEs that send zeros, encoded by any version of a model."""
+    """Two UEs, the first of a fleet, that send zeros, encoded by any version of a model."""
 
-    def __init__(self, handlers: Handlers, store: CheckpointStore, name: str = "hyperrnn", version: int = 1) -> None:
+    def __init__(
+        self, handlers: Handlers, store: CheckpointStore, name: str = "hyperrnn", version: int = 1, ues: int = UES
+    ) -> None:
         self.handlers, self.store = handlers, store
         self.checkpoint = store.load(name, version)
-        self.wanted = Attachment(name, str(self.checkpoint.scenario), 0, self.checkpoint.encoder_id, UES)
+        self.wanted = Attachment(name, str(self.checkpoint.scenario), 0, self.checkpoint.encoder_id, ues)
         self.fleet, _ = handlers.attach(self.wanted)
         self.stream = 0
 
@@ -70,10 +72,10 @@ class Ues:
         self.fleet, _ = self.handlers.attach(again)
         return self.open()
 
-    def submit(self, slot: int, *, ues: int = UES, first: int = 0, payload: bytes | None = None) -> Any:
-        payload = bytes(self.checkpoint.scheme.layout.chunk_bytes(ues)) if payload is None else payload
+    def submit(self, slot: int, *, slots: int = 1, ues: int = UES, first: int = 0, payload: bytes | None = None) -> Any:
+        payload = bytes(self.checkpoint.scheme.layout.chunk_bytes(ues * slots)) if payload is None else payload
         first_ue = self.fleet.lease.first_ue + first
-        chunk = Chunk(self.checkpoint.encoder_id, first_ue, ues, slot, 1, payload, len(payload))
+        chunk = Chunk(self.checkpoint.encoder_id, first_ue, ues, slot, slots, payload, len(payload))
         return self.handlers.submit(self.fleet, self.stream, chunk)
 
     def send(self, *slots: int) -> list[Ack]:
@@ -573,6 +575,50 @@ def test_states_of_a_version_that_no_ue_is_on_are_freed(handlers: Handlers, smal
     assert {version for _, version in handlers._serving._backend._frames} == {2}  # type: ignore[attr-defined]
     assert ues.fleet.open is not None
     assert set(ues.fleet.open.reports) == {2}
+
+
+def held_rows(handlers: Handlers) -> dict[str, int]:
+    """Frames that side information, states and truth are held of."""
+    backend, evaluator = handlers._serving._backend, handlers._serving._evaluator
+    frames, truths = backend._frames.values(), evaluator._held.values()  # type: ignore[attr-defined]
+    return {
+        "side": sum(len(held.side) for held in frames),
+        "state": sum(len(held.state["estimator"]) for held in frames),
+        "truth": sum(len(held.truth.total) for held in truths),
+    }
+
+
+def test_states_are_held_of_open_frames_alone(handlers: Handlers, small_store: CheckpointStore) -> None:
+    """Not of UEs of a large fleet that have sent nothing, nor of frames that have ended."""
+    ues = Ues(handlers, small_store, ues=20_000).open()
+    ues.send(*range(7))
+    ues.submit(0, ues=1, first=5_000).result(30)
+    assert held_rows(handlers) == dict.fromkeys(("side", "state", "truth"), UES + 2)  # room doubles
+    ues.send(7)
+    assert set(held_rows(handlers).values()) == {UES + 2}  # one is open
+    for slot in range(1, 8):
+        ues.submit(slot, ues=1, first=5_000).result(30)
+    assert set(held_rows(handlers).values()) == {0}
+    assert handlers.nmse()["schemes"][0]["frames"] == UES + 1
+
+
+def test_nothing_is_held_of_frames_that_come_whole(
+    settings: Settings, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are decoded as those that come slot by slot."""
+    opened: list[int] = []
+    monkeypatch.setattr("gnb_server.places.Places.open", lambda _, ues, frame: opened.append(frame))
+    figures = []
+    for run, slots in (("whole", 8), ("apart", 1)):
+        with service(settings.model_copy(update={"run": run})) as handlers:
+            ues = Ues(handlers, small_store).open()
+            for first in range(0, 16, slots):
+                ues.submit(first, slots=slots).result(30)
+            [row] = handlers.nmse()["schemes"]
+            figures.append({name: row[name] for name in ("reports", "frames", "nmse_db", "sgcs")})
+        monkeypatch.undo()
+    assert not opened
+    assert figures[0] == {name: pytest.approx(value) for name, value in figures[1].items()}
 
 
 # --- the wall ---
