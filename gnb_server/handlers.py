@@ -24,7 +24,9 @@ from shared.schemes import scheme_class
 
 MAX_FLEET = 65_536
 MAX_FLEETS, MAX_UES = 16_384, 2**20
-"""Leases of a run, and UE ids in them, at most: their totals are held in memory."""
+"""Leases of a run, and UE ids in them, at most. One client may have half of what the others leave, so that some are
+left for whoever comes next. Whose those of an earlier process are is not known until they come back.
+"""
 
 MOST_IDS = 2**32
 
@@ -34,7 +36,9 @@ LINGER_S = 5.0
 
 @dataclass(frozen=True)
 class Attachment:
-    """An attach request; fields as in `AttachRequest`, encoder_id in hexadecimal, `ue_base` None if left open."""
+    """An attach request; fields as in `AttachRequest`, encoder_id in hexadecimal, `ue_base` None if left open; `client`
+    is who asks.
+    """
 
     model: str
     scenario: str
@@ -44,6 +48,7 @@ class Attachment:
     ue_base: int | None = None
     delay_slots: int = 0
     token: str = ""
+    client: str = ""
 
 
 class Handlers:
@@ -113,6 +118,7 @@ class Handlers:
                 fleet.encoder_id = model.encoder_id
             else:
                 fleet = self._new_lease(request, conditions)
+            fleet.client = request.client
             self._store.keep_version(model.name, model.version, model.facts)
             self._store.keep_loaded(model.name, [model.version], loaded=True, asked=False)
             fleet.facts[model.version] = model.facts
@@ -166,12 +172,7 @@ class Handlers:
             self._serving.forget(fleet)
 
     def _new_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
-        leased = sum(fleet.lease.ue_count for fleet in self._fleets.values())
-        if len(self._fleets) >= MAX_FLEETS or leased + request.ue_count > MAX_UES:
-            raise LimitReached(
-                f"ue_count: {request.ue_count}; this run has leased {leased} UE ids to {len(self._fleets)} fleets, at"
-                f" most {MAX_UES} to {MAX_FLEETS} are allowed: name another run"
-            )
+        self._check_share(request)
         first_ue = self._free_ids(request.ue_count) if request.ue_base is None else request.ue_base
         if first_ue + request.ue_count > MOST_IDS:
             raise InvalidInput(f"ue_base: {first_ue} + {request.ue_count} ids go beyond 2^32")
@@ -179,6 +180,17 @@ class Handlers:
         self._store.lease(lease, request.encoder_id)
         fleet = self._fleets[lease.token] = Fleet(lease, request.encoder_id)
         return fleet
+
+    def _check_share(self, request: Attachment) -> None:
+        """Raises LimitReached if the client's share of the run is used up."""
+        own = [fleet.lease.ue_count for fleet in self._fleets.values() if fleet.client == request.client]
+        others = [fleet.lease.ue_count for fleet in self._fleets.values() if fleet.client != request.client]
+        ues, fleets = (MAX_UES - sum(others)) // 2, (MAX_FLEETS - len(others)) // 2
+        if len(own) >= fleets or sum(own) + request.ue_count > ues:
+            raise LimitReached(
+                f"ue_count: {request.ue_count}; client {request.client} has leased {sum(own)} UE ids to {len(own)}"
+                f" fleets of this run, at most {ues} to {fleets} are allowed: half of what others leave"
+            )
 
     def _free_ids(self, count: int) -> int:
         """The first of so many free ids: above all leased ones, or else in the first gap between them."""

@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from ipaddress import ip_address, ip_network
 from typing import NoReturn
+from urllib.parse import unquote
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -48,6 +50,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             ue_base=request.ue_base if request.HasField("ue_base") else None,
             delay_slots=request.delay_slots,
             token=request.token,
+            client=client_of(context.peer()),
         )
         try:
             fleet, model = await asyncio.to_thread(self._handlers.attach, attachment)
@@ -161,6 +164,18 @@ async def _abort(context: grpc.aio.ServicerContext, error: CsiError) -> NoReturn
     trailing = (("expected-sequence", str(error.expected)),) if isinstance(error, SequenceGap) else ()
     await context.abort(grpc.StatusCode[error.kind.grpc_status], shorten(str(error), MOST_OF_A_MESSAGE), trailing)
     raise AssertionError("abort raises")
+
+
+def client_of(peer: str) -> str:
+    """Whose connection it is: its IPv4 address, or the /64 network of its IPv6 address, which is one site's.
+
+    Args:
+        peer: as gRPC names it, `ipv4:192.0.2.1:50000` or `ipv6:%5B2001:db8::1%5D:50000`.
+    """
+    address = ip_address(unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]"))
+    if address.version == 4:
+        return str(address)
+    return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
 
 
 def bracketed(host: str) -> str:

@@ -103,6 +103,7 @@ class Fleet:
 
     Attributes:
         encoder_id: of the encoder that it attached with last.
+        client: who attached with it last; empty if that was an earlier process's.
         next_sequence: [ue_count] int64, the sequence that the gNB waits for.
         version: [ue_count] int64, model version of the open (or last) frame; 0 before the first.
         totals: by model version. facts: of these versions, and of the encoder's.
@@ -115,6 +116,7 @@ class Fleet:
     def __init__(self, lease: Lease, encoder_id: str) -> None:
         self.lease = lease
         self.encoder_id = encoder_id
+        self.client = ""
         self.slots = lease.conditions.scenario.slots
         self.next_sequence = np.zeros(lease.ue_count, np.int64)
         self.version = np.zeros(lease.ue_count, np.int64)

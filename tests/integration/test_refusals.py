@@ -222,16 +222,15 @@ def test_who_leases_the_last_ids_does_not_use_up_those_of_others(gnb: Any) -> No
         assert (code, "beyond 2^32" in details) == (CODE.INVALID_ARGUMENT, True)
 
 
-def test_a_run_has_only_so_many_fleets(gnb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gnb_server.handlers.MAX_UES", 5)
-    monkeypatch.setattr("gnb_server.handlers.MAX_FLEETS", 3)
+def test_a_client_has_only_so_many_fleets_of_a_run(gnb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gnb_server.handlers.MAX_UES", 9)
     with gnb.stub() as stub:
+        lease = gnb.attach(stub)
+        code, details = refused(lambda: gnb.attach(stub, ue_count=3))
+        said = "client 127.0.0.1 has leased 2 UE ids to 1 fleets of this run, at most 4 to 8192 are allowed"
+        assert (code, said in details) == (CODE.RESOURCE_EXHAUSTED, True)
         gnb.attach(stub)
-        code, details = refused(lambda: gnb.attach(stub, ue_count=4))
-        assert (code, "at most 5 to 3 are allowed" in details) == (CODE.RESOURCE_EXHAUSTED, True)
-        lease, _ = (gnb.attach(stub, ue_count=1) for _ in range(2))
-        assert refused(lambda: gnb.attach(stub, ue_count=1))[0] == CODE.RESOURCE_EXHAUSTED
-        assert gnb.attach(stub, ue_count=1, token=lease.token).first_ue == lease.first_ue
+        assert gnb.attach(stub, token=lease.token).first_ue == lease.first_ue
 
 
 def test_a_stream_cancelled_while_its_chunk_is_decoded(start_gnb: Callable[..., Any]) -> None:

@@ -22,6 +22,7 @@ from csiemu.training.trainer import Recipe
 from gnb_server.app import service
 from gnb_server.handlers import Attachment, Handlers
 from gnb_server.monitor import Monitor
+from gnb_server.rpc import client_of
 from gnb_server.serving.backend import Estimates, InProcessBackend, Part
 from gnb_server.serving.chunks import Ack, Chunk, Job
 from gnb_server.serving.loop import ServingLoop
@@ -30,7 +31,7 @@ from gnb_server.sessions import Fleet, Lease
 from gnb_server.settings import Settings
 from gnb_server.store import Store, Stored
 from shared.checkpoints import CheckpointStore
-from shared.errors import Conflict, InvalidInput, NotReady, SequenceGap, StoreUnavailable
+from shared.errors import Conflict, InvalidInput, LimitReached, NotReady, SequenceGap, StoreUnavailable
 from shared.link.decoding import check_probe
 from shared.schemes.crnet import CrNetConfig
 
@@ -619,6 +620,52 @@ def test_nothing_is_held_of_frames_that_come_whole(
         monkeypatch.undo()
     assert not opened
     assert figures[0] == {name: pytest.approx(value) for name, value in figures[1].items()}
+
+
+# --- what a run, and one client of it, may lease ---
+
+
+def test_leases_of_a_run_and_of_a_client(
+    handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client has half of what the others leave, at most."""
+    monkeypatch.setattr("gnb_server.handlers.MAX_UES", 20)
+    monkeypatch.setattr("gnb_server.handlers.MAX_FLEETS", 6)
+    checkpoint = small_store.load("rnn")
+
+    def attach(client: str, ues: int, token: str = "") -> str:
+        wanted = Attachment("rnn", str(checkpoint.scenario), 0, checkpoint.encoder_id, ues, token=token, client=client)
+        return handlers.attach(wanted)[0].lease.token
+
+    with pytest.raises(LimitReached, match="ue_count: 11; client a has leased 0 UE ids to 0 fleets of this run, at mo"):
+        attach("a", 11)
+    first = attach("a", 8)
+    attach("b", 6)
+    with pytest.raises(LimitReached, match="at most 7 to 2 are allowed"):
+        attach("a", 1)
+    attach("a", 8, token=first)
+    attach("c", 1)
+    with pytest.raises(LimitReached, match="at most 3 to 2 are allowed"):
+        attach("c", 3)
+    attach("c", 1)
+    attach("d", 1)
+    with pytest.raises(LimitReached, match="client d has leased 1 UE ids to 1 fleets of this run, at most 2 to 1 are"):
+        attach("d", 1)
+
+
+@pytest.mark.parametrize(
+    ("peer", "client"),
+    [
+        ("ipv4:192.0.2.1:50000", "192.0.2.1"),
+        ("ipv6:%5B2001:db8::1:2:3:4%5D:50000", "2001:db8::/64"),
+        ("ipv6:%5B2001:db8::9%5D:50001", "2001:db8::/64"),
+        ("ipv6:%5B::ffff:192.0.2.1%5D:50000", "192.0.2.1"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:50000", "fe80::/64"),
+        ("ipv6:[::1]:50000", "::/64"),
+    ],
+)
+def test_whose_connection_it_is(peer: str, client: str) -> None:
+    assert client_of(peer) == client
 
 
 # --- the wall ---
