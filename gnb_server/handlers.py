@@ -14,7 +14,7 @@ from gnb_server.repository import ModelVersion, Repository
 from gnb_server.serving.admission import RESTORING, check_coordinates
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
-from gnb_server.sessions import Fleet, Lease, VersionFacts
+from gnb_server.sessions import Finished, Fleet, Lease, VersionFacts
 from gnb_server.store import Store
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import require_wideband
@@ -60,6 +60,7 @@ class Handlers:
         self._monitor = monitor
         self._serving = serving
         self._fleets: dict[str, Fleet] = {}
+        self._finished: dict[str, Finished] = {}
         self._lock = threading.RLock()
         self.started = False
 
@@ -92,7 +93,11 @@ class Handlers:
                 self._repository.block(name, reason)
         facts = self._store.versions()
         for lease, encoder_id, finished in self._store.leases():
-            self._from_store(lease, encoder_id, facts.get(lease.model, {}), finished=finished)
+            if finished:
+                self._finished[lease.token] = Finished(lease, encoder_id)
+                self._monitor.fold(self._stored(self._finished[lease.token]))
+            else:
+                self._from_store(lease, encoder_id, facts.get(lease.model, {}))
         return problems
 
     # --- UEs ---
@@ -162,14 +167,19 @@ class Handlers:
                 self._serving.forget(fleet, LINGER_S)
 
     def detach(self, token: str) -> None:
-        """End a fleet, with all that is held for its open frames. Raises NotFound."""
+        """End a fleet, with all that is held for it but its lease and its part of the sums. Raises NotFound."""
         with self._lock:
+            if token in self._finished:
+                return
             fleet = self._fleet(token)
             self._store.finish(fleet.lease)
             fleet.status = "finished"
             fleet.stream += 1
             self._serving.drop(fleet)
             self._serving.forget(fleet)
+            self._serving.call(lambda: self._monitor.fold(fleet))  # after the batch in hand
+            self._finished[token] = Finished(fleet.lease, fleet.encoder_id, fleet.client)
+            del self._fleets[token]
 
     def _new_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
         self._check_share(request)
@@ -183,8 +193,9 @@ class Handlers:
 
     def _check_share(self, request: Attachment) -> None:
         """Raises LimitReached if the client's share of the run is used up."""
-        own = [fleet.lease.ue_count for fleet in self._fleets.values() if fleet.client == request.client]
-        others = [fleet.lease.ue_count for fleet in self._fleets.values() if fleet.client != request.client]
+        known = self._known().values()
+        own = [fleet.lease.ue_count for fleet in known if fleet.client == request.client]
+        others = [fleet.lease.ue_count for fleet in known if fleet.client != request.client]
         ues, fleets = (MAX_UES - sum(others)) // 2, (MAX_FLEETS - len(others)) // 2
         if len(own) >= fleets or sum(own) + request.ue_count > ues:
             raise LimitReached(
@@ -195,7 +206,7 @@ class Handlers:
     def _free_ids(self, count: int) -> int:
         """The first of so many free ids: above all leased ones, or else in the first gap between them."""
         last = 0
-        leases = sorted((fleet.lease.first_ue, fleet.lease.ues.stop) for fleet in self._fleets.values())
+        leases = sorted((fleet.lease.first_ue, fleet.lease.ues.stop) for fleet in self._known().values())
         if not leases or max(stop for _, stop in leases) + count <= MOST_IDS:
             return max((stop for _, stop in leases), default=0)
         for first, stop in leases:
@@ -217,31 +228,41 @@ class Handlers:
         ):
             if asked != leased:
                 raise Conflict(f"{name}: {asked}; the lease of this token has {leased}")
-        if fleet.status == "finished":
-            raise Conflict(f"token: '{request.token}' has detached; attach without a token")
         fleet.stream += 1  # nothing of an earlier stream is taken from now on
         self._serving.drop(fleet)
         self._serving.run(lambda: None)  # what is in hand of it is stored afterwards
         if fleet.broken:
-            fleet = self._from_store(lease, fleet.encoder_id, fleet.facts, finished=False)
+            fleet = self._from_store(lease, fleet.encoder_id, fleet.facts)
             self._serving.rebuild(fleet)
             fleet.broken = False
         return fleet
 
-    def _from_store(self, lease: Lease, encoder_id: str, facts: dict[int, VersionFacts], *, finished: bool) -> Fleet:
+    def _from_store(self, lease: Lease, encoder_id: str, facts: dict[int, VersionFacts]) -> Fleet:
         """A fleet as the store has it, broken: the states of its open frames are not decoded again yet."""
         fleet = Fleet(lease, encoder_id)
         fleet.facts = dict(facts)
-        fleet.status = "finished" if finished else "gone"
         fleet.broken = True
         self._store.restore(fleet)
-        if finished:
-            fleet.open = None
         self._fleets[lease.token] = fleet
         self._monitor.watch(fleet)
         return fleet
 
+    def _stored(self, finished: Finished, rows: range | None = None) -> Fleet:
+        """A fleet that has detached, with its figures as the store has them; only those of some UEs if asked."""
+        fleet = Fleet(finished.lease, finished.encoder_id)
+        fleet.facts = self._store.versions().get(finished.lease.model, {})
+        fleet.status, fleet.open = finished.status, None
+        self._store.restore(fleet, rows)
+        return fleet
+
+    def _known(self) -> dict[str, Fleet | Finished]:
+        """All fleets of the run, by token."""
+        known: dict[str, Fleet | Finished] = dict(self._fleets)
+        return known | self._finished
+
     def _fleet(self, token: str) -> Fleet:
+        if token in self._finished:
+            raise Conflict(f"fleet-token: '{token}' has detached; attach without a token")
         if token not in self._fleets:
             raise NotFound(f"fleet-token: '{token}' is unknown to this run; attach without a token")
         return self._fleets[token]
@@ -279,21 +300,26 @@ class Handlers:
             raise NotFound(f"ue: {ue} runs {row['scheme']}, not {model}")
         return {"window_s": window_s, "schemes": [row], "overall": None}
 
+    def series(self) -> list[dict[str, Any]]:
+        """Figures since the start of the run, in as many rows as the gNB's checkpoints and presets allow."""
+        return self._monitor.series()
+
     def ues(
         self, model: str | None = None, status: str | None = None, offset: int = 0, limit: int | None = None
     ) -> dict[str, Any]:
-        """UEs: id, what their NMSE is named with, status, next sequence, decoder version, reports. `limit` of them from
-        the one at `offset` on, and how many there are in `total`.
+        """UEs by their ids: what their NMSE is named with, status, next sequence, decoder version, reports. `limit` of
+        them from the one at `offset` on, and how many there are in `total`.
         """
         rows: list[dict[str, Any]] = []
         total = 0
-        for fleet in list(self._fleets.values()):
-            if model not in (None, fleet.lease.model) or status not in (None, fleet.status):
+        for known in sorted(self._known().values(), key=lambda known: known.lease.first_ue):
+            if model not in (None, known.lease.model) or status not in (None, known.status):
                 continue
-            first, total = max(offset - total, 0), total + fleet.lease.ue_count
-            asked_for = range(fleet.lease.ue_count)[first : None if limit is None else first + limit - len(rows)]
+            first, total = max(offset - total, 0), total + known.lease.ue_count
+            asked_for = range(known.lease.ue_count)[first : None if limit is None else first + limit - len(rows)]
             if not asked_for:
                 continue
+            fleet = self._stored(known, asked_for) if isinstance(known, Finished) else known
             described = {facts.encoder_id: describe(fleet, facts.encoder_id) for facts in list(fleet.facts.values())}
             rows += [
                 {
@@ -321,9 +347,10 @@ class Handlers:
         return {"ue": ue, **describe(fleet, encoder_id), "reports": report_rows(fleet, kept)}
 
     def _fleet_of(self, ue: int) -> Fleet:
-        for fleet in list(self._fleets.values()):
-            if ue in fleet.lease.ues:
-                return fleet
+        for known in self._known().values():
+            if ue in known.lease.ues:
+                row = ue - known.lease.first_ue
+                return self._stored(known, range(row, row + 1)) if isinstance(known, Finished) else known
         raise NotFound(f"ue: {ue} is unknown; /v1/ues lists them")
 
     # --- models ---

@@ -1,4 +1,6 @@
-"""Prometheus metrics, made from the monitor's figures when they are asked for. Labels say which fleets are averaged."""
+"""Prometheus metrics, made from the monitor's figures when they are asked for. Labels say which fleets are averaged;
+none has values that a UE can choose freely.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from prometheus_client.registry import Collector
 from gnb_server.handlers import Handlers
 from gnb_server.monitor import LONGEST_WINDOW_S
 
-LABELS = ["scheme", "encoder_id", "scenario", "seed", "delay_slots"]
+LABELS = ["scheme", "encoder_id", "preset"]
 
 
 class RunCollector(Collector):
@@ -24,7 +26,7 @@ class RunCollector(Collector):
         writable = GaugeMetricFamily("csiemu_store_writable", "Whether results can be stored: 1, or 0 while UEs wait")
         writable.add_metric([], self._handlers.store_writable)
         yield writable
-        rows = self._handlers.nmse()["schemes"]
+        rows = self._handlers.series()
         values = [[str(row[label]) for label in LABELS] for row in rows]
         for key, text in (
             ("reports", "Reports decoded and stored"),

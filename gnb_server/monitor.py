@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gnb_server.latency import LatencyHistogram
-from gnb_server.sessions import Fleet, Lease
+from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
 from shared.metrics import COLUMNS, DOMAIN_NAMES, MEASURED, Outcomes, Sums, summarise
 
@@ -48,19 +49,82 @@ class _Group:
         return [bucket for bucket in self.buckets if bucket.started >= start]
 
 
+@dataclass
+class _Total:
+    """What the reports of a key's fleets came to since the start of the run.
+
+    Attributes:
+        facts: of the encoder's versions.
+        sums: [T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
+        reports: by version.
+    """
+
+    facts: VersionFacts
+    sums: Sums
+    wire_bytes: float = 0.0
+    ues: int = 0
+    ues_attached: int = 0
+    reports: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def none_of(cls, fleet: Fleet, encoder_id: str) -> _Total:
+        """Nothing yet."""
+        return cls(fleet.facts_of(encoder_id), np.zeros((fleet.slots + 1, len(COLUMNS))))
+
+    def add(self, fleet: Fleet, encoder_id: str) -> None:
+        """Add a fleet's reports by an encoder, and its UEs."""
+        self.ues += fleet.lease.ue_count
+        if fleet.status == "attached" and fleet.encoder_id == encoder_id:
+            self.ues_attached += fleet.lease.ue_count
+        for version in fleet.versions_for(encoder_id):
+            totals = fleet.totals[version]
+            of_fleet = totals.sums.sum(axis=0)
+            self.reports[version] = self.reports.get(version, 0) + int(of_fleet[:-1, 0].sum())
+            self.sums = self.sums + of_fleet
+            self.wire_bytes += float(totals.wire_bytes.sum())
+
+    def merge(self, other: _Total) -> None:
+        """Add what another key came to, of as many slots."""
+        self.sums = self.sums + other.sums
+        self.wire_bytes += other.wire_bytes
+        self.ues += other.ues
+        self.ues_attached += other.ues_attached
+        for version, count in other.reports.items():
+            self.reports[version] = self.reports.get(version, 0) + count
+
+    def of_all_slots(self) -> _Total:
+        """A copy in which all slots are one."""
+        sums = np.stack([self.sums[:-1].sum(axis=0), self.sums[-1]])
+        return dataclasses.replace(self, sums=sums, reports=dict(self.reports))
+
+
 class Monitor:
-    """All fleets of the run. The serving thread adds, any thread asks. `clock` is monotonic [s]."""
+    """All fleets of the run; of those that have detached, their sums by what they have in common. The serving thread
+    adds, any thread asks. `clock` is monotonic [s].
+    """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._fleets: dict[str, Fleet] = {}
+        self._detached: dict[_Key, _Total] = {}
+        self._detached_ues: dict[str, int] = {}
         self._groups: dict[_Key, _Group] = {}
+        self._in_order: deque[_Group] = deque()
         self._lock = threading.Lock()
 
     def watch(self, fleet: Fleet) -> None:
         """Show a fleet, instead of an earlier object of the same token."""
         with self._lock:
             self._fleets[fleet.lease.token] = fleet
+
+    def fold(self, fleet: Fleet) -> None:
+        """Keep of a fleet that has detached nothing but what it adds to the sums."""
+        model = fleet.lease.model
+        with self._lock:
+            self._fleets.pop(fleet.lease.token, None)
+            self._detached_ues[model] = self._detached_ues.get(model, 0) + fleet.lease.ue_count
+            for key in _keys(fleet):
+                self._detached.setdefault(key, _Total.none_of(fleet, key[1])).add(fleet, key[1])
 
     def add(
         self,
@@ -80,61 +144,88 @@ class Monitor:
             group = self._groups.setdefault((lease.model, encoder_id, lease.conditions), _Group())
             if not group.buckets or now - group.buckets[-1].started > BUCKET_S:
                 group.buckets.append(_Bucket(now, np.zeros_like(sums)))
+                self._in_order.append(group)
             bucket = group.buckets[-1]
             bucket.sums += sums
             bucket.wire_bytes += wire_bytes
             bucket.latencies.add(latency_ms, reports)
             group.saturated += saturated
-            while group.buckets[0].started < now - LONGEST_WINDOW_S:
-                group.buckets.popleft()
+            while self._in_order[0].buckets[0].started < now - LONGEST_WINDOW_S:
+                self._in_order.popleft().buckets.popleft()
 
     def figures(self, window_s: float | None, model: str | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """One row per group, and their sum, over the last `window_s` seconds or (None) the whole run."""
+        latencies, rows = LatencyHistogram(), []
         with self._lock:
-            members: dict[_Key, list[Fleet]] = {}
-            for fleet in self._fleets.values():
-                if model not in (None, fleet.lease.model):
-                    continue
-                with_reports = [fleet.facts[version].encoder_id for version in fleet.totals]
-                for encoder_id in dict.fromkeys([*with_reports, fleet.encoder_id]):
-                    members.setdefault((fleet.lease.model, encoder_id, fleet.lease.conditions), []).append(fleet)
-            latencies = LatencyHistogram()
-            rows = [self._row(key, fleets, window_s, latencies) for key, fleets in members.items()]
-            shown = {fleet.lease.token: fleet for fleets in members.values() for fleet in fleets}.values()
+            for key, total in self._totals(model).items():
+                row, of_group = self._row(total, [self._groups.get(key, _Group())], window_s)
+                latencies.merge(of_group)
+                rows.append({**_described(key, total.facts), **row})
+            shown = [fleet for fleet in self._fleets.values() if model in (None, fleet.lease.model)]
+            detached = sum(ues for name, ues in self._detached_ues.items() if model in (None, name))
         overall = {
-            "ues": sum(fleet.lease.ue_count for fleet in shown),
+            "ues": detached + sum(fleet.lease.ue_count for fleet in shown),
             "ues_attached": sum(fleet.lease.ue_count for fleet in shown if fleet.status == "attached"),
         }
         for name in ("reports", "reports_per_s", "feedback_bits_total", "wire_bytes_total"):
             overall[name] = sum(row[name] for row in rows)
         return rows, {**overall, "latency_ms": latencies.figures()}
 
+    def series(self) -> list[dict[str, Any]]:
+        """One row per scheme, encoder and preset of scenarios since the start of the run, over all seeds, delays and
+        fields that UEs have chosen: so there are never more rows than checkpoints and presets allow.
+        """
+        merged: dict[tuple[str, str, str], tuple[_Total, list[_Group]]] = {}
+        with self._lock:
+            for key, total in self._totals().items():
+                name, encoder_id, conditions = key
+                series, one = (name, encoder_id, str(conditions.scenario).partition(":")[0]), total.of_all_slots()
+                if series in merged:
+                    merged[series][0].merge(one)
+                else:
+                    merged[series] = one, []
+                merged[series][1].append(self._groups.get(key, _Group()))
+            return [
+                {
+                    "scheme": name,
+                    "encoder_id": encoder_id,
+                    "preset": preset,
+                    **self._row(total, groups, None)[0],
+                }
+                for (name, encoder_id, preset), (total, groups) in merged.items()
+            ]
+
+    def _totals(self, model: str | None = None) -> dict[_Key, _Total]:
+        """Of all fleets of a model (None: of all), those that have detached first."""
+        chosen = {key: total for key, total in self._detached.items() if model in (None, key[0])}
+        found = {key: dataclasses.replace(total, reports=dict(total.reports)) for key, total in chosen.items()}
+        for fleet in self._fleets.values():
+            if model in (None, fleet.lease.model):
+                for key in _keys(fleet):
+                    if key not in found:
+                        found[key] = _Total.none_of(fleet, key[1])
+                    found[key].add(fleet, key[1])
+        return found
+
     def _row(
-        self, key: _Key, fleets: list[Fleet], window_s: float | None, all_latencies: LatencyHistogram
-    ) -> dict[str, Any]:
-        """Figures of a group; its latencies are added to those of all."""
-        now, (_, encoder_id, _), group = self._clock(), key, self._groups.get(key, _Group())
-        recent = group.since(now - (LONGEST_WINDOW_S if window_s is None else window_s))
-        latencies = LatencyHistogram()
+        self, total: _Total, groups: list[_Group], window_s: float | None
+    ) -> tuple[dict[str, Any], LatencyHistogram]:
+        """Figures of one group or several over the last seconds, or the whole run, and the latencies in them."""
+        now, latencies = self._clock(), LatencyHistogram()
+        start = now - (LONGEST_WINDOW_S if window_s is None else window_s)
+        recent = [bucket for group in groups for bucket in group.since(start)]
         for bucket in recent:
             latencies.merge(bucket.latencies)
-        all_latencies.merge(latencies)
-        by_version: dict[int, int] = {}
-        sums, wire_bytes = np.zeros((fleets[0].slots + 1, len(COLUMNS))), 0.0
-        for version, totals in ((v, fleet.totals[v]) for fleet in fleets for v in fleet.versions_for(encoder_id)):
-            of_fleet = totals.sums.sum(axis=0)
-            by_version[version] = by_version.get(version, 0) + int(of_fleet[:-1, 0].sum())
-            sums, wire_bytes = sums + of_fleet, wire_bytes + float(totals.wire_bytes.sum())
+        sums, wire_bytes = total.sums, total.wire_bytes
         if window_s is not None:
             sums = sum((bucket.sums for bucket in recent), np.zeros_like(sums))
             wire_bytes = sum(bucket.wire_bytes for bucket in recent)
-        figures, attached = summarise(sums[:-1], sums[-1]), [f for f in fleets if f.encoder_id == encoder_id]
-        span = max(now - recent[0].started, BUCKET_S) if recent else 1.0
-        bits, reports = fleets[0].facts_of(encoder_id).feedback_bits, figures["reports"]
-        return {
-            **describe(fleets[0], encoder_id),
-            "ues": sum(fleet.lease.ue_count for fleet in fleets),
-            "ues_attached": sum(fleet.lease.ue_count for fleet in attached if fleet.status == "attached"),
+        figures = summarise(sums[:-1], sums[-1])
+        span = max(now - min(bucket.started for bucket in recent), BUCKET_S) if recent else 1.0
+        bits, reports = total.facts.feedback_bits, figures["reports"]
+        row = {
+            "ues": total.ues,
+            "ues_attached": total.ues_attached,
             **figures,
             "reports_per_s": latencies.count / span,
             "feedback_bits": bits,
@@ -142,20 +233,33 @@ class Monitor:
             "wire_bytes": wire_bytes / reports if reports else None,
             "wire_bytes_total": wire_bytes,
             "latency_ms": latencies.figures(),
-            "saturated_scales": group.saturated,
-            "decoder_versions": {str(version): count for version, count in sorted(by_version.items())},
+            "saturated_scales": sum(group.saturated for group in groups),
+            "decoder_versions": {str(version): count for version, count in sorted(total.reports.items())},
         }
+        return row, latencies
+
+
+def _keys(fleet: Fleet) -> list[_Key]:
+    """What a fleet's reports are averaged under, and those that its encoder sends next."""
+    with_reports = [fleet.facts[version].encoder_id for version in fleet.totals]
+    encoders = dict.fromkeys([*with_reports, fleet.encoder_id])
+    return [(fleet.lease.model, encoder_id, fleet.lease.conditions) for encoder_id in encoders]
+
+
+def _described(key: _Key, facts: VersionFacts) -> dict[str, Any]:
+    model, encoder_id, conditions = key
+    return {
+        "scheme": model,
+        "encoder_id": encoder_id,
+        **conditions.to_json(),
+        "average": "mean_of_ratios",
+        "domain": DOMAIN_NAMES[facts.domain],
+    }
 
 
 def describe(fleet: Fleet, encoder_id: str) -> dict[str, Any]:
     """What every NMSE of a fleet's reports by an encoder must be shown with."""
-    return {
-        "scheme": fleet.lease.model,
-        "encoder_id": encoder_id,
-        **fleet.lease.conditions.to_json(),
-        "average": "mean_of_ratios",
-        "domain": DOMAIN_NAMES[fleet.facts_of(encoder_id).domain],
-    }
+    return _described((fleet.lease.model, encoder_id, fleet.lease.conditions), fleet.facts_of(encoder_id))
 
 
 def ue_row(

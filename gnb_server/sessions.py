@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,16 @@ class VersionFacts:
     encoder_id: str
     feedback_bits: int
     domain: Domain
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A fleet that has detached: its lease, as `Fleet` has it, and nothing else in memory."""
+
+    lease: Lease
+    encoder_id: str
+    client: str = ""
+    status: ClassVar[str] = "finished"
 
 
 class Totals:

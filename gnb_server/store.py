@@ -345,17 +345,17 @@ class Store:
         with self._reading() as connection:
             return [(row.model, row.version, row.loaded) for row in connection.execute(query)]
 
-    def restore(self, fleet: Fleet) -> None:
-        """Put a fleet's stored sequences, versions, sums and open frames into its arrays."""
+    def restore(self, fleet: Fleet, rows: range | None = None) -> None:
+        """Put a fleet's stored sequences, versions, sums and open frames into its arrays, or those of some rows."""
         lease, slots = fleet.lease, fleet.slots
         with self._reading() as connection:
-            for row in connection.execute(sa.select(_ues).where(self._among(_ues, lease))):
+            for row in connection.execute(sa.select(_ues).where(self._among(_ues, lease, rows))):
                 index = row.ue - lease.first_ue
                 fleet.next_sequence[index], fleet.version[index] = row.next_sequence, row.version
                 if fleet.open is not None and (reached := row.next_sequence % slots):
                     reports = np.frombuffer(row.open_frame, np.uint8).reshape(reached, -1)
                     fleet.open.room_for(row.version, reports.shape[1])[index, :reached] = reports
-            for row in connection.execute(sa.select(_totals).where(self._among(_totals, lease))):
+            for row in connection.execute(sa.select(_totals).where(self._among(_totals, lease, rows))):
                 totals, index = fleet.totals_of(row.version), row.ue - lease.first_ue
                 totals.sums[index, row.slot] = row[4:-1]  # slot -1 is the last row
                 if row.slot >= 0:
@@ -363,9 +363,10 @@ class Store:
         if fleet.open is not None:
             fleet.open.next_sequence[:], fleet.open.version[:] = fleet.next_sequence, fleet.version
 
-    def _among(self, table: sa.Table, lease: Lease) -> sa.ColumnElement[bool]:
-        """The rows of a lease's UEs."""
-        return sa.and_(table.c.run == self.run, table.c.ue.between(lease.ues.start, lease.ues.stop - 1))
+    def _among(self, table: sa.Table, lease: Lease, rows: range | None = None) -> sa.ColumnElement[bool]:
+        """The rows of a lease's UEs, or of some of them."""
+        ues = lease.ues if rows is None else lease.ues[rows.start : rows.stop]
+        return sa.and_(table.c.run == self.run, table.c.ue.between(ues.start, ues.stop - 1))
 
     def commit(self, batch: Iterable[Stored]) -> None:
         """Write what chunks added, in one transaction."""

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import logging
+import math
 import re
 import shutil
 import urllib.error
@@ -238,16 +239,26 @@ def test_unknown_parameters_are_named(gnb: Any, path: str) -> None:
 
 
 def test_metrics(gnb: Any) -> None:
-    for seed in (0, 1):
-        gnb.run_ues(scheme="rnn", ues=2, slots=8 * (seed + 1), seed=seed)
-    families = {family.name: family for family in text_string_to_metric_families(gnb.call("/metrics")[1])}
-    reports = {sample.labels["seed"]: sample for sample in families["csiemu_reports"].samples}
-    assert {seed: sample.value for seed, sample in reports.items()} == {"0": 16, "1": 32}
-    assert (reports["0"].labels["scheme"], reports["0"].labels["scenario"]) == ("rnn", "multipath-p2:antennas=16")
+    """Series are of what the gNB has, not of what UEs choose: two seeds, another SNR and a delay are one."""
+    for number, chosen in enumerate(
+        ({}, {"seed": 1}, {"scenario": "multipath-p2:antennas=16,snr_db=3"}, {"delay_slots": 1})
+    ):
+        gnb.run_ues(scheme="rnn", ues=2, slots=8 * (number + 1), **chosen)
+    gnb.run_ues(scheme="hyperrnn", ues=2, slots=8)
+    text = gnb.call("/metrics")[1]
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    reports = {sample.labels["scheme"]: sample for sample in families["csiemu_reports"].samples}
+    assert {scheme: sample.value for scheme, sample in reports.items()} == {"rnn": 160, "hyperrnn": 16}
+    assert set(reports["rnn"].labels) == {"scheme", "encoder_id", "preset"}
+    assert reports["rnn"].labels["preset"] == "multipath-p2"
     for family in families.values():
         labels = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]
         assert len(set(labels)) == len(labels)  # no series twice
-    assert len(families["csiemu_nmse_db"].samples) == 2
+    rows = [row for row in gnb.call("/v1/nmse")[1]["schemes"] if row["scheme"] == "rnn"]
+    assert len(rows) == 4
+    mean = sum(row["reports"] * 10 ** (row["nmse_db"] / 10) for row in rows) / 160
+    [found] = [s.value for s in families["csiemu_nmse_db"].samples if s.labels["scheme"] == "rnn"]
+    assert found == pytest.approx(10 * math.log10(mean))
 
 
 def test_docs_need_nothing_from_elsewhere(gnb: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from gnb_server.monitor import BUCKET_S, LONGEST_WINDOW_S, Monitor, ue_row
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.channels.scenario import Scenario
 from shared.conditions import RunConditions
-from shared.metrics import MEASURED, Outcomes
+from shared.metrics import COLUMNS, MEASURED, Outcomes
 
 SLOTS, BITS, ENCODER = 2, 20, "ab" * 8
 
@@ -145,3 +146,33 @@ def test_the_window_of_one_ue(run: Run, window: float, reports: int, frames: int
 def test_one_ue_in_total(run: Run) -> None:
     row = ue_row(run.fleet, 0, [], None, run.clock)
     assert (row["reports"], row["frames"], row["wire_bytes"]) == (4, 2, 3.0)
+
+
+def test_fleets_that_have_detached_are_one_sum() -> None:
+    """The figures are those of before; what is held does not grow with the number of such fleets."""
+    run = Run()
+    run.chunk(0.1)
+    run.fleet.status = "attached"
+    for number in range(20):
+        other = Fleet(Lease(f"other {number}", "rnn", run.fleet.lease.conditions, 0, run.ues), ENCODER)
+        other.facts, other.totals = run.fleet.facts, run.fleet.totals
+        run.monitor.watch(other)
+    before = run.monitor.figures(None)
+    for number in range(20):
+        run.monitor.fold(run.monitor._fleets[f"other {number}"])
+        rows, overall = run.monitor.figures(None)
+        assert (rows, overall) == before
+    assert before[1]["reports"] == 21 * 8
+    assert (before[1]["ues"], before[1]["ues_attached"]) == (21 * 4, 4)
+    assert list(run.monitor._fleets) == ["t"]
+    assert len(run.monitor._detached) == 1
+    assert run.monitor.figures(None, "another")[1]["ues"] == 0
+
+
+def test_buckets_of_conditions_that_nobody_has_any_more_are_dropped(run: Run) -> None:
+    first = next(iter(run.monitor._groups.values()))
+    lease = dataclasses.replace(run.fleet.lease, conditions=dataclasses.replace(run.fleet.lease.conditions, seed=7))
+    run.clock.now += LONGEST_WINDOW_S + 1
+    run.monitor.add(lease, ENCODER, np.zeros((SLOTS + 1, len(COLUMNS))), 3.0, 5.0, 1, 0)
+    assert not first.buckets
+    assert len(run.monitor._in_order) == 1

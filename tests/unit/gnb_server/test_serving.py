@@ -31,7 +31,7 @@ from gnb_server.sessions import Fleet, Lease
 from gnb_server.settings import Settings
 from gnb_server.store import Store, Stored
 from shared.checkpoints import CheckpointStore
-from shared.errors import Conflict, InvalidInput, LimitReached, NotReady, SequenceGap, StoreUnavailable
+from shared.errors import Conflict, InvalidInput, LimitReached, NotFound, NotReady, SequenceGap, StoreUnavailable
 from shared.link.decoding import check_probe
 from shared.schemes.crnet import CrNetConfig
 
@@ -561,6 +561,37 @@ def test_a_detached_fleet_holds_nothing_but_its_totals(handlers: Handlers, small
     assert [bytes(frame) for frame in _open_frames(handlers._store)] == [b""] * UES
     with pytest.raises(Conflict, match="has detached"):
         ues.submit(3)
+
+
+def test_figures_of_fleets_that_have_detached_stay(settings: Settings, small_store: CheckpointStore) -> None:
+    """In memory as one sum, of each UE in the store; over restarts too, but not in those of another run."""
+
+    def figures(handlers: Handlers) -> list[dict[str, Any]]:
+        of_all = {"status": "", "ues_attached": 0, "reports_per_s": 0.0, "latency_ms": None, "saturated_scales": 0}
+        rows = [*handlers.nmse()["schemes"], *handlers.ues()["ues"], *map(handlers.ue, range(6))]
+        return [row | {name: value for name, value in of_all.items() if name in row} for row in rows]
+
+    with service(settings) as handlers:
+        fleets = [Ues(handlers, small_store).open() for _ in range(3)]
+        for index, ues in enumerate(fleets):
+            ues.send(*range(7 + index))
+        before, reports = figures(handlers), handlers.reports(3, 100)
+        for ues in fleets:
+            handlers.detach(ues.fleet.lease.token)
+            handlers.detach(ues.fleet.lease.token)  # nothing more
+        handlers._serving.run(lambda: None)
+        assert (handlers._fleets, handlers._monitor._fleets, len(handlers._monitor._detached)) == ({}, {}, 1)
+        assert figures(handlers) == before
+    with service(settings) as handlers:
+        assert figures(handlers) == before
+        assert handlers.reports(3, 100) == reports
+        assert Ues(handlers, small_store).fleet.lease.first_ue == 6
+        with pytest.raises(Conflict, match="has detached"):
+            handlers.open_stream(fleets[0].fleet.lease.token)
+    with service(settings.model_copy(update={"run": "another"})) as handlers:
+        assert (handlers.nmse()["overall"]["ues"], handlers.ues()["total"]) == (0, 0)
+        with pytest.raises(NotFound):
+            handlers.ue(3)
 
 
 def _open_frames(store: Store) -> list[bytes]:
