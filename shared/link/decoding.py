@@ -1,13 +1,16 @@
 """What a gNB computes: reports and its own uplink to downlink estimates. Nothing here can see the downlink.
 
-A card keeps a probe of the decoder, a payload and what the decoder made of it when its checkpoint was written, so that
-a gNB can check a decoder with nothing but this, its weights and its own uplink: it needs no encoder and no downlink.
-Estimates of the last slot of a frame depend on all its reports, through the recurrent states.
+A card keeps a probe: what the encoder sent of two frames, and what the decoder made of it, when its checkpoint was
+written. So a gNB can check a decoder with nothing but this, its weights and its own uplink: it needs no encoder and no
+downlink; and a UE the encoder (`shared.link.encoding`). Estimates of the last slot of a frame depend on all its
+reports, through the recurrent states.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,9 @@ Fields = dict[str, NDArray[np.int64]]
 TOLERANCE = 0.01
 """Largest relative difference ||a - b|| / ||b|| of estimates: kernels round differently on different machines, and the
 expected ones are kept as float16."""
+
+MOST_PROBED = 64
+"""UEs of a probe, at most: it is to take no time."""
 
 
 @torch.inference_mode()
@@ -88,21 +94,26 @@ def make_probe(scheme: Scheme, reports: NDArray[np.uint8]) -> dict[str, Any]:
     }
 
 
+def probed_reports(scheme: Scheme, probe: dict[str, Any]) -> NDArray[np.uint8]:
+    """The reports of a probe, [N, T, bits], zeros and ones. Raises DamagedCheckpoint if the card has no such probe."""
+    with _as_a_card_has_it():
+        ues, slots = int(probe["ues"]), scheme.scenario.slots
+        if not 1 <= ues <= MOST_PROBED:
+            raise InvalidInput(f"ues: {ues} is not in [1, {MOST_PROBED}]")
+        sent = scheme.layout.unpack_bits(base64.b64decode(probe["payload"]), ues * slots)
+        return sent.reshape(ues, slots, scheme.layout.bits)
+
+
 def check_probe(scheme: Scheme, probe: dict[str, Any]) -> None:
     """Decode the probe and compare.
 
     Raises:
         DamagedCheckpoint: the card has no such probe, or the decoder gives other estimates.
     """
-    try:
-        ues, slots = int(probe["ues"]), scheme.scenario.slots
-        sent = scheme.layout.unpack_bits(base64.b64decode(probe["payload"]), ues * slots)
+    sent = probed_reports(scheme, probe)
+    with _as_a_card_has_it():
         expected = np.frombuffer(base64.b64decode(probe["estimates"]), "<f2").astype(np.float32) * probe["largest"]
-    except (KeyError, TypeError, ValueError, InvalidInput) as error:
-        raise DamagedCheckpoint(
-            f"probe: {error}; wanted payload and estimates, as `csiemu evaluate NAME --renew-card` writes them"
-        ) from error
-    found = _last_estimates(scheme, sent.reshape(ues, slots, -1)).numpy().ravel()
+    found = _last_estimates(scheme, sent).numpy().ravel()
     if found.shape != expected.shape:
         raise DamagedCheckpoint(f"probe: {expected.size} numbers expected, the decoder gives {found.size}")
     difference = float(np.linalg.norm(found - expected) / max(float(np.linalg.norm(expected)), 1e-30))
@@ -111,6 +122,17 @@ def check_probe(scheme: Scheme, probe: dict[str, Any]) -> None:
             f"probe: the decoder's estimates differ by {difference:.2g} (relative) from those of the card; at most"
             f" {TOLERANCE} are allowed"
         )
+
+
+@contextlib.contextmanager
+def _as_a_card_has_it() -> Iterator[None]:
+    """Raises DamagedCheckpoint for what cannot be read of a probe."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError, InvalidInput) as error:
+        raise DamagedCheckpoint(
+            f"probe: {error}; wanted payload and estimates, as `csiemu evaluate NAME --renew-card` writes them"
+        ) from error
 
 
 def _last_estimates(scheme: Scheme, reports: NDArray[np.uint8]) -> Tensor:

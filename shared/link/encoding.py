@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,11 +12,22 @@ from torch import Tensor
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples
+from shared.errors import DamagedCheckpoint
+from shared.link.decoding import probed_frames, probed_reports
 from shared.schemes import Scheme
 
 ENCODE_BATCH = 32
 """Reports encoded in one call, always: short batches are padded. Matrix kernels round differently for different batch
 sizes, and a sign near zero would flip; with one size an observation encoded again gives the same bits."""
+
+PROBE_SHARE = 0.99
+"""Smallest share of a probe's bits that an encoder has to give again. Channels of different machines agree to 1e-5
+(relative), so a few values lie on the other side of a threshold: the shipped encoders stay within this share with
+observations that are off by so much (tests/unit/shared/link/test_encoding.py), and with other weights about half of all
+bits change."""
+
+PROBE_BITS = 16
+"""Of an integer, the first so many bits are compared: of a float32 sign, exponent and 7 bits of the fraction."""
 
 
 @torch.inference_mode()
@@ -37,3 +50,26 @@ def encode(scheme: Scheme, observation: Tensor) -> dict[str, NDArray[np.int64]]:
     padded = torch.nn.functional.pad(observation, (0, 0, 0, -reports % ENCODE_BATCH))
     batches = [scheme.encoder.encode(batch) for batch in padded.split(ENCODE_BATCH)]
     return {name: torch.cat([batch[name] for batch in batches])[:reports].numpy() for name in batches[0]}
+
+
+def check_encoder(scheme: Scheme, probe: dict[str, Any]) -> None:
+    """Encode the frames of a card's probe (`shared.link.decoding`) and compare.
+
+    Raises:
+        DamagedCheckpoint: the card has no such probe, or the encoder gives other bits.
+    """
+    layout, expected = scheme.layout, probed_reports(scheme, probe)
+    reports = expected.shape[0] * expected.shape[1]
+    found = encode_frames(scheme, scheme.scenario, probed_frames(len(expected)))
+    wanted, given = (layout.fields_of(sent.reshape(reports, layout.bits)) for sent in (expected, found))
+    bits = different = 0
+    for field in layout.fields:
+        compared = min(field.bits, PROBE_BITS)
+        changed = (wanted[field.name] ^ given[field.name]) >> (field.bits - compared)
+        bits += changed.size * compared
+        different += int(np.bitwise_count(changed).sum())
+    if different > (1 - PROBE_SHARE) * bits:
+        raise DamagedCheckpoint(
+            f"probe: {different} of {bits} bits that the encoder gives are not those of the card; at most"
+            f" {1 - PROBE_SHARE:.0%} are allowed"
+        )
