@@ -16,6 +16,7 @@ from gnb_server.handlers import Handlers
 from gnb_server.monitor import Monitor
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
+from gnb_server.rest.access import Access
 from gnb_server.rest.app import create_app
 from gnb_server.rpc import GrpcServer, bracketed
 from gnb_server.serving.backend import InProcessBackend
@@ -80,15 +81,21 @@ def _family(host: str) -> socket.AddressFamily:
 
 async def serve(settings: Settings) -> None:
     """Serve until cancelled."""
-    family = _family(settings.host)
+    family, access = _family(settings.host), Access(settings.access_token())
     with service(settings) as handlers, socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.rest_port))
         except OSError as error:
             raise Conflict(f"rest_port: {settings.host}:{settings.rest_port} cannot be had: {error.strerror}") from None
-        app = create_app(handlers, settings.window_s, settings.stream_clients)
-        config = uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=1)
+        app = create_app(handlers, settings.window_s, settings.stream_clients, access)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            proxy_headers=False,  # a client is who is connected, whatever X-Forwarded-For says
+        )
         rest = _RestServer(config)
         grpc_server = GrpcServer(handlers, settings.host, settings.grpc_port)
         await grpc_server.start()
@@ -99,7 +106,7 @@ async def serve(settings: Settings) -> None:
             "grpc": f"{bracketed(settings.host)}:{grpc_server.port}",
             "rest": f"{bracketed(settings.host)}:{listener.getsockname()[1]}",
         }
-        logging.info("REST on http://%s", addresses["rest"])
+        logging.info("REST on http://%s; %s", addresses["rest"], access.rule)
         if settings.ready_file:
             partial = settings.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps(addresses))

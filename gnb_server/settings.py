@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import CliSuppress
 
+from shared.errors import InvalidInput
 from shared.settings import CheckpointSettings, OutFile, OutFolder, options
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""What a bearer token may be (RFC 6750, section 2.1)."""
 
 
 class Settings(CheckpointSettings):
@@ -38,6 +45,14 @@ class Settings(CheckpointSettings):
     stream_clients: int = Field(64, ge=1, le=10_000)
     """Clients that may read the live stream at once; further ones are refused with 503."""
 
+    token: CliSuppress[SecretStr | None] = None
+    """Bearer token that REST wants for whatever changes something: CSIEMU_GNB_TOKEN, for others on the machine can read
+    a command line."""
+
+    token_file: Path | None = None
+    """File with the bearer token that REST wants for whatever changes something (or CSIEMU_GNB_TOKEN has it); without
+    one only clients on this machine may."""
+
     record: OutFolder | None = None
     """Folder for payloads, estimates and true channels of reports (.npz); off by default."""
 
@@ -63,3 +78,20 @@ class Settings(CheckpointSettings):
         if port and port == info.data.get("grpc_port"):
             raise ValueError("is the port of gRPC; wanted another one")
         return port
+
+    def access_token(self) -> str | None:
+        """The bearer token; None if none is set. Raises InvalidInput, which does not say it."""
+        if self.token_file is None:
+            token = None if self.token is None else self.token.get_secret_value()
+        elif self.token is not None:
+            raise InvalidInput(f"token_file: {self.token_file}, and CSIEMU_GNB_TOKEN is set; wanted one of them")
+        else:
+            try:
+                token = self.token_file.read_text().strip()
+            except OSError as error:
+                raise InvalidInput(f"token_file: {self.token_file} cannot be read: {error.strerror}") from None
+            except ValueError:
+                raise InvalidInput(f"token_file: {self.token_file} is no text") from None
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise InvalidInput("token: wanted letters, digits and - . _ ~ + / only, and at least one of them")
+        return token

@@ -23,6 +23,7 @@ from gnb_server.hardening import shorten
 from gnb_server.metrics import RunCollector
 from gnb_server.monitor import LONGEST_WINDOW_S
 from gnb_server.rest import models
+from gnb_server.rest.access import Access
 from shared.checkpoints import NAME
 from shared.errors import CsiError, InvalidInput, Kind, NotReady
 
@@ -43,12 +44,16 @@ MAX_BODY = 2**20
 
 STREAM = "/v1/stream"
 
+_CHANGING: dict[int | str, dict[str, Any]] = {
+    status.value: {"model": models.ErrorAnswer} for status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+}
+
 _UNREADY: dict[int | str, dict[str, Any]] = {Kind.UNAVAILABLE.http_status: {"model": models.Readiness}}
 
 
-def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) -> FastAPI:
+def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64, access: Access | None = None) -> FastAPI:
     """The application. `window_s`: sliding window of the live stream [s]; so many clients may read it at once. Setting
-    `state.stopping` ends their streams.
+    `state.stopping` ends their streams. `access`: who may change something.
     """
     app = FastAPIOffline(
         title="CSI feedback emulator",
@@ -59,6 +64,7 @@ def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) ->
     )
     app.add_middleware(_Requests)
     app.state.stopping = stopping = asyncio.Event()
+    changing: dict[str, Any] = {"dependencies": [Depends(access or Access())], "responses": _CHANGING}
     registry = CollectorRegistry()
     registry.register(RunCollector(handlers))
 
@@ -171,7 +177,10 @@ def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) ->
         return [row for row in handlers.index() if row["state"] == "READY" or not only_ready]
 
     @app.post(
-        "/v2/repository/models/{name}/load", response_model=models.RepositoryAnswer, response_model_exclude_unset=True
+        "/v2/repository/models/{name}/load",
+        response_model=models.RepositoryAnswer,
+        response_model_exclude_unset=True,
+        **changing,
     )
     def load(name: Name, body: models.LoadRequest | None = None) -> dict[str, Any]:
         """Load (again) a version of a model: frames that begin from now on are decoded with it."""
@@ -179,7 +188,7 @@ def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64) ->
         answer = {"name": name, "version": str(handlers.load(name, asked.version).version), "state": "READY"}
         return answer if asked.config is None else answer | {"reason": "config is left out: the checkpoint has its own"}
 
-    @app.post("/v2/repository/models/{name}/unload", response_model=models.RepositoryAnswer)
+    @app.post("/v2/repository/models/{name}/unload", response_model=models.RepositoryAnswer, **changing)
     def unload(name: Name, body: models.UnloadRequest | None = None) -> dict[str, Any]:
         """Unload a model, or one version of it that is not in use."""
         asked = body.parameters.version if body else None

@@ -34,12 +34,13 @@ class Gnb:
     checkpoints: Path
     stop: Callable[[], None]
 
-    def call(self, path: str, body: Any = None, method: str | None = None) -> tuple[int, Any]:
-        """REST: status and decoded JSON (or text)."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"http://{self.rest}{path}", data, {"content-type": "application/json"}, method=method
-        )
+    def call(
+        self, path: str, body: Any = None, method: str | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """REST: status and decoded JSON (or text). A body of bytes is sent as it is."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"content-type": "application/json", **(headers or {})}
+        request = urllib.request.Request(f"http://{self.rest}{path}", data, sent, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 status, text = answer.status, answer.read().decode()

@@ -18,12 +18,15 @@ from schemathesis.specs.openapi.checks import unsupported_method
 
 from gnb_server.app import service
 from gnb_server.handlers import Attachment
+from gnb_server.rest.access import Access
 from gnb_server.rest.app import create_app
 from gnb_server.settings import Settings
 from shared.checkpoints import NAME, CheckpointStore
 
 NAMES = ("hyperrnn", "rnn", "crnet", "nonsense")
 SLOW = pytest.mark.slow
+TOKEN = "an-open-secret"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 answered: collections.Counter[tuple[str, int]] = collections.Counter()
 
@@ -36,7 +39,7 @@ def rest_app(small_store: CheckpointStore, tmp_path_factory: pytest.TempPathFact
     with service(Settings(checkpoints=small_store.root, store=store)) as handlers:
         checkpoint = small_store.load("rnn")
         handlers.attach(Attachment("rnn", str(checkpoint.scenario), 0, checkpoint.encoder_id, ue_count=2))
-        app = create_app(handlers, 10.0)
+        app = create_app(handlers, 10.0, access=Access(TOKEN))
         app.state.stopping.set()  # or a stream would never end
         yield app
 
@@ -85,7 +88,7 @@ def check(case: schemathesis.Case, response: Any) -> None:
 
 
 def validate(case: schemathesis.Case) -> None:
-    check(case, case.call())
+    check(case, case.call(headers=BEARER))
 
 
 def all_is_well(caplog: pytest.LogCaptureFixture, *found: str) -> None:
@@ -113,6 +116,9 @@ def test_what_answers_name_can_be_asked_for(
     rest_app: FastAPI, caplog: pytest.LogCaptureFixture, runs: int, steps: int
 ) -> None:
     class Machine(schema_of(rest_app).as_state_machine()):
+        def get_call_kwargs(self, case: schemathesis.Case) -> dict[str, Any]:
+            return {"headers": BEARER}
+
         def validate_response(self, response: Any, case: schemathesis.Case, **_: Any) -> None:
             check(case, response)
 

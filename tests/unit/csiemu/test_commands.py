@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
 from csiemu import cli
@@ -104,7 +104,8 @@ def test_every_option_has_its_variable(command: str, monkeypatch: pytest.MonkeyP
             with monkeypatch.context() as patch:
                 patch.setenv(f"CSIEMU_{command.split()[0].upper()}_{(info.alias or field).upper()}", "/proc/no/7.5x")
                 try:
-                    read = str(dumped(command)[field])
+                    value = dumped(command)[field]
+                    read = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
                 except ValidationError as error:
                     read = str(error)
                 assert "/proc/no/7.5x" in read
