@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,9 +22,14 @@ START_S = 120.0
 STORE = "gnb.sqlite"
 """A gNB's store, in its folder."""
 
+OURS_ALONE = re.compile(r"CSIEMU_(GNB_TOKEN|GNB_TOKEN_FILE|(GNB|UE)_TLS_.*)", re.IGNORECASE)
+"""Variables that are not for processes on loopback: TLS and tokens are for those who come from elsewhere."""
+
 
 def spawn(module: str, log: Path, **options: Any) -> subprocess.Popen[bytes]:
-    """`python -m module --option value ...` (True `--option`, False `--no-option`, None nothing), output in `log`."""
+    """`python -m module --option value ...` (True `--option`, False `--no-option`, None nothing), output in `log`; in
+    the clear, without a token.
+    """
     line = [sys.executable, "-P", "-m", module]  # -P: nothing is imported from the current folder
     for option, value in options.items():
         name = option.replace("_", "-")
@@ -36,6 +42,7 @@ def spawn(module: str, log: Path, **options: Any) -> subprocess.Popen[bytes]:
             line,
             stdout=file,
             stderr=subprocess.STDOUT,
+            env={name: value for name, value in os.environ.items() if not OURS_ALONE.fullmatch(name)},
             start_new_session=True,  # Ctrl-C is for us; we pass it on in order
             preexec_fn=_die_with_parent,
         )

@@ -18,13 +18,14 @@ from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rest.access import Access
 from gnb_server.rest.app import create_app
-from gnb_server.rpc import GrpcServer, bracketed
+from gnb_server.rpc import GrpcServer, bracketed, server_credentials
 from gnb_server.serving.backend import InProcessBackend
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.settings import Settings
 from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput
+from shared.tls import read_authorities, read_identity
 
 HEALTH_S = 1.0
 """How often gRPC's health follows what the gNB can do."""
@@ -82,6 +83,10 @@ def _family(host: str) -> socket.AddressFamily:
 async def serve(settings: Settings) -> None:
     """Serve until cancelled."""
     family, access = _family(settings.host), Access(settings.access_token())
+    identity = read_identity(settings.tls_certificate, settings.tls_key)
+    client_ca = read_authorities("tls_client_ca", settings.tls_client_ca)
+    if client_ca is not None and identity is None:
+        raise InvalidInput(f"tls_client_ca: {settings.tls_client_ca}, and no tls_certificate; wanted both")
     with service(settings) as handlers, socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -95,9 +100,12 @@ async def serve(settings: Settings) -> None:
             log_level="warning",
             timeout_graceful_shutdown=1,
             proxy_headers=False,  # a client is who is connected, whatever X-Forwarded-For says
+            ssl_certfile=settings.tls_certificate,
+            ssl_keyfile=settings.tls_key,
         )
         rest = _RestServer(config)
-        grpc_server = GrpcServer(handlers, settings.host, settings.grpc_port)
+        credentials = server_credentials(identity, client_ca)
+        grpc_server = GrpcServer(handlers, settings.host, settings.grpc_port, credentials)
         await grpc_server.start()
         rest_task = asyncio.create_task(rest.serve([listener]))
         while not rest.started and not rest_task.done():
@@ -106,7 +114,7 @@ async def serve(settings: Settings) -> None:
             "grpc": f"{bracketed(settings.host)}:{grpc_server.port}",
             "rest": f"{bracketed(settings.host)}:{listener.getsockname()[1]}",
         }
-        logging.info("REST on http://%s; %s", addresses["rest"], access.rule)
+        logging.info("REST on http%s://%s; %s", "s" if identity else "", addresses["rest"], access.rule)
         if settings.ready_file:
             partial = settings.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps(addresses))

@@ -21,6 +21,7 @@ from gnb_server.serving.chunks import Ack, Chunk
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.errors import Conflict, CsiError, InvalidInput, SequenceGap
+from shared.tls import Identity
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CsiFeedback"].full_name
 GRPC_PREFIX_BYTES = 5
@@ -183,10 +184,20 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def server_credentials(identity: Identity | None, client_ca: bytes | None) -> grpc.ServerCredentials | None:
+    """For TLS, mutual if there are authorities of UEs; None: in the clear."""
+    if identity is None:
+        return None
+    pair = (identity.key, identity.certificate)
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
+
+
 class GrpcServer:
     """The server with health and reflection."""
 
-    def __init__(self, handlers: Handlers, host: str, port: int) -> None:
+    def __init__(
+        self, handlers: Handlers, host: str, port: int, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
         # with so_reuseport two gNBs could share a port's UEs; with bdp_probe the windows of HTTP/2's flow control would
         # grow to what a connection can carry: megabytes of reports for each, before any of them is read
         options = (("grpc.so_reuseport", 0), ("grpc.http2.bdp_probe", 0))
@@ -197,7 +208,11 @@ class GrpcServer:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         try:
-            self.port = self._server.add_insecure_port(f"{bracketed(host)}:{port}")
+            address = f"{bracketed(host)}:{port}"
+            if credentials is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise Conflict(f"grpc_port: {host}:{port} cannot be had: {error}") from None
 

@@ -53,6 +53,17 @@ class Settings(CheckpointSettings):
     """File with the bearer token that REST wants for whatever changes something (or CSIEMU_GNB_TOKEN has it); without
     one only clients on this machine may."""
 
+    tls_certificate: Path | None = None
+    """Certificate that gRPC and REST show, with those between it and its authority behind it, PEM; without it both are
+    in the clear."""
+
+    tls_key: Path | None = None
+    """Its private key, PEM, without a passphrase."""
+
+    tls_client_ca: Path | None = None
+    """Certificates of the authorities that have to have signed a UE's, PEM; without it UEs need none. REST asks for a
+    token instead."""
+
     record: OutFolder | None = None
     """Folder for payloads, estimates and true channels of reports (.npz); off by default."""
 

@@ -24,6 +24,7 @@ from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, Kind, NotFound
 from shared.link.encoding import encode_frames
 from shared.link.payload import pack_bits
+from ue_client.channel import Channels
 from ue_client.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.2, 2.0
@@ -34,9 +35,6 @@ ATTACH_S, DETACH_S = 60.0, 10.0
 
 MOST_BYTES, MOST_REPORTS = 2**20, 2**16
 """Of a chunk: its payload, far from the 4 MiB that gRPC takes (an ack has 4 bytes a report), and what a gNB takes."""
-
-NO_PROXY = (("grpc.enable_http_proxy", 0),)
-"""Option of a channel to an address that was named: it never goes through what `http_proxy` says."""
 
 _COMES_BACK = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 """Statuses after which the gNB may be reached again; a broken stream may have UNKNOWN, too."""
@@ -93,6 +91,7 @@ class UeFleet:
         self.slots = asked.scenario.slots
         self.counts = Counts()
         self.recorded: Recorded = {"ue": [], "sequence": [], "decoder_version": [], "payload": []}
+        self._channels = Channels(settings)
         self._token = self._kept_token()
         self._first_ue: int | None = None  # before the first attach
         self._limit: asyncio.Timeout | None = None  # of `run`
@@ -152,15 +151,12 @@ class UeFleet:
 
     # --- connection ---
 
-    def _channel(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(self.settings.gnb, options=NO_PROXY)
-
     async def _attach_patiently(self) -> None:
         """Attach (or return to the lease), waiting for a gNB that is not there."""
         wait, said = RETRY_FIRST_S, ""
         while True:
             try:
-                async with self._channel() as channel:
+                async with self._channels.open() as channel:
                     await self._attach(pb_grpc.CsiFeedbackStub(channel))
                 first = self.lease[1]
                 logging.info(
@@ -174,6 +170,8 @@ class UeFleet:
                         hint = f"remove {self.settings.token_file}, which has it, for a new lease"
                         raise type(refused)(f"{refused}; {hint}") from None
                     raise refused from None
+                if self._first_ue is None and (problem := await self._channels.disagreement()):
+                    raise InvalidInput(f"gnb: {problem}") from None
                 reason = error.details() or error.code().name
                 if reason != said:
                     logging.warning("waiting for the gNB at %s: %s", self.settings.gnb, reason)
@@ -213,7 +211,7 @@ class UeFleet:
     async def _detach(self) -> None:
         """Say that the fleet is finished; everything is acked, so that a gNB that is away just now loses nothing."""
         try:
-            async with self._channel() as channel:
+            async with self._channels.open() as channel:
                 await pb_grpc.CsiFeedbackStub(channel).Detach(pb.DetachRequest(token=self._token), timeout=DETACH_S)
         except grpc.aio.AioRpcError as error:
             logging.warning("the gNB was not there for the detach: %s", error.details())
@@ -250,7 +248,7 @@ class UeFleet:
         for chunk in self._pending.values():
             self._to_send.put_nowait(chunk)
         self.counts.connects += 1
-        async with self._channel() as channel:
+        async with self._channels.open() as channel:
             call = pb_grpc.CsiFeedbackStub(channel).Feedback(self._requests(), metadata=(("fleet-token", self._token),))
             async for response in call:
                 self._take_ack(response.ack)

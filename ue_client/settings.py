@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from pydantic import Field, field_validator
 
@@ -18,6 +19,15 @@ class Settings(RunSettings):
 
     gnb: str = "127.0.0.1:50051"
     """host:port of the gNB's feedback service; an IPv6 host in brackets, [::1]:50051. No proxy is used."""
+
+    tls_ca: Path | None = None
+    """Certificates of the authorities that may have signed the gNB's, PEM; without it the channel is in the clear."""
+
+    tls_certificate: Path | None = None
+    """Certificate to show a gNB that wants one, with those between it and its authority behind it, PEM."""
+
+    tls_key: Path | None = None
+    """Its private key, PEM, without a passphrase."""
 
     scheme: str = "hyperrnn"
     """Checkpoint whose encoder the UEs use."""

@@ -31,7 +31,7 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.link.decoding import decode_slot, side_information
 from shared.link.encoding import encode_frames
 from shared.link.payload import pack_bits
-from ue_client.fleet import NO_PROXY
+from ue_client.channel import NO_PROXY
 
 WINDOW = 4
 """Chunks in flight."""
