@@ -290,7 +290,7 @@ class Handlers:
         """Figures per scheme and overall, or of one UE. Raises NotFound, InvalidInput."""
         if window_s is not None and not 0 < window_s <= LONGEST_WINDOW_S:
             raise InvalidInput(f"window: {window_s} s is not in (0, {LONGEST_WINDOW_S}]")
-        if model is not None:
+        if model is not None and not self._repository.loaded(model):
             self._repository.store.versions(model)
         if ue is None:
             rows, overall = self._monitor.figures(window_s, model)
@@ -376,10 +376,13 @@ class Handlers:
 
     def model_ready(self, name: str, version: int | None = None) -> bool:
         """Whether a model (version) is loaded. Raises NotFound, InvalidInput."""
+        versions = self._repository.loaded(name)
+        if versions and version in (None, *versions):
+            return True  # whatever has become of its files
         if version is not None:
             self._repository.store.folder(name, version)
-        versions = self._repository.loaded(name) if self._repository.store.versions(name) else []
-        return bool(versions) if version is None else version in versions
+        self._repository.store.versions(name)
+        return False
 
     def index(self) -> list[dict[str, Any]]:
         """The repository's versions and their states."""

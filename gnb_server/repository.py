@@ -23,7 +23,7 @@ from typing import Any
 
 from gnb_server.sessions import VersionFacts
 from shared.checkpoints import CheckpointStore
-from shared.errors import Conflict, DamagedCheckpoint, NotFound
+from shared.errors import Conflict, CsiError, DamagedCheckpoint, NotFound
 from shared.link.decoding import check_probe
 from shared.link.payload import PayloadLayout
 from shared.schemes import Scheme
@@ -126,7 +126,7 @@ class Repository:
         """Let a version, or all of a name, serve nobody until it is loaded again. Returns those versions."""
         with self._lock:
             model = self._models.setdefault(name, _Model())
-            blocked = self.store.versions(name) if version is None else [version]
+            blocked = sorted({*self._on_disk(name), *model.loaded}) if version is None else [version]
             for number in blocked:
                 model.loaded.pop(number, None)
                 model.blocked[number] = reason
@@ -147,21 +147,25 @@ class Repository:
                 return model.loaded[model.serving[encoder_id]]
             blocked = dict(model.blocked)
         known: dict[int, str] = {}
-        damaged: list[DamagedCheckpoint] = []
+        damaged: list[CsiError] = []
         for version in self.store.versions(name):
             try:
                 known[version] = self.store.card(name, version)["encoder_id"]
-            except DamagedCheckpoint as error:  # the others are none the worse for it
+            except (DamagedCheckpoint, NotFound) as error:  # the others are none the worse for it
                 damaged.append(error)
         fitting = [version for version, served in known.items() if served == encoder_id]
         for version in fitting:
             if version not in blocked:
-                return self.load(name, version)
-        if fitting:
-            state = blocked[fitting[0]]
-            raise Conflict(
-                f"model: {name}/{fitting[0]} decodes for encoder {encoder_id}, but is {state}; load it first"
-            )
+                try:
+                    return self.load(name, version)
+                except (DamagedCheckpoint, NotFound) as error:  # being copied, or taken away
+                    damaged.append(error)
+        for version in fitting:
+            if version in blocked:
+                state = blocked[version]
+                raise Conflict(
+                    f"model: {name}/{version} decodes for encoder {encoder_id}, but is {state}; load it first"
+                )
         if damaged:
             raise damaged[0]
         decoded = ", ".join(dict.fromkeys(known.values()))
@@ -190,20 +194,50 @@ class Repository:
         """Every version in the repository: name, version, state and reason (Open Inference Protocol). So is what cannot
         be one, without a version where it is no folder of versions.
         """
+        with self._lock:
+            models = {
+                name: (set(m.loaded), set(m.serving.values()), dict(m.blocked)) for name, m in self._models.items()
+            }
         rows, problems = [], self.store.problems()
-        for name in self.store.names():
-            with self._lock:
-                model = self._models.get(name, _Model())
-                loaded, serving, blocked = set(model.loaded), set(model.serving.values()), dict(model.blocked)
-            for version in self.store.versions(name):
-                reason = "serves new frames" if version in serving else "" if version in loaded else "not loaded"
-                state = "READY" if version in loaded else "UNAVAILABLE"
-                problem = problems.pop((name, str(version)), "")
-                reason = blocked.get(version, problem if problem and version not in loaded else reason)
-                rows.append({"name": name, "version": str(version), "state": state, "reason": reason})
+        for name in sorted({*self.store.names(), *(name for name, (loaded, _, _) in models.items() if loaded)}):
+            loaded, serving, blocked = models.get(name, (set(), set(), {}))
+            on_disk = self._on_disk(name)
+            for version in sorted({*on_disk, *loaded}):
+                problem = problems.pop((name, str(version)), None)
+                problem = problem or (self._fault(name, version) if version in on_disk else "has gone")
+                reasons = [blocked.get(version), problem]
+                if version in loaded:
+                    reasons = ["serves new frames" if version in serving else None, problem and f"on disk: {problem}"]
+                elif not any(reasons):
+                    reasons = ["not loaded"]
+                rows.append(
+                    {
+                        "name": name,
+                        "version": str(version),
+                        "state": "READY" if version in loaded else "UNAVAILABLE",
+                        "reason": "; ".join(filter(None, reasons)),
+                    }
+                )
         for (name, other), reason in problems.items():
             rows.append({"name": name, "version": other, "state": "UNAVAILABLE", "reason": reason})
         return rows
+
+    def _on_disk(self, name: str) -> list[int]:
+        """Versions that have a folder with a card, ascending; none if that of the name has gone."""
+        try:
+            return self.store.versions(name)
+        except NotFound:
+            return []
+
+    def _fault(self, name: str, version: int) -> str | None:
+        """What is wrong with the files of a version whose card can be read; the encoder is the UEs' to load."""
+        try:
+            if reason := self.store.fault(name, version, "decoder"):
+                return reason
+            reason = self.store.fault(name, version, "encoder")
+            return reason and f"{reason}: UEs cannot fetch it"
+        except CsiError as error:  # it went, or changed, while we looked
+            return str(error)
 
 
 def verified(store: CheckpointStore, name: str, version: int) -> ModelVersion:

@@ -33,7 +33,19 @@ NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 """What a checkpoint may be called: never a path."""
 NAME_RULE = "lower-case letters, digits, - and _; never a path"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-_CARD_FIELDS = ("format", "scheme", "config", "scenario", "payload", "feedback_bits", "encoder_id", "sha256")
+_CARD_FIELDS = {
+    "format": int,
+    "name": str,
+    "version": int,
+    "scheme": str,
+    "config": dict,
+    "scenario": str,
+    "payload": str,
+    "feedback_bits": int,
+    "encoder_id": str,
+    "sha256": dict,
+}
+"""What a card has to have, and of which type."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class CheckpointStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._digests: dict[Path, tuple[tuple[int, int, int], str]] = {}
 
     def names(self) -> list[str]:
         """Names that have at least one version, sorted."""
@@ -123,15 +136,29 @@ class CheckpointStore:
         path = self.folder(name, version) / "card.json"
         try:
             card = dict(json.loads(path.read_text()))
-            missing = [field for field in _CARD_FIELDS if field not in card]
-        except (OSError, ValueError, TypeError) as error:
+            missing = [field for field, kind in _CARD_FIELDS.items() if not isinstance(card.get(field), kind)]
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DamagedCheckpoint(f"checkpoint {name}/{version}: card.json cannot be read: {error}") from error
         if missing or card["format"] != FORMAT:
             raise DamagedCheckpoint(
                 f"checkpoint {name}/{version}: card.json lacks {missing or 'nothing'},"
                 f" format is {card.get('format')}, wanted {FORMAT}"
             )
+        if (card["name"], card["version"]) != (name, version):
+            raise DamagedCheckpoint(
+                f"checkpoint {name}/{version}: card.json is that of {card['name']}/{card['version']}"
+            )
         return card
+
+    def fault(self, name: str, version: int, end: End) -> str | None:
+        """Why the file of an end is not what the card says; None if it is. Raises as `card`."""
+        digest = self.card(name, version)["sha256"].get(end)
+        try:
+            if self._digest(self._part(name, version, end, digest)) == digest:
+                return None
+        except OSError as error:
+            return f"{end}.safetensors is missing" if isinstance(error, FileNotFoundError) else str(error)
+        return f"{end}.safetensors has not the sha256 that the card says; it is another one, or not all of it is there"
 
     def load(self, name: str, version: int | None = None, ends: tuple[End, ...] = ENDS) -> Checkpoint:
         """Load and check a version (default: the first), or one end of it; the other's file need not be there.
@@ -208,7 +235,16 @@ class CheckpointStore:
         if own.exists():
             return own
         others = (card.with_name(own.name) for card in (self.root / name).glob("*/card.json"))
-        return next((path for path in others if path.exists() and _sha256(path.read_bytes()) == digest), own)
+        return next((path for path in others if path.exists() and self._digest(path) == digest), own)
+
+    def _digest(self, path: Path) -> str:
+        """SHA-256 of a file, computed again only where its size, time or place on the disk has changed."""
+        found = path.stat()
+        state = (found.st_size, found.st_mtime_ns, found.st_ino)
+        known = self._digests.get(path)
+        if known is None or known[0] != state:
+            known = self._digests[path] = (state, _sha256(path.read_bytes()))
+        return known[1]
 
     def new_folder(self, name: str, version: int) -> Path:
         """Where a version would be written. Raises Conflict if it exists, InvalidInput if it can never be."""

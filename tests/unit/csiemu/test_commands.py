@@ -248,7 +248,9 @@ def mixed_store(small_store: CheckpointStore, tmp_path: Path) -> CheckpointStore
     (store.root / "rnn" / "2").touch()
     for version, card in ((3, "{"), (4, "[1]"), (5, "{}"), (6, None)):
         shutil.copytree(store.root / "rnn" / "1", store.root / "rnn" / str(version))
-        text = card or json.dumps({k: v for k, v in store.card("rnn", 1).items() if k != "evaluation"})
+        lacking = {**store.card("rnn", 1), "version": version}
+        del lacking["evaluation"]
+        text = card or json.dumps(lacking)
         (store.root / "rnn" / str(version) / "card.json").write_text(text)
     shutil.copytree(store.root / "rnn", store.root / "uplink_only")
     (store.root / "uplink_only" / "1" / "card.json").write_text("no JSON")
@@ -279,6 +281,7 @@ def test_a_listing_with_bad_ones_among_good(
         "rnn/3": "card.json cannot be read",
         "rnn/4": "card.json cannot be read",
         "rnn/5": "card.json lacks",
+        "uplink_only/6": "card.json is that of rnn/6",
         "uplink_only/1": "card.json cannot be read",
     }.items():
         assert says in reasons.pop(name)

@@ -80,7 +80,7 @@ def test_an_index_with_bad_ones_among_good(small_store: CheckpointStore, tmp_pat
     rows = {(row["name"], row["version"]): (row["state"], row["reason"]) for row in repository.index()}
     assert len(rows) == len(repository.index())
     assert {key for key, (state, _) in rows.items() if state == "READY"} == {("rnn", "1"), ("hyperrnn", "1")}
-    assert rows["rnn", "1"][1] == "serves new frames"
+    assert rows["rnn", "1"][1].startswith("serves new frames; on disk: checkpoint rnn/1: card.json cannot be read: ")
     assert rows["dldnn", "1"] == ("UNAVAILABLE", "not loaded")
     assert rows["hyperrnn", "3"] == ("UNAVAILABLE", "not loaded")
     assert "card.json lacks" in rows["hyperrnn", "2"][1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sqlite3
 import threading
@@ -400,6 +401,8 @@ def test_a_version_that_was_another_model_before_is_refused(tmp_path: Path, two_
         Ues(handlers, two_forms, "crnet", 1).open().send(0)
         shutil.rmtree(root / "crnet" / "1")
         shutil.copytree(root / "crnet" / "2", root / "crnet" / "1")
+        card = root / "crnet" / "1" / "card.json"
+        card.write_text(json.dumps({**json.loads(card.read_text()), "version": 1}))
         with pytest.raises(Conflict, match=r"version: crnet/1 decodes for encoder .*, earlier in this run it did for"):
             handlers.load("crnet", 1)
 
