@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
@@ -11,32 +12,61 @@ from csiemu.output import console
 from shared.metrics import DOMAIN_NAMES
 from shared.settings import CheckpointSettings, options
 
-CHANNEL_TITLES = (
-    "name/version",
-    "scheme",
-    "scenario",
-    "uplink",
-    "bits",
-    "steps",
-    "all slots: NMSE (dB)",
-    "t=T: NMSE (dB)",
-    "t=T: ratio of sums (dB)",
-    "t=T: SGCS",
-)
-IMAGE_TITLES = (
-    "name/version",
-    "scheme",
-    "scenario",
-    "compression",
-    "bits an entry",
-    "bits",
-    "samples seen",
-    "NMSE (dB)",
-    "spatial-frequency NMSE (dB)",
-    "truncation floor (dB)",
-    "rho",
-)
-COMPRESSIONS = ("compression", "magnitude_compression", "phase_compression")
+Card = dict[str, Any]
+
+
+def _uplink(card: Card) -> str:
+    """What the decoder takes from the uplink."""
+    config = card["config"]
+    return config.get("uplink_reading", "none") + (" + beam power" if config.get("beam_power") else "")
+
+
+def _compression(card: Card) -> str:
+    names = ("compression", "magnitude_compression", "phase_compression")
+    return " + ".join(f"1/{card['config'][name]:g}" for name in names if name in card["config"])
+
+
+def _frames_seen(training: dict[str, Any]) -> int:
+    """In this training and in those before it, from whose weights it went on."""
+    before = training.get("before")
+    return training["frames_seen"] + (_frames_seen(before) if before else 0)
+
+
+def _decibels(figures: dict[str, Any], name: str = "nmse") -> str:
+    """An average with its standard error."""
+    return f"{figures[f'{name}_db']:.2f} ± {figures[f'{name}_se_db']:.2f}"
+
+
+def _last_slot(card: Card) -> dict[str, Any]:
+    return card["evaluation"]["by_slot"][-1]
+
+
+Columns = dict[str, Callable[[Card], str]]
+
+CHANNEL_COLUMNS: Columns = {
+    "scheme": lambda card: card["scheme"],
+    "scenario": lambda card: card["scenario"],
+    "uplink": _uplink,
+    "bits": lambda card: str(card["feedback_bits"]),
+    "steps": lambda card: str(card["training"]["recipe"]["steps"]) if card["training"]["trained"] else "-",
+    "all slots: NMSE (dB)": lambda card: _decibels(card["evaluation"]),
+    "t=T: NMSE (dB)": lambda card: _decibels(_last_slot(card)),
+    "t=T: ratio of sums (dB)": lambda card: _decibels(_last_slot(card), "ratio_of_sums"),
+    "t=T: SGCS": lambda card: f"{_last_slot(card)['sgcs']:.3f}",
+}
+
+IMAGE_COLUMNS: Columns = {
+    "scheme": lambda card: card["scheme"],
+    "scenario": lambda card: card["scenario"],
+    "compression": _compression,
+    "bits an entry": lambda card: str(card["config"].get("entry_bits", card["config"].get("phase_bits"))),
+    "bits": lambda card: str(card["feedback_bits"]),
+    "samples seen": lambda card: f"{_frames_seen(card['training']):,}" if card["training"]["trained"] else "-",
+    "NMSE (dB)": lambda card: _decibels(card["evaluation"]),
+    "spatial-frequency NMSE (dB)": lambda card: f"{card['evaluation']['nmse_sf_db']:.2f}",
+    "truncation floor (dB)": lambda card: f"{card['evaluation']['truncation_floor_db']:.1f}",
+    "rho": lambda card: f"{card['evaluation']['rho']:.3f}",
+}
 
 
 class Settings(CheckpointSettings):
@@ -51,23 +81,24 @@ class Settings(CheckpointSettings):
 def run(settings: Settings) -> None:
     """Print a table of what can be read, and the reasons why the rest cannot."""
     store = settings.checkpoint_store()
-    images, channels, problems = [], [], store.problems()
+    channels: list[list[str]] = []
+    images: list[list[str]] = []
+    problems = store.problems()
     for name in store.names():
         for version in store.versions(name):
             if (name, str(version)) in problems:
                 continue
-            label, card = f"{name}/{version}", store.card(name, version)
+            card = store.card(name, version)
             try:
-                if _has_images(card):
-                    images.append(_image_row(label, card))
-                else:
-                    channels.append(_channel_row(label, card))
+                columns, rows = (IMAGE_COLUMNS, images) if _has_images(card) else (CHANNEL_COLUMNS, channels)
+                rows.append([f"{name}/{version}", *(cell(card) for cell in columns.values())])
             except (LookupError, TypeError):
                 how = f"csiemu evaluate {name} --version {version} --renew-card"
                 problems[name, str(version)] = f"card.json lacks figures; {how} adds them"
-    for titles, rows in ((CHANNEL_TITLES, channels), (IMAGE_TITLES, images)):
+    for columns, rows in ((CHANNEL_COLUMNS, channels), (IMAGE_COLUMNS, images)):
         if not rows:
             continue
+        titles = ["name/version", *columns]
         if settings.markdown:
             for row in (titles, ["---"] * len(titles), *rows):
                 print(f"| {' | '.join(row)} |")
@@ -81,45 +112,5 @@ def run(settings: Settings) -> None:
         print(f"csiemu: {store.root.joinpath(*place)}: {reason}", file=sys.stderr)
 
 
-def _has_images(card: dict[str, Any]) -> bool:
+def _has_images(card: Card) -> bool:
     return bool(card["evaluation"]["settings"].get("domain") == DOMAIN_NAMES["angular-delay"])
-
-
-def _image_row(label: str, card: dict[str, Any]) -> list[str]:
-    figures, config, training = card["evaluation"], card["config"], card["training"]
-    return [
-        label,
-        card["scheme"],
-        card["scenario"],
-        " + ".join(f"1/{config[name]:g}" for name in COMPRESSIONS if name in config),
-        str(config.get("entry_bits", config.get("phase_bits"))),
-        str(card["feedback_bits"]),
-        f"{_frames_seen(training):,}" if training["trained"] else "-",
-        f"{figures['nmse_db']:.2f} ± {figures['nmse_se_db']:.2f}",
-        f"{figures['nmse_sf_db']:.2f}",
-        f"{figures['truncation_floor_db']:.1f}",
-        f"{figures['rho']:.3f}",
-    ]
-
-
-def _frames_seen(training: dict[str, Any]) -> int:
-    """In this training and in those before it, from whose weights it went on."""
-    before = training.get("before")
-    return training["frames_seen"] + (_frames_seen(before) if before else 0)
-
-
-def _channel_row(label: str, card: dict[str, Any]) -> list[str]:
-    figures, config, training = card["evaluation"], card["config"], card["training"]
-    last = figures["by_slot"][-1]
-    return [
-        label,
-        card["scheme"],
-        card["scenario"],
-        config.get("uplink_reading", "none") + (" + beam power" if config.get("beam_power") else ""),
-        str(card["feedback_bits"]),
-        str(training["recipe"]["steps"]) if training["trained"] else "-",
-        f"{figures['nmse_db']:.2f} ± {figures['nmse_se_db']:.2f}",
-        f"{last['nmse_db']:.2f} ± {last['nmse_se_db']:.2f}",
-        f"{last['ratio_of_sums_db']:.2f} ± {last['ratio_of_sums_se_db']:.2f}",
-        f"{last['sgcs']:.3f}",
-    ]
