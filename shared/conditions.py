@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
-from shared.errors import InvalidInput
+from shared.fields import Within, check_fields
 
 MAX_DELAY_SLOTS = 1024
 """Longest feedback delay."""
@@ -30,14 +30,11 @@ class RunConditions:
     """
 
     scenario: Scenario
-    seed: int = 0
-    delay_slots: int = 0
+    seed: Annotated[int, Within(0, 2**64 - 1)] = 0
+    delay_slots: Annotated[int, Within(0, MAX_DELAY_SLOTS)] = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
-            raise InvalidInput(f"seed: {self.seed} is not in [0, 2^64)")
-        if not 0 <= self.delay_slots <= MAX_DELAY_SLOTS:
-            raise InvalidInput(f"delay_slots: {self.delay_slots} is not in [0, {MAX_DELAY_SLOTS}]")
+        check_fields(self)
 
     def samples(self, split: Split, ue: Tensor, frame: int | Tensor) -> Samples:
         """The frames [N] of UEs `ue` ([N] int64): the same number for all, or one each."""

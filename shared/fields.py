@@ -7,8 +7,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from shared.errors import InvalidInput
 
@@ -16,10 +15,10 @@ T = TypeVar("T")
 
 
 class Within(NamedTuple):
-    """Limits of a number, `Annotated[int, Within(1, 8)]`: both are allowed, NaN is not; None has none."""
+    """Limits of a number, `Annotated[int, Within(1, 8)]`, both allowed, NaN not; None has none. One is enough."""
 
     low: float
-    high: float
+    high: float = math.inf
 
 
 class OneOf(NamedTuple):
@@ -69,41 +68,23 @@ def _read(what: str, text: str, kind: Any) -> Any:
         raise InvalidInput(f"{what}: '{text}' is not a number") from None
 
 
-def check_fields(owner: object, what: str = "", *, one_of: bool = False) -> None:
-    """`check_ranges` and `check_choices` by the limits that stand at the fields; a field that a subclass declares anew,
-    with another default, keeps those that it had.
+def check_fields(owner: object, what: str = "") -> None:
+    """Raises InvalidInput, beginning with `what`, for a field that is not within the limits that stand at it; a field
+    that a subclass declares anew, with another default, keeps those that it had.
     """
-    limits = _limits(type(owner).__mro__)
-    check_ranges(owner, {name: limit for name, limit in limits.items() if isinstance(limit, Within)}, what)
-    choices = {name: limit.names for name, limit in limits.items() if isinstance(limit, OneOf)}
-    check_choices(owner, choices, what, one_of=one_of)
+    for name, limit in _limits(type(owner).__mro__).items():
+        value = getattr(owner, name)
+        if isinstance(limit, OneOf):
+            if value not in limit.names:
+                names = f"{', '.join(limit.names[:-1])} or {limit.names[-1]}"
+                raise InvalidInput(f"{what}{name}: '{value}' is not {names}")
+        elif value is not None and not limit.low <= value <= limit.high:
+            wanted = f"is less than {limit.low}" if limit.high == math.inf else f"is not in [{limit.low}, {limit.high}]"
+            raise InvalidInput(f"{what}{name}: {value} {wanted}")
 
 
 @functools.cache
 def _limits(classes: tuple[type, ...]) -> dict[str, Within | OneOf]:
     hints = [hint for owner in classes[::-1] for hint in typing.get_type_hints(owner, include_extras=True).items()]
-    return {name: hint.__metadata__[0] for name, hint in hints if typing.get_origin(hint) is Annotated}
-
-
-def check_ranges(owner: object, ranges: Mapping[str, tuple[float, float]], what: str = "") -> None:
-    """Raises InvalidInput, beginning with `what`, for a field that is not within [low, high], NaN among them; a field
-    that is None has no number.
-    """
-    for name, (low, high) in ranges.items():
-        value = getattr(owner, name)
-        if value is not None and not low <= value <= high:
-            wanted = f"is less than {low}" if high == math.inf else f"is not in [{low}, {high}]"
-            raise InvalidInput(f"{what}{name}: {value} {wanted}")
-
-
-def check_choices(
-    owner: object, choices: Mapping[str, tuple[str, ...]], what: str = "", *, one_of: bool = False
-) -> None:
-    """Raises InvalidInput, beginning with `what`, for a field that is none of the names that it may be; the message
-    has them as `a, b or c`, or as `one of a, b, c`.
-    """
-    for name, allowed in choices.items():
-        if (value := getattr(owner, name)) not in allowed:
-            others = ", ".join(allowed[:-1])
-            names = f"one of {others}, {allowed[-1]}" if one_of else f"{others} or {allowed[-1]}"
-            raise InvalidInput(f"{what}{name}: '{value}' is not {names}")
+    notes = ((name, note) for name, hint in hints for note in getattr(hint, "__metadata__", ()))
+    return {name: note for name, note in notes if isinstance(note, Within | OneOf)}

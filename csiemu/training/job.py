@@ -16,14 +16,14 @@ from csiemu.training.run import train
 from csiemu.training.trainer import Progress, Recipe
 from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints, shipped_checkpoints
 from shared.errors import InvalidInput, NotFound
-from shared.fields import read_fields
+from shared.fields import Within, check_fields, read_fields
 from shared.schemes import schemes
 from shared.writable import why_no_folder
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is to be trained. The texts beside the fields are also the help of their options; a second one is the
+    """What is to be trained. The texts beside the fields are also the help of their options; a second text is the
     option's name where it is another than the field's.
 
     Raises:
@@ -36,7 +36,7 @@ class TrainingJob:
         " name for the checkpoint.",
     ]
     save_as: Annotated[str | None, "Checkpoint name; default the design's.", "as"] = None
-    version: Annotated[int, "Version to write."] = 1
+    version: Annotated[int, "Version to write.", Within(1)] = 1
     checkpoints: Annotated[
         Path, "Folder of checkpoints to write to; else that of CSIEMU_CHECKPOINTS, else the source tree's."
     ] = field(default_factory=default_checkpoints)
@@ -70,17 +70,15 @@ class TrainingJob:
         f"One of {', '.join(RECIPES)}; default the design's. The options from --steps on replace its values.",
     ] = None
     epochs: Annotated[
-        int | None, f"Instead of steps: passes over the recipe's frames, or over as many as {EPOCH:,} fresh ones."
+        int | None, f"Instead of steps: passes over the recipe's frames, or over {EPOCH:,} fresh ones.", Within(1)
     ] = None
-    save_every: Annotated[int, "Steps between saves of the state."] = 500
-    evaluation_ues: Annotated[int, "UEs of the card's reference figures."] = 5000
+    save_every: Annotated[int, "Steps between saves of the state.", Within(1)] = 500
+    evaluation_ues: Annotated[int, "UEs of the card's reference figures.", Within(16)] = 5000
     changes: dict[str, Any] = field(default_factory=dict)
     """Other values of the recipe's fields."""
 
     def __post_init__(self) -> None:
-        for name, least in (("version", 1), ("epochs", 1), ("save_every", 1), ("evaluation_ues", 16)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise InvalidInput(f"{name}: {value} is less than {least}")
+        check_fields(self)
 
     @property
     def design(self) -> Design:

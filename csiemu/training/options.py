@@ -48,7 +48,7 @@ def _options(owner: type) -> Iterator[Option]:
     for field in fields(owner):
         if not (metadata := getattr(hints[field.name], "__metadata__", ())):
             continue
-        name = metadata[1] if len(metadata) > 1 else field.name
+        name = next((note for note in metadata[1:] if isinstance(note, str)), field.name)
         kind = hints[field.name].__origin__
         if isinstance(kind, types.UnionType):  # with None
             kind = get_args(kind)[0]

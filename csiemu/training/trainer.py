@@ -28,7 +28,7 @@ from shared.channels.streams import Samples, Split
 from shared.channels.uplink import UplinkView
 from shared.checkpoints import encoder_id
 from shared.errors import CsiError, InvalidInput
-from shared.fields import check_choices, check_ranges
+from shared.fields import OneOf, Within, check_fields
 from shared.schemes import Scheme
 from shared.schemes.layouts import choose_layout
 
@@ -62,28 +62,26 @@ class TrainingDiverged(CsiError):
 class Recipe:
     """How a scheme is trained. The texts beside the fields are also the help of the options that replace them."""
 
-    steps: Annotated[int, "Optimiser steps."] = 20_000
-    batch: Annotated[int, "Frames a step."] = 512
+    steps: Annotated[int, "Optimiser steps.", Within(0)] = 20_000
+    batch: Annotated[int, "Frames a step.", Within(2)] = 512
     rate: Annotated[float, "Adam's learning rate at its highest; from there a cosine to the final one."] = 1e-3
     final_rate: Annotated[float, "Learning rate at the end."] = 1e-5
-    warmup: Annotated[int, "Steps of linear rise to the highest learning rate."] = 200
+    warmup: Annotated[int, "Steps of linear rise to the highest learning rate.", Within(0)] = 200
     slope: Annotated[float, "Slope of the straight-through quantiser at the start, annealed geometrically."] = 1.0
     final_slope: Annotated[float, "Slope at the end."] = 10.0
-    precision: Annotated[str, f"Of matrix products: {' or '.join(PRECISIONS)}; all else is fp32."] = "fp32"
-    frames: Annotated[int, "Training frames, computed once, seen once an epoch; 0 for fresh ones at every step."] = 0
-    start: Annotated[str, f"Weights to begin with, as far as the scheme has them: {', '.join(STARTS)}."] = "random"
+    precision: Annotated[str, f"Matrix products: {' or '.join(PRECISIONS)}; else fp32.", OneOf(PRECISIONS)] = "fp32"
+    frames: Annotated[int, "Training frames, seen once an epoch; 0 for fresh ones at every step.", Within(0)] = 0
+    start: Annotated[str, f"Initial weights, if the scheme has them: {', '.join(STARTS)}.", OneOf(STARTS)] = "random"
     frozen_norms: Annotated[bool, "Batch normalisations keep the statistics that they have at the start."] = False
     stage: Annotated[str, "all, or a stage of the scheme's own."] = "all"
     compiled: Annotated[bool, "torch.compile fuses the networks: a minute or two, and it needs a C++ compiler."] = False
-    seed: Annotated[int, "Seed of the world and of the initial weights."] = 1
+    seed: Annotated[int, "Seed of the world and of the initial weights.", Within(0)] = 1
 
     def __post_init__(self) -> None:
-        least = {"steps": 0, "batch": 2, "warmup": 0, "frames": 0, "seed": 0}
-        check_ranges(self, {name: (low, math.inf) for name, low in least.items()})
+        check_fields(self)
         for name in ("rate", "final_rate", "slope", "final_slope"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidInput(f"{name}: {getattr(self, name)} is not a positive number")
-        check_choices(self, {"precision": PRECISIONS, "start": STARTS}, one_of=True)
         if 0 < self.frames < self.batch:
             raise InvalidInput(f"frames: {self.frames} is less than a batch of {self.batch}; 0 draws fresh ones")
 

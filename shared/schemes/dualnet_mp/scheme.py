@@ -79,7 +79,7 @@ class DualNetConfig(SchemeConfig):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mdpq_bits", tuple(self.mdpq_bits))  # JSON knows lists only
-        check_fields(self, one_of=True)
+        check_fields(self)
         if len(self.mdpq_bits) != 5 or not all(0 <= bits <= 12 for bits in self.mdpq_bits):
             raise InvalidInput(f"mdpq_bits: {self.mdpq_bits} is not five numbers in [0, 12]")
         check_limits(self.scale_low_db, self.scale_high_db)

@@ -380,7 +380,7 @@ def test_epochs_are_steps_over_the_frames() -> None:
     [
         ({"frames": 3}, "frames: 3 is less than a batch of 4; 0 draws fresh ones"),
         ({"frames": -1}, "frames: -1 is less than 0"),
-        ({"start": "zero"}, "start: 'zero' is not one of random, principal, linear"),
+        ({"start": "zero"}, "start: 'zero' is not random, principal or linear"),
     ],
 )
 def test_recipe_names_what_it_refuses(field: dict[str, Any], message: str) -> None:

@@ -327,7 +327,7 @@ def test_scenario_of_other_sizes_is_refused(make_scheme: MakeScheme) -> None:
         ({"final_rate": math.nan}, "final_rate: nan is not a positive number"),
         ({"slope": -1.0}, "slope: -1.0 is not a positive number"),
         ({"final_slope": math.inf}, "final_slope: inf is not a positive number"),
-        ({"precision": "fp16"}, "precision: 'fp16' is not one of fp32, bf16"),
+        ({"precision": "fp16"}, "precision: 'fp16' is not fp32 or bf16"),
     ],
 )
 def test_recipe_names_what_it_refuses(fields: dict[str, Any], message: str) -> None:
