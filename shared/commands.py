@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shared.errors import CsiError
-from shared.stopping import ending_at_once, stopping
+from shared.stopping import handled_by, stopping
 
 
 def run_command(name: str, module: str, arguments: list[str]) -> int:
@@ -32,7 +32,7 @@ def run_command(name: str, module: str, arguments: list[str]) -> int:
     """
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(levelname)s %(message)s")
     try:
-        with ending_at_once():
+        with handled_by(signal.SIG_DFL):  # no exception may break off an import halfway
             # one thread a process: contended threads are many times slower; scale by processes
             os.environ.setdefault("OMP_NUM_THREADS", "1")
             importlib.import_module("torch").set_num_threads(1)  # also where the variable says otherwise

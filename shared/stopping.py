@@ -20,13 +20,6 @@ def interrupt() -> None:
 
 
 @contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
-    """Either signal ends the process, without a word: for imports, which no exception may break off halfway."""
-    with _handled(signal.SIG_DFL):
-        yield
-
-
-@contextlib.contextmanager
 def stopping(ask: Callable[[], object] = interrupt) -> Iterator[None]:
     """The first signal calls `ask`, between two steps of the main thread; the next ends the process by the signal's
     own action, which no running code can delay. SIGTERM comes as SIGINT, so that who has a handler of SIGINT for a
@@ -45,14 +38,14 @@ def stopping(ask: Callable[[], object] = interrupt) -> Iterator[None]:
         ask()
 
     try:
-        with _handled(asked):
+        with handled_by(asked):
             yield
     finally:
         limit.cancel()
 
 
 @contextlib.contextmanager
-def _handled(handler: Any) -> Iterator[None]:
+def handled_by(handler: Any) -> Iterator[None]:
     """Both signals go to a handler; outside of the main thread they stay as they are."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import platform
-import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from shared.link.decoding import make_probe, probed_frames
 from shared.link.encoding import encode_frames
 from shared.link.evaluation import evaluate
 from shared.schemes import Scheme, scheme_class
+from shared.stopping import stopping
 
 MEASURED_FRAMES = 16_384
 """Frames of the training split by which a start or a quantiser is set: fewer lack the far ends of codewords."""
@@ -98,13 +96,13 @@ def train(
         )
         if (state / STATE).exists():
             trainer.load(state)
-        with _stopping_between_steps(trainer):
+        with stopping(trainer.stop):
             while trainer.step < recipe.steps:
                 target = (trainer.step // save_every + 1) * save_every
                 try:
                     trainer.run(target, report_every=report_every, on_progress=on_progress)
                 except KeyboardInterrupt:  # of `on_progress`, between two steps
-                    trainer.stopping = True
+                    trainer.stop()
                 trainer.save(state)
                 if trainer.stopping:
                     raise KeyboardInterrupt
@@ -174,24 +172,6 @@ def calibrate(training: SchemeTraining, seed: int) -> None:
 def _training_frames(scheme: Scheme, seed: int) -> DownlinkView:
     ue = torch.arange(MEASURED_FRAMES)
     return DownlinkView(scheme.scenario, Samples(seed, Split.TRAIN, ue, torch.zeros_like(ue)))
-
-
-@contextlib.contextmanager
-def _stopping_between_steps(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C lets the step in hand end, so that the saved state is one that an unbroken training passes through."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        trainer.stopping = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the next one ends the process; what is saved stays whole
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def measure(checkpoint: Checkpoint, store: CheckpointStore, ues: int) -> Checkpoint:

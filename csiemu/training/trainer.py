@@ -152,7 +152,7 @@ class Trainer:
             # on a GPU as CUDA graphs: a step of so small networks is all launches of kernels
             self.training.compile("reduce-overhead" if self.device.type == "cuda" else "default")
         self.step = 0
-        self.stopping = False  # set from elsewhere: `run` returns after the step in hand
+        self.stopping = False
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
 
@@ -200,6 +200,10 @@ class Trainer:
                 on_progress(progress)
                 sums.zero_()
                 counted = 0
+
+    def stop(self) -> None:
+        """Have `run` return after the step in hand, so that a saved state is one that an unbroken training has too."""
+        self.stopping = True
 
     def _train_step(self) -> Tensor:
         """One optimiser step; [loss, numerator and denominator of the NMSE], float64."""

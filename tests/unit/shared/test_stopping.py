@@ -35,7 +35,7 @@ POLITE = HEAD + (
     "    stop.wait()\n"
     "print('asked', flush=True)\n"
 )
-IMPORTING = HEAD + "with stopping.ending_at_once():\n    forever()\n"
+IMPORTING = HEAD + "with stopping.handled_by(signal.SIG_DFL):\n    forever()\n"
 
 
 def ends(root: Path, code: str, *signals: signal.Signals) -> int:
