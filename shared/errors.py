@@ -16,15 +16,9 @@ class Kind(Enum):
     EXHAUSTED = ("RESOURCE_EXHAUSTED", 429)
     UNAVAILABLE = ("UNAVAILABLE", 503)
 
-    @property
-    def grpc_status(self) -> str:
-        """Name of the gRPC status code."""
-        return self.value[0]
-
-    @property
-    def http_status(self) -> int:
-        """HTTP status."""
-        return self.value[1]
+    def __init__(self, grpc_status: str, http_status: int) -> None:
+        self.grpc_status = grpc_status
+        self.http_status = http_status
 
 
 class CsiError(Exception):
