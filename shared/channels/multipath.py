@@ -39,6 +39,11 @@ class Multipath(Scenario):
     spacing_m: Annotated[float, Within(1e-6, 1e3)] = 0.05
     angle_deg: Annotated[float, Within(1e-6, 90)] = 30.0
 
+    @property
+    def gain(self) -> float:
+        """Path gain alpha_p, equal for all paths, so that E|h_m|^2 = 1."""
+        return self.paths**-0.5
+
     def carrier_ghz(self, link: Link) -> float:
         """The link's carrier [GHz]."""
         return self.uplink_ghz if link is Link.UPLINK else self.downlink_ghz
@@ -53,10 +58,9 @@ class Multipath(Scenario):
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """h_t = sum_p alpha_p a(theta_p) beta_{p,t} (eq. 3), [N, S, M] complex64."""
         purpose = Purpose.UPLINK_FADING if link is Link.UPLINK else Purpose.DOWNLINK_FADING
-        long_term = features(self, samples)
         beta = fading(samples, purpose, self.correlation(link), slots, self.paths)
-        vectors = steering(self, self.carrier_ghz(link), long_term.sine)
-        return long_term.gain * torch.einsum("nmp,nsp->nsm", vectors, beta)
+        vectors = steering(self, self.carrier_ghz(link), path_sines(self, samples))
+        return self.gain * torch.einsum("nmp,nsp->nsm", vectors, beta)
 
 
 PRESETS |= {
@@ -66,24 +70,12 @@ PRESETS |= {
 }
 
 
-@dataclass(frozen=True)
-class Features:
-    """Long-term features of a frame, shared by uplink and downlink: this is the partial reciprocity.
-
-    Attributes:
-        sine: [N, P] float32, sine of the angle of departure.
-        gain: path gain alpha_p, equal for all paths: 1/sqrt(P), so that E|h_m|^2 = 1.
+def path_sines(scenario: Multipath, samples: Samples) -> Tensor:
+    """Sines of the angles of departure, [N, P] float32: uniform on +-angle_deg, one draw per (ue, frame), shared by
+    uplink and downlink: this is the partial reciprocity.
     """
-
-    sine: Tensor
-    gain: float
-
-
-def features(scenario: Multipath, samples: Samples) -> Features:
-    """Angles uniform on +-angle_deg, equal gains, one draw per (ue, frame)."""
     spread = math.radians(scenario.angle_deg)
-    angle = (samples.uniform(Purpose.PATH_ANGLE, scenario.paths) * 2 - 1) * spread
-    return Features(angle.sin(), scenario.paths**-0.5)
+    return ((samples.uniform(Purpose.PATH_ANGLE, scenario.paths) * 2 - 1) * spread).sin()
 
 
 def steering(scenario: Multipath, carrier_ghz: float, sine: Tensor) -> Tensor:

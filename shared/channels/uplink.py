@@ -59,9 +59,9 @@ class UplinkView:
         """
         return self.channel().conj() @ pilots + self._noise(pilots.shape[1])
 
-    def long_term(self) -> multipath.Features:
-        """Angles and gains of the paths. Only genie references may ask for them."""
-        return multipath.features(multipath.require_multipath(self.scenario, "long_term"), self.samples)
+    def path_sines(self) -> Tensor:
+        """Sines of the paths' angles, [N, P]. Only genie references may ask for them."""
+        return multipath.path_sines(multipath.require_multipath(self.scenario, "path_sines"), self.samples)
 
     def _slots(self) -> Tensor:
         return torch.arange(self.scenario.slots, device=self.samples.ue.device)

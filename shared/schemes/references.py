@@ -60,7 +60,7 @@ class LmmseDecoder(Decoder):
 
     def side_information(self, uplink: UplinkView) -> Tensor:
         if self.config.uplink_reading == "genie":
-            return uplink.long_term().sine[:, None].expand(-1, self.scenario.slots, -1)
+            return uplink.path_sines()[:, None].expand(-1, self.scenario.slots, -1)
         return estimate_angles(self.scenario, uplink.array_pilots(self.config.uplink_pilots).mean(-1))
 
     def initial_state(self, count: int) -> State:
@@ -77,7 +77,7 @@ class LmmseDecoder(Decoder):
         """[N, M] complex64 from pilots of the slots t, t-1, ... ([N, T * 2 L_dl]), their number and the angles."""
         world, slots_max = self.scenario, self.scenario.slots
         pilots = to_complex(received.unflatten(1, (slots_max, -1))).conj()  # y* = X^H h + n*
-        vectors = world.paths**-0.5 * multipath.steering(world, world.downlink_ghz, sine)  # [N, M, P]
+        vectors = world.gain * multipath.steering(world, world.downlink_ghz, sine)  # [N, M, P]
         response = self.pilots().mH @ vectors  # [N, L, P]
         age = torch.arange(slots_max, device=sine.device)
         correlation = torch.tensor(world.correlation(Link.DOWNLINK), device=sine.device) ** (age[:, None] - age).abs()

@@ -112,13 +112,13 @@ def test_links_share_angles_and_gains(make_samples: MakeSamples) -> None:
     The amplitudes have the same mean power, 1/P, on every path of both links.
     """
     world, samples = Scenario.parse("multipath-p2:antennas=32,slots=4,fading_correlation=0"), make_samples(3000)
-    long_term = UplinkView(world, samples).long_term()
-    apart = (long_term.sine[:, 0] - long_term.sine[:, 1]).abs() > 0.1
+    sine = UplinkView(world, samples).path_sines()
+    apart = (sine[:, 0] - sine[:, 1]).abs() > 0.1
     for view, carrier, other in ((UplinkView, 3.0, 3.1), (DownlinkView, 3.1, 3.0)):
         h = view(world, samples).channel()[apart].transpose(1, 2)  # [N, M, T]
 
         def fit(ghz: float, channels: Tensor = h) -> tuple[Tensor, Tensor]:
-            vectors = multipath.steering(world, ghz, long_term.sine[apart])
+            vectors = multipath.steering(world, ghz, sine[apart])
             amplitudes = torch.linalg.solve(vectors.mH @ vectors, vectors.mH @ channels)
             rest = channels - vectors @ amplitudes
             return amplitudes, rest.abs().square().sum() / channels.abs().square().sum()
@@ -128,7 +128,7 @@ def test_links_share_angles_and_gains(make_samples: MakeSamples) -> None:
         assert fit(other)[1] > 1e-3
         power = amplitudes.abs().square().mean((0, 2))
         assert (power - 0.5).abs().max() < 5 * 0.5 * (4 * len(h)) ** -0.5
-    assert long_term.gain == pytest.approx(0.5**0.5)
+    assert world.gain == pytest.approx(0.5**0.5)
 
 
 def test_fading_of_the_links_is_independent(make_samples: MakeSamples) -> None:
@@ -141,7 +141,7 @@ def test_fading_of_the_links_is_independent(make_samples: MakeSamples) -> None:
 
 def test_angles_are_uniform_in_the_sector(make_samples: MakeSamples) -> None:
     world = Scenario.parse("multipath-p2:angle_deg=40,paths=3")
-    sine = multipath.features(world, make_samples(5000)).sine
+    sine = multipath.path_sines(world, make_samples(5000))
     angle = torch.rad2deg(torch.asin(sine)).double().numpy()
     assert angle.shape == (5000, 3)
     assert -40.001 < angle.min() < -39.9
@@ -152,7 +152,7 @@ def test_angles_are_uniform_in_the_sector(make_samples: MakeSamples) -> None:
 
 def test_angles_hold_for_a_frame_only(make_samples: MakeSamples) -> None:
     world = Scenario.parse("multipath-p2")
-    first, second = (multipath.features(world, make_samples(6, frame=frame)).sine for frame in (0, 1))
+    first, second = (multipath.path_sines(world, make_samples(6, frame=frame)) for frame in (0, 1))
     assert (first - second).abs().min() > 1e-4
 
 
@@ -225,7 +225,7 @@ def test_batch_equals_one_ue_at_a_time(make_samples: MakeSamples) -> None:
             up.channel(),
             up.array_pilots(2),
             up.projected_pilots(pilots),
-            up.long_term().sine,
+            up.path_sines(),
             down.channel(),
             down.channel(3),
             down.pilots(pilots),

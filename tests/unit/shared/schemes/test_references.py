@@ -70,7 +70,7 @@ def test_genie_is_the_lmmse_estimate(
     scheme, samples = make_scheme("genie_lmmse", scenario, downlink_pilots=3, **CONFIGS["genie_lmmse"]), make_samples(6)
     world, pilots = scheme.scenario, scheme.encoder.pilots()
     received = DownlinkView(world, samples).pilots(pilots)
-    sine = UplinkView(world, samples).long_term().sine
+    sine = UplinkView(world, samples).path_sines()
     _, estimates = over_the_wire(scheme, samples)
     for row in range(6):
         expected = direct_lmmse(world, *(value.numpy().astype(complex) for value in (sine[row], pilots, received[row])))
@@ -120,7 +120,7 @@ def worst_sine_errors(samples: Samples) -> Tensor:
     """[frames, T] of the frames whose two paths are at least 0.1 apart, at 40 dB, fading afresh in each slot."""
     world = Scenario.parse("multipath-p2:antennas=32,slots=3,snr_db=40,fading_correlation=0")
     view = UplinkView(world, samples)
-    truth = view.long_term().sine.sort(-1).values
+    truth = view.path_sines().sort(-1).values
     found = estimate_angles(world, view.array_pilots(1)[..., 0])
     assert found.shape == (len(samples), 3, 2)
     apart = truth[:, 1] - truth[:, 0] >= 0.1
@@ -144,7 +144,7 @@ def test_angles_of_other_numbers_of_paths(make_samples: MakeSamples, paths: int)
         f"multipath-p2:antennas=32,slots=2,snr_db=40,fading_correlation=0,paths={paths},angle_deg=60"
     )
     view = UplinkView(world, make_samples(30))
-    truth = view.long_term().sine.sort(-1).values
+    truth = view.path_sines().sort(-1).values
     found = estimate_angles(world, view.array_pilots(1)[..., 0])[:, -1].sort(-1).values
     apart = (truth.diff(dim=1) >= 0.2).all(1)
     assert apart.sum() >= 5
@@ -178,7 +178,7 @@ def test_uplink_only_moves_the_uplink_to_the_downlink_carrier(
         payload, estimates = over_the_wire(scheme, samples)
         assert payload == b""
         view = UplinkView(world, samples)
-        sine, uplink = view.long_term().sine.double().numpy(), view.channel().numpy()
+        sine, uplink = view.path_sines().double().numpy(), view.channel().numpy()
         element = np.arange(32)[:, None]
 
         def vectors(ghz: float, angles: NDArray[Any] = sine, element: NDArray[Any] = element) -> NDArray[Any]:
