@@ -18,8 +18,7 @@ from csiemu.benchmarks import machine, rate
 from shared.channels.scenario import SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.tr38901 import Tr38901
-from shared.channels.wideband import Wideband
-from shared.errors import InvalidInput
+from shared.channels.wideband import Wideband, require_wideband
 
 OCTAVE_SECONDS = (0.3, 0.7)
 """Seconds a sample of the public code (cost2100 3.1): measured on such a machine when its reference data were made."""
@@ -44,7 +43,7 @@ def measure(presets: list[str], samples: int, seconds: float, rounds: int) -> di
     Args:
         samples: frames made in one call.
     """
-    worlds = {preset: _wideband(preset) for preset in presets}
+    worlds = {preset: require_wideband(Scenario.parse(preset), "the benchmark", "presets") for preset in presets}
     rates: dict[str, dict[str, list[float]]] = {preset: {} for preset in presets}
     for _ in range(rounds):
         for preset, world in worlds.items():
@@ -60,13 +59,6 @@ def measure(presets: list[str], samples: int, seconds: float, rounds: int) -> di
         results[preset] = row
     settings = {"samples_a_call": samples, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": "fp32"}
     return {"settings": settings, "machine": machine(), "octave_seconds": OCTAVE_SECONDS, "presets": results}
-
-
-def _wideband(preset: str) -> Wideband:
-    world = Scenario.parse(preset)
-    if not isinstance(world, Wideband):
-        raise InvalidInput(f"presets: '{preset}' is narrowband; wanted some of {', '.join(PRESETS)}")
-    return world
 
 
 def _contenders(world: Wideband, samples: int) -> Iterator[tuple[str, Callable[[], object], int]]:

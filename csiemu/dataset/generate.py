@@ -25,7 +25,7 @@ from csiemu.output import console, progress
 from shared.channels.files.layouts import HF_FROM, HF_SUBCARRIERS, LAYOUTS, Channels, Shape
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
-from shared.channels.wideband import Wideband
+from shared.channels.wideband import require_wideband
 from shared.errors import Conflict, InvalidInput
 from shared.settings import OutFile, Seed, options
 from shared.stopping import SIGNALS
@@ -112,11 +112,7 @@ def run(settings: Settings) -> None:
 
 
 def _plan(settings: Settings) -> Plan:
-    world = Scenario.parse(settings.preset).pinned()
-    if not isinstance(world, Wideband):
-        raise InvalidInput(
-            f"preset: '{settings.preset}' is narrowband; wanted a wideband one, cost2100-... or tr38901-..."
-        )
+    world = require_wideband(Scenario.parse(settings.preset).pinned(), "a data file", "preset")
     endings = {".mat": "csinet", ".npz": "npz"}
     suffix = settings.out.suffix
     if suffix not in endings:
@@ -197,8 +193,7 @@ def make_shard(plan: Plan, start: int, count: int, folder: Path) -> None:
 
 @torch.inference_mode()
 def _arrays(plan: Plan, start: int, count: int) -> dict[str, NDArray[Any]]:
-    world, layout = Scenario.parse(plan.scenario), LAYOUTS[plan.layout]
-    assert isinstance(world, Wideband)
+    world, layout = require_wideband(Scenario.parse(plan.scenario), "a data file"), LAYOUTS[plan.layout]
     ue = torch.arange(plan.first + start, plan.first + start + count)
     samples = Samples(plan.seed, Split[plan.split.upper()], ue, torch.zeros_like(ue))
     slots = torch.arange(world.slots)

@@ -17,7 +17,7 @@ from csiemu.output import console
 from shared.channels.files import reading
 from shared.channels.files.layouts import Channels, Shape
 from shared.channels.scenario import Scenario
-from shared.channels.wideband import Wideband
+from shared.channels.wideband import require_wideband
 from shared.commands import write_json
 from shared.errors import Conflict, InvalidInput
 from shared.settings import JsonFile, OutFile, options
@@ -63,8 +63,7 @@ def run(settings: Settings) -> None:
     if made:
         if settings.json_file is not None and settings.json_file.absolute() == sidecar.absolute():
             raise Conflict(f"json: {sidecar} is the file's sidecar; choose another name")
-        world = Scenario.parse(made["scenario"])
-        assert isinstance(world, Wideband)  # only these are written
+        world = require_wideband(Scenario.parse(made["scenario"]), "a data file")
         shape = Shape(world.first_rows, world.last_rows, world.antennas)
     picture = settings.plot or settings.file.with_suffix(".png")
     if picture.suffix not in PICTURES:

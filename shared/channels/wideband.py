@@ -145,12 +145,12 @@ class PlaneWaves(Wideband):
         return out
 
 
-def require_wideband(scenario: Scenario, who: str) -> Wideband:
+def require_wideband(scenario: Scenario, who: str, field: str = "scenario") -> Wideband:
     """The scenario, if it is wideband.
 
     Raises:
-        InvalidInput: it is not; `who` needs its images.
+        InvalidInput: it is not; `who` needs its images. The message begins with `field`.
     """
     if not isinstance(scenario, Wideband):
-        raise InvalidInput(f"scenario: {who} needs a wideband world (cost2100-..., tr38901-..., file), not {scenario}")
+        raise InvalidInput(f"{field}: {who} needs a wideband world (cost2100-..., tr38901-..., file), not {scenario}")
     return scenario

@@ -207,7 +207,7 @@ def test_nothing_is_overwritten(csiemu: Run, tmp_path: Path) -> None:
     ("options", "says"),
     [
         ({"preset": "moon"}, "scenario: 'moon' is unknown; presets are cost2100-indoor"),
-        ({"preset": "multipath-p2"}, "preset: 'multipath-p2' is narrowband; wanted a wideband one"),
+        ({"preset": "multipath-p2"}, "preset: a data file needs a wideband world"),
         ({"preset": f"{PRESET}:colour=3"}, "field 'colour' is unknown"),
         ({"preset": f"{PRESET}:subcarriers=16"}, "first_rows, last_rows: 32 + 0; wanted 1 to 16"),
         ({"preset": "file:file=absent.mat"}, "'absent.mat' is not in"),
