@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
+
+K = TypeVar("K")
 
 
 def machine() -> dict[str, Any]:
@@ -25,3 +29,12 @@ def rate(work: Callable[[], object], count: int, seconds: float) -> float:
         work()
         calls += 1
     return calls * count / spent
+
+
+def medians(contenders: Mapping[K, Callable[[], ArrayLike]], rounds: int) -> dict[K, Any]:
+    """Of a figure, or several, that each contender's measurement gives: medians over so many interleaved rounds."""
+    found: dict[K, list[Any]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, measure in contenders.items():
+            found[name].append(measure())
+    return {name: np.median(values, axis=0) for name, values in found.items()}

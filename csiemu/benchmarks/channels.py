@@ -7,14 +7,13 @@ COST 2100 in Octave, a constant that was measured once (its licence keeps it out
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 
-from csiemu.benchmarks import machine, rate
+from csiemu.benchmarks import machine, medians, rate
 from shared.channels.scenario import SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.tr38901 import Tr38901
@@ -44,19 +43,19 @@ def measure(presets: list[str], samples: int, seconds: float, rounds: int) -> di
         samples: frames made in one call.
     """
     worlds = {preset: require_wideband(Scenario.parse(preset), "the benchmark", "presets") for preset in presets}
-    rates: dict[str, dict[str, list[float]]] = {preset: {} for preset in presets}
-    for _ in range(rounds):
-        for preset, world in worlds.items():
-            for name, work, count in _contenders(world, samples):
-                rates[preset].setdefault(name, []).append(rate(work, count, seconds))
-    results = {}
-    for preset, found in rates.items():
-        row: dict[str, Any] = {f"{name}_per_cpu_s": statistics.median(values) for name, values in found.items()}
-        if "stock_sionna_pairs" in found:
+    contenders = {
+        (preset, name): partial(rate, work, count, seconds)
+        for preset, world in worlds.items()
+        for name, work, count in _contenders(world, samples)
+    }
+    results: dict[str, dict[str, Any]] = {preset: {} for preset in presets}
+    for (preset, name), found in medians(contenders, rounds).items():
+        results[preset][f"{name}_per_cpu_s"] = found
+    for row in results.values():
+        if "stock_sionna_pairs_per_cpu_s" in row:
             row["pairs_to_stock_sionna"] = row["pairs_per_cpu_s"] / row["stock_sionna_pairs_per_cpu_s"]
         else:
             row["samples_to_octave"] = [row["samples_per_cpu_s"] * seconds for seconds in OCTAVE_SECONDS]
-        results[preset] = row
     settings = {"samples_a_call": samples, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": "fp32"}
     return {"settings": settings, "machine": machine(), "octave_seconds": OCTAVE_SECONDS, "presets": results}
 

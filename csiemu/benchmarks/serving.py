@@ -10,10 +10,11 @@ system time, so that the load generator's share of the machine does not count.
 from __future__ import annotations
 
 import asyncio
-import statistics
+import itertools
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from csiemu.benchmarks import machine
+from csiemu.benchmarks import machine, medians
 from csiemu.processes import Gnb
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint, CheckpointStore
+from shared.errors import NotReady
 from shared.link.decoding import decode_slot, side_information
 from shared.link.encoding import encode_frames
 from shared.link.payload import pack_bits
@@ -49,20 +51,18 @@ def measure(root: Path, schemes: list[str], ues: int, seconds: float, rounds: in
     results: dict[str, Any] = {}
     for name in schemes:
         checkpoint = store.load(name)
-        rates: dict[str, list[float]] = {"ceiling": [], "decode_only": [], "everything": []}
-        walls: dict[str, list[float]] = {"decode_only": [], "everything": []}
-        for _ in range(rounds):
-            rates["ceiling"].append(_ceiling(checkpoint, ues, seconds))
-            for mode in walls:
-                by_cpu, by_wall = asyncio.run(_served(root, checkpoint, ues, seconds, evaluate=mode == "everything"))
-                rates[mode].append(by_cpu)
-                walls[mode].append(by_wall)
-        medians = {mode: statistics.median(values) for mode, values in rates.items()}
+        contenders = {
+            "ceiling": partial(_ceiling, checkpoint, ues, seconds),
+            "decode_only": partial(_served, root, checkpoint, ues, seconds, evaluate=False),
+            "everything": partial(_served, root, checkpoint, ues, seconds, evaluate=True),
+        }
+        rates = medians(contenders, rounds)
+        by_cpu, by_wall = ({mode: found[clock] for mode, found in rates.items()} for clock in (0, 1))
         results[name] = {
-            **{f"{mode}_per_cpu_s": median for mode, median in medians.items()},
-            **{f"{mode}_per_s": statistics.median(values) for mode, values in walls.items()},
-            "share_of_ceiling": medians["decode_only"] / medians["ceiling"],
-            "share_of_ceiling_everything": medians["everything"] / medians["ceiling"],
+            **{f"{mode}_per_cpu_s": found for mode, found in by_cpu.items()},
+            **{f"{mode}_per_s": found for mode, found in by_wall.items()},
+            "share_of_ceiling": by_cpu["decode_only"] / by_cpu["ceiling"],
+            "share_of_ceiling_everything": by_cpu["everything"] / by_cpu["ceiling"],
         }
     settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": "fp32"}
     return {"settings": settings, "machine": machine(), "schemes": results}
@@ -77,56 +77,52 @@ def _samples(ues: int) -> Samples:
     return Samples(0, Split.EMULATE, torch.arange(ues), torch.zeros(ues, dtype=torch.int64))
 
 
-def _ceiling(checkpoint: Checkpoint, ues: int, seconds: float) -> float:
-    """Decodes per second of CPU time in a plain loop."""
+def _ceiling(checkpoint: Checkpoint, ues: int, seconds: float) -> tuple[float, float]:
+    """Decodes per second of CPU time, and of wall time, in a plain loop."""
     scheme, samples = checkpoint.scheme, _samples(ues)
     side = side_information(scheme, checkpoint.scenario, samples)
     fields = [scheme.layout.fields_of(reports) for reports in _reports(checkpoint, samples)]
-    done, ends, started = 0, time.monotonic() + seconds, time.process_time()
-    while time.monotonic() < ends:
+    done, begun, started = 0, time.monotonic(), time.process_time()
+    while (elapsed := time.monotonic() - begun) < seconds:
         state = scheme.decoder.initial_state(ues)
         for t in range(checkpoint.scenario.slots):
             _, state = decode_slot(scheme, fields[t], side[:, t], state)
             done += ues
-    return done / (time.process_time() - started)
+    return done / (time.process_time() - started), done / elapsed
 
 
-async def _served(
-    root: Path, checkpoint: Checkpoint, ues: int, seconds: float, *, evaluate: bool
-) -> tuple[float, float]:
-    """Decodes per second of the gNB's CPU time, and of wall time."""
-    slots = checkpoint.scenario.slots
-    payload = pack_bits(_reports(checkpoint, _samples(ues)))
-    encoder_id = bytes.fromhex(checkpoint.encoder_id)
+def _served(root: Path, checkpoint: Checkpoint, ues: int, seconds: float, *, evaluate: bool) -> tuple[float, float]:
+    """Decodes per second of a gNB's CPU time, and of wall time."""
     with tempfile.TemporaryDirectory() as folder, Gnb(Path(folder), checkpoints=root, evaluate=evaluate) as gnb:
-        async with grpc.aio.insecure_channel(gnb.grpc, options=NO_PROXY) as channel:
-            stub = pb_grpc.CsiFeedbackStub(channel)
-            request = pb.AttachRequest(
-                scheme=checkpoint.name, scenario=str(checkpoint.scenario), encoder_id=encoder_id, ue_count=ues
+        return asyncio.run(_load(gnb, checkpoint, ues, seconds))
+
+
+async def _load(gnb: Gnb, checkpoint: Checkpoint, ues: int, seconds: float) -> tuple[float, float]:
+    """Send frames of all UEs for so long; as `_served`."""
+    slots, encoder_id = checkpoint.scenario.slots, bytes.fromhex(checkpoint.encoder_id)
+    payload = pack_bits(_reports(checkpoint, _samples(ues)))
+    window = asyncio.Semaphore(WINDOW)
+
+    async def requests() -> AsyncIterator[pb.FeedbackRequest]:
+        for slot in itertools.count(0, slots):
+            await window.acquire()
+            yield pb.FeedbackRequest(
+                encoder_id=encoder_id, ue_count=ues, first_slot=slot, slot_count=slots, payload=payload
             )
-            token = (await stub.Attach(request)).token
-            window = asyncio.Semaphore(WINDOW)
-            stopping = False
 
-            async def requests() -> AsyncIterator[pb.FeedbackRequest]:
-                slot = 0
-                while not stopping:
-                    await window.acquire()
-                    yield pb.FeedbackRequest(
-                        encoder_id=encoder_id, ue_count=ues, first_slot=slot, slot_count=slots, payload=payload
-                    )
-                    slot += slots
-
-            done, warm = 0, False
-            begun, cpu = time.monotonic(), 0.0
-            async for _ in stub.Feedback(requests(), metadata=(("fleet-token", token),)):
-                window.release()
-                done += ues * slots
-                now = time.monotonic()
-                if not warm and now - begun > 1.0:  # the first second warms caches
-                    done, warm, begun, cpu = 0, True, now, gnb.cpu_seconds()
-                elif warm and not stopping and now - begun >= seconds:
-                    stopping = True
-                    by_cpu, by_wall = done / (gnb.cpu_seconds() - cpu), done / (now - begun)
-                    break
-    return by_cpu, by_wall
+    async with grpc.aio.insecure_channel(gnb.grpc, options=NO_PROXY) as channel:
+        stub = pb_grpc.CsiFeedbackStub(channel)
+        request = pb.AttachRequest(
+            scheme=checkpoint.name, scenario=str(checkpoint.scenario), encoder_id=encoder_id, ue_count=ues
+        )
+        token = (await stub.Attach(request)).token
+        done, begun, cpu, warm = 0, time.monotonic(), 0.0, False
+        async for _ in stub.Feedback(requests(), metadata=(("fleet-token", token),)):
+            window.release()
+            done += ues * slots
+            elapsed = time.monotonic() - begun
+            if not warm and elapsed > 1.0:  # the first second warms caches
+                done, begun, cpu, warm = 0, time.monotonic(), gnb.cpu_seconds(), True
+            elif warm and elapsed >= seconds:
+                return done / (gnb.cpu_seconds() - cpu), done / elapsed
+    raise NotReady("gnb: its answers ended before the measurement")

@@ -6,8 +6,8 @@ torch has them, a DataLoader, Adam as it is; in bfloat16 by autocast, as ours. B
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
+from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from csiemu.benchmarks import machine, rate
+from csiemu.benchmarks import machine, medians, rate
 from csiemu.training.complexity import Complexity, count
 from csiemu.training.recipes import Design
 from csiemu.training.run import build
@@ -29,7 +29,7 @@ PRECISIONS = ("fp32", "bf16")
 
 def measure(batch: int, seconds: float, rounds: int) -> dict[str, Any]:
     """Medians over `rounds` interleaved rounds of `seconds` of CPU time each, at CRNet 1/4."""
-    steps: dict[tuple[str, str], Callable[[], object]] = {}
+    contenders: dict[tuple[str, str], Callable[[], float]] = {}
     for precision in PRECISIONS:
         recipe = Recipe(batch=batch, precision=precision, compiled=True, frames=10 * batch)
         scheme = build(Design("crnet", SCENARIO, CrNetConfig(compression=4)), seed=1)
@@ -37,22 +37,19 @@ def measure(batch: int, seconds: float, rounds: int) -> dict[str, Any]:
         images = trainer.fixed.truth[:, 0]
         largest = 2 * images.abs().amax((1, 2), keepdim=True)
         numbers = torch.view_as_real(images / largest).permute(0, 3, 2, 1) + 0.5
-        steps["ours", precision] = _ours(trainer)
-        steps["public structure", precision] = _public(numbers.contiguous(), batch, precision)
-    rates: dict[tuple[str, str], list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            rates[name].append(rate(step, batch, seconds))
-    medians = {name: statistics.median(found) for name, found in rates.items()}
+        peer = _public(numbers.contiguous(), batch, precision)
+        contenders["ours", precision] = partial(rate, _ours(trainer), batch, seconds)
+        contenders["public structure", precision] = partial(rate, peer, batch, seconds)
+    rates = medians(contenders, rounds)
     return {
         "settings": {"scenario": SCENARIO, "batch": batch, "seconds": seconds, "rounds": rounds, "threads": 1},
         "machine": machine(),
         "peer_macs": public_complexity().macs,
         "precisions": {
             precision: {
-                "ours_per_cpu_s": medians["ours", precision],
-                "public_structure_per_cpu_s": medians["public structure", precision],
-                "ratio": medians["ours", precision] / medians["public structure", precision],
+                "ours_per_cpu_s": rates["ours", precision],
+                "public_structure_per_cpu_s": rates["public structure", precision],
+                "ratio": rates["ours", precision] / rates["public structure", precision],
             }
             for precision in PRECISIONS
         },
