@@ -1,13 +1,12 @@
-"""Layers of images in blocks of 2 x 2 pixels, whose pixels are channels: [N, 4 C, H/2, W/2], channels last in memory.
+"""Layers of images in blocks of b x b pixels, whose pixels are channels: [N, b b C, H/b, W/b], channels last in memory.
 
 With the pixels of a block as channels there are 16 times as many products in one matrix, of which few are with zero:
-fastest on a CPU for kernels of 5 x 5 and more, in bfloat16 above all. A side of odd length is left as it is. Else the
-layers are torch's own, on images [N, C, H, W].
+fastest on a CPU for kernels of 5 x 5 and more, in bfloat16 above all. Images with a side of odd length are left as they
+are, b = 1. Else the layers are torch's own, on images [N, C, H, W].
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Padding = Literal["zeros", "circular"]
-Block = tuple[int, int]
 
 
 class BlockLayer:
@@ -29,29 +27,23 @@ class BlockLayer:
 
 
 class ToBlocks(BlockLayer, nn.Module):
-    """[N, C, H, W] to [N, C bh bw, H/bh, W/bw]."""
+    """[N, C, H, W] to [N, C b b, H/b, W/b]."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: int) -> None:
         super().__init__()
         self.block = block
 
     def forward(self, image: Tensor) -> Tensor:
         if not self.in_blocks:
             return image
-        high, wide = self.block
-        blocks = image.unflatten(3, (-1, wide)).unflatten(2, (-1, high))  # N, C, H/bh, bh, W/bw, bw
-        blocks = blocks.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
-        return blocks.contiguous(memory_format=torch.channels_last)
+        return functional.pixel_unshuffle(image, self.block).contiguous(memory_format=torch.channels_last)
 
 
 class FromBlocks(ToBlocks):
     """Inverse of `ToBlocks`."""
 
     def forward(self, image: Tensor) -> Tensor:
-        if not self.in_blocks:
-            return image
-        blocks = image.unflatten(1, (-1, *self.block))  # N, C, bh, bw, H/bh, W/bw
-        return blocks.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
+        return functional.pixel_shuffle(image, self.block) if self.in_blocks else image
 
 
 class BlockConv2d(BlockLayer, nn.Conv2d):
@@ -62,7 +54,7 @@ class BlockConv2d(BlockLayer, nn.Conv2d):
         inputs: int,
         outputs: int,
         kernel: tuple[int, int],
-        block: Block,
+        block: int,
         *,
         bias: bool = True,
         padding_mode: Padding = "zeros",
@@ -73,12 +65,12 @@ class BlockConv2d(BlockLayer, nn.Conv2d):
         self.register_load_state_dict_post_hook(BlockConv2d._forget)  # type: ignore[no-untyped-call]  # torch's lack
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, C bh bw, H/bh, W/bw] to [N, C' bh bw, H/bh, W/bw]; of pixels, [N, C, H, W] to [N, C', H, W]."""
+        """[N, C b b, H/b, W/b] to [N, C' b b, H/b, W/b]; of pixels, [N, C, H, W] to [N, C', H, W]."""
         if not self.in_blocks:
             return super().forward(image)
         weight = self._kernel(image.dtype)
         edges = (weight.shape[2] // 2, weight.shape[3] // 2)
-        bias = None if self.bias is None else self.bias.repeat_interleave(math.prod(self.block))
+        bias = None if self.bias is None else self.bias.repeat_interleave(self.block**2)
         if self.padding_mode == "circular":
             around: Tensor = _Around.apply(image, edges)  # type: ignore[no-untyped-call]  # torch's lack
             return functional.conv2d(around, weight, bias)
@@ -93,13 +85,11 @@ class BlockConv2d(BlockLayer, nn.Conv2d):
         self._ready = None
 
     def _kernel(self, dtype: torch.dtype) -> Tensor:
-        """[C' bh bw, C bh bw, taps, taps] of blocks; in evaluation it is built once."""
+        """[C' b b, C b b, taps, taps] of blocks; in evaluation it is built once."""
         keeping, ready = not (self.training or torch.is_grad_enabled()), self._ready
         if keeping and ready is not None and ready.device == self.weight.device and ready.dtype == dtype:
             return ready
-        high, wide = (
-            _taps_of_blocks(taps, size).to(self.weight) for taps, size in zip(self.kernel_size, self.block, strict=True)
-        )
+        high, wide = (_taps_of_blocks(taps, self.block).to(self.weight) for taps in self.kernel_size)
         kernel = torch.einsum("octu,tiap,ujbq->oijcpqab", self.weight, high, wide)
         kernel = kernel.flatten(3, 5).flatten(0, 2).to(dtype).contiguous(memory_format=torch.channels_last)
         if keeping:
@@ -141,6 +131,6 @@ class _Around(torch.autograd.Function):
         return gradient, None
 
 
-def block_of(height: int, width: int) -> Block:
-    """The block of images of a size."""
-    return (2 - height % 2, 2 - width % 2)
+def block_of(height: int, width: int) -> int:
+    """Side of the blocks of images of a size."""
+    return 1 if height % 2 or width % 2 else 2

@@ -14,7 +14,7 @@ from shared.schemes.layouts.blocks import BlockConv2d, FromBlocks, Padding, ToBl
 def test_blocks_are_the_image_in_another_order(size: tuple[int, int]) -> None:
     image, block = torch.randn(2, 3, *size), block_of(*size)
     blocks = ToBlocks(block)(image)
-    assert blocks.shape == (2, 3 * block[0] * block[1], size[0] // block[0], size[1] // block[1])
+    assert blocks.shape == (2, 3 * block**2, size[0] // block, size[1] // block)
     assert torch.equal(FromBlocks(block)(blocks), image)
 
 
@@ -46,7 +46,7 @@ def test_convolution_is_that_of_torch(
 def test_kernel_follows_the_weights() -> None:
     """It is kept in evaluation, but not when weights are loaded or trained."""
     torch.manual_seed(0)
-    layer, other = (BlockConv2d(1, 1, (3, 3), (2, 2), bias=False).eval() for _ in range(2))
+    layer, other = (BlockConv2d(1, 1, (3, 3), 2, bias=False).eval() for _ in range(2))
     image = torch.randn(2, 4, 3, 4)
     with torch.no_grad():
         assert not torch.equal(layer(image), other(image))
