@@ -8,7 +8,8 @@ import os
 import shutil
 import signal
 import threading
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ from shared.channels.streams import Samples, Split
 from shared.channels.wideband import require_wideband
 from shared.errors import Conflict, InvalidInput
 from shared.settings import OutFile, Seed, options
-from shared.stopping import SIGNALS
+from shared.stopping import handled_by
 
 FORMAT = 1
 """Version of the sidecar."""
@@ -152,7 +153,7 @@ def _claim(parts: Path, plan: Plan, shard: int) -> None:
     note.write_text(json.dumps(wanted))
 
 
-def _work(jobs: list[tuple[Plan, int, int, Path]], workers: int) -> Any:
+def _work(jobs: list[tuple[Plan, int, int, Path]], workers: int) -> Iterator[int]:
     """Do the jobs in processes; yields the size of each that is done."""
     if not jobs:
         return
@@ -160,10 +161,8 @@ def _work(jobs: list[tuple[Plan, int, int, Path]], workers: int) -> Any:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), context, _begin_worker) as pool:
         # a signal may reach all processes of a group, but only this one is to stop the others: they start deaf to it
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
-        sizes: dict[Future[None], int] = {pool.submit(make_shard, *job): job[2] for job in jobs}
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with handled_by(signal.SIG_IGN):
+            sizes = {pool.submit(make_shard, *job): job[2] for job in jobs}
         try:
             for done in as_completed(sizes):
                 done.result()

@@ -75,10 +75,8 @@ def _write_npy(file: IO[bytes], parts: list[NDArray[Any]]) -> None:
     shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
     header = {"descr": parts[0].dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(file, header)
-    for part in parts:
-        rows = max(1, _BLOCK // max(1, part[:1].nbytes))
-        for start in range(0, len(part), rows):
-            file.write(np.ascontiguousarray(part[start : start + rows]).tobytes())
+    for part in parts:  # each was in a worker's memory whole
+        file.write(part.tobytes())
 
 
 def _write_matrix(file: IO[bytes], key: str, parts: list[NDArray[Any]]) -> None:
