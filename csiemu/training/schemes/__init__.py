@@ -80,15 +80,16 @@ class SchemeTraining:
 
     def start(self, kind: str, downlink: Downlink) -> None:
         """Set initial weights that are not random, by channels of the training split: `principal`, from their principal
-        components, or `linear`, as their best linear autoencoder, for training with `frozen_norms`.
+        components, or `linear`, as their best linear autoencoder, for training with `frozen_norms`. A scheme that has
+        such a start has a method of that name, `start_principal(downlink)`.
 
         Raises:
             InvalidInput: the scheme has no such start.
         """
-        name = self.scheme.name
-        if kind == "linear":
-            raise InvalidInput(f"start: '{name}' has no linear start; start is random, or principal for images")
-        raise InvalidInput(f"start: '{name}' cannot start from principal components; start is random")
+        begin = getattr(self, f"start_{kind}", None)
+        if begin is None:
+            raise InvalidInput(f"start: '{self.scheme.name}' has no {kind} start; start is random")
+        begin(downlink)
 
     def calibrate(self, downlink: Downlink) -> None:
         """Set what is measured rather than trained (ranges of quantisers), from channels of the training split."""

@@ -71,15 +71,12 @@ class CrNetTraining(ImageTraining):
                 nn.init.constant_(module.weight, scale)
 
     @torch.no_grad()
-    def start(self, kind: str, downlink: Downlink) -> None:
-        """From `principal` components, or as the best `linear` autoencoder of the given channels.
+    def start_linear(self, downlink: Downlink) -> None:
+        """As the best linear autoencoder of the given channels.
 
         Raises:
             InvalidInput: leaky ReLUs of slope 0, behind which no image can be below its middle.
         """
-        if kind != "linear":
-            super().start(kind, downlink)
-            return
         config = self.scheme.config
         if not config.slope:
             raise InvalidInput("start: linear needs leaky ReLUs of a slope above 0; slope is 0")

@@ -89,11 +89,8 @@ class DualNetTraining(ImageEstimatorTraining):
         return error.square().sum((-2, -1)).mean()
 
     @torch.no_grad()
-    def start(self, kind: str, downlink: Downlink) -> None:
-        """From `principal` components: both branches as linear maps to these, the combining network as the identity."""
-        if kind != "principal":
-            super().start(kind, downlink)
-            return
+    def start_principal(self, downlink: Downlink) -> None:
+        """Both branches as linear maps to these, the combining network as the identity."""
         encoder, decoder = self.scheme.encoder, self.scheme.decoder
         image = self._scaled(encoder.observe(downlink))
         magnitude = magnitudes(image)

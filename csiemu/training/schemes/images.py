@@ -48,14 +48,11 @@ class ImageTraining(ImageEstimatorTraining):
         return estimate.unflatten(0, observation.shape[:2])
 
     @torch.no_grad()
-    def start(self, kind: str, downlink: Downlink) -> None:
-        """From `principal` components: convolutions pass, and the fully connected layers project on those of the given
+    def start_principal(self, downlink: Downlink) -> None:
+        """Convolutions pass, and the fully connected layers project on those of the given
         channels: the best linear autoencoder, were it not for the leaky ReLUs. Training from random weights spends most
         of its time on the way to such a projection.
         """
-        if kind != "principal":
-            super().start(kind, downlink)
-            return
         images = self.scaled(downlink)
         components = self.principal_components(images)
         scale = 4 * float(images.std())  # a sigmoid's slope is 1/4 in the middle
@@ -74,7 +71,7 @@ class ImageTraining(ImageEstimatorTraining):
         Args:
             scale: standard deviation that a batch normalisation of the whole image is to leave.
         """
-        raise InvalidInput(f"start: '{self.scheme.name}' cannot start from principal components; start is random")
+        raise InvalidInput(f"start: '{self.scheme.name}' has no principal start; start is random")
 
     def scaled(self, downlink: Downlink) -> Tensor:
         """What the encoder's network gets, [N T, M, 2, Q]."""

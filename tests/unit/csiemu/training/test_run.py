@@ -289,11 +289,9 @@ def test_a_stage_goes_on_with_the_branch_that_it_began_with(run: Train) -> None:
 
 
 def test_principal_start_is_refused_where_there_is_none(run: Train) -> None:
-    with pytest.raises(InvalidInput, match="start: 'rnn' cannot start from principal components; start is random"):
+    with pytest.raises(InvalidInput, match="start: 'rnn' has no principal start; start is random"):
         run(recipe=dataclasses.replace(RECIPE, start="principal"))
-    with pytest.raises(
-        InvalidInput, match="start: 'rnn' has no linear start; start is random, or principal for images"
-    ):
+    with pytest.raises(InvalidInput, match="start: 'rnn' has no linear start; start is random"):
         run(recipe=dataclasses.replace(RECIPE, start="linear"))
     with pytest.raises(InvalidInput, match="compiled: 'rnn' is not worth compiling"):
         run(recipe=dataclasses.replace(RECIPE, compiled=True))

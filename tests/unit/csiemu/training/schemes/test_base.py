@@ -132,8 +132,8 @@ def test_what_the_default_does_not_have_is_refused() -> None:
         messages.append(str(error.value))
     assert messages == [
         "stage: 'phase' is not one of all",
-        "start: 'plain' cannot start from principal components; start is random",
-        "start: 'plain' has no linear start; start is random, or principal for images",
+        "start: 'plain' has no principal start; start is random",
+        "start: 'plain' has no linear start; start is random",
         "compiled: 'plain' is not worth compiling",
     ]
 

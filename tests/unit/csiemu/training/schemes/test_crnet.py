@@ -111,7 +111,7 @@ def test_lifts_hold_for_every_image(make_scheme: MakeScheme, make_samples: MakeS
 
 def test_refused_where_there_is_none(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
     options: list[tuple[str, dict[str, Any], str]] = [
-        ("csinet", {}, "start: 'csinet' has no linear start; start is random, or principal for images"),
+        ("csinet", {}, "start: 'csinet' has no linear start; start is random"),
         ("crnet", {"slope": 0.0}, "start: linear needs leaky ReLUs of a slope above 0; slope is 0"),
     ]
     for name, config, message in options:
