@@ -64,7 +64,7 @@ class SignDecoder(Decoder):
         self.hypernetwork = Hypernetwork(self.uplink.size, scales, recurrent=recurrent) if self.uplink.size else None
 
     def side_information(self, uplink: UplinkView) -> Tensor:
-        return self.uplink(uplink)
+        return self.uplink(uplink) if self.hypernetwork is not None else super().side_information(uplink)
 
 
 class SignFeedbackScheme(PilotScheme):
@@ -94,8 +94,6 @@ class UplinkInput(nn.Module):
 
     def forward(self, uplink: UplinkView) -> Tensor:
         """[N, T, size], row t from slots 0..t."""
-        if self.size == 0:
-            return torch.zeros(len(uplink.samples), uplink.scenario.slots, 0, device=uplink.samples.ue.device)
         if self.pilots is not None:
             return to_real(uplink.projected_pilots(self.pilots()))
         received = uplink.array_pilots(self.config.uplink_pilots)
@@ -132,12 +130,10 @@ class Hypernetwork(nn.Module):
         return self.output(torch.stack(states, dim=1))
 
     def step(self, side: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One slot: [N, inputs] and s_{t-1} to scaling factors [N, outputs] and s_t (unchanged if memoryless)."""
-        driven = self.input(side)
-        if self.recurrence is not None:
-            driven = driven + self.recurrence(state)
-        new = torch.relu(driven)
-        return self.output(new), new if self.recurrence is not None else state
+        """One slot of a recurrent one: [N, inputs] and s_{t-1} to scaling factors [N, outputs] and s_t."""
+        assert self.recurrence is not None
+        state = torch.relu(self.input(side) + self.recurrence(state))
+        return self.output(state), state
 
 
 def identity_like(layer: nn.Linear, scale: float = 0.5) -> None:
