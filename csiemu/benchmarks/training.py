@@ -33,7 +33,7 @@ def measure(batch: int, seconds: float, rounds: int) -> dict[str, Any]:
     for precision in PRECISIONS:
         recipe = Recipe(batch=batch, precision=precision, compiled=True, frames=10 * batch)
         scheme = build(Design("crnet", SCENARIO, CrNetConfig(compression=4)), seed=1)
-        trainer = Trainer(scheme, scheme.scenario, recipe)
+        trainer = Trainer(scheme, recipe)
         images = trainer.fixed.truth[:, 0]
         largest = 2 * images.abs().amax((1, 2), keepdim=True)
         numbers = torch.view_as_real(images / largest).permute(0, 3, 2, 1) + 0.5

@@ -88,7 +88,6 @@ def train(
     if scheme.trainable and recipe.steps > 0:
         trainer = Trainer(
             scheme,
-            scheme.scenario,
             recipe,
             device=device,
             freeze_encoder=freeze_encoder_from is not None,

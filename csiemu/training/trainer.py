@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from csiemu.training.schemes import SchemeTraining, training_of
 from shared.channels.downlink import DownlinkView
-from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.uplink import UplinkView
 from shared.checkpoints import encoder_id
@@ -122,17 +121,15 @@ class Trainer:
     def __init__(
         self,
         scheme: Scheme,
-        scenario: Scenario,
         recipe: Recipe,
         *,
         device: str = "cpu",
         freeze_encoder: bool = False,
         sources: dict[str, str | None] | None = None,
     ) -> None:
-        scheme.check_scenario(scenario)
+        scheme.check_scenario(scheme.scenario)
         self.device = torch.device(device)
         self.scheme = scheme.to(self.device).train()
-        self.scenario = scenario
         self.recipe = recipe
         self.freeze_encoder = freeze_encoder
         self.sources = sources or {}
@@ -163,7 +160,7 @@ class Trainer:
         Raises:
             InvalidInput: the uplink's part in the scheme is learned.
         """
-        return FixedFrames(self.training, self.scenario, self.recipe, self.device)
+        return FixedFrames(self.training, self.recipe, self.device)
 
     def run(
         self,
@@ -214,7 +211,7 @@ class Trainer:
             group["lr"] = recipe.rate_at(self.step)
         if not recipe.frames:
             rows = torch.arange(recipe.batch, device=self.device) + self.step * recipe.batch
-            downlink, truth, side = measured(training, self.scenario, recipe.seed, rows)
+            downlink, truth, side = measured(training, recipe.seed, rows)
         else:
             downlink, truth, side = self.fixed.at(self.step)
         observation = self.scheme.encoder.observe(downlink)
@@ -289,7 +286,7 @@ class Trainer:
         settings = {
             "scheme": self.scheme.name,
             "config": self.scheme.config.to_json(),
-            "scenario": str(self.scenario),
+            "scenario": str(self.scheme.scenario),
             "recipe": dataclasses.asdict(self.recipe),
             "frozen_encoder": encoder_id(self.scheme) if self.freeze_encoder else None,
             "sources": self.sources,
@@ -300,12 +297,12 @@ class Trainer:
 class FixedFrames:
     """A fixed number of training frames on the training's device, in another order in each epoch."""
 
-    def __init__(self, training: SchemeTraining, scenario: Scenario, recipe: Recipe, device: torch.device) -> None:
-        self.scenario = scenario
+    def __init__(self, training: SchemeTraining, recipe: Recipe, device: torch.device) -> None:
+        self.scenario = training.scheme.scenario
         self.recipe = recipe
         self.device = device
         rows = torch.arange(recipe.frames, device=device)
-        parts = [measured(training, scenario, recipe.seed, part) for part in rows.split(CHUNK)]
+        parts = [measured(training, recipe.seed, part) for part in rows.split(CHUNK)]
         self.truth = torch.cat([truth for _, truth, _ in parts])
         self.side = torch.cat([side for _, _, side in parts])
         if self.side.requires_grad:
@@ -327,14 +324,13 @@ class FixedFrames:
         return DownlinkView(self.scenario, _training_samples(self.recipe.seed, rows), truth), truth, self.side[rows]
 
 
-def measured(training: SchemeTraining, scenario: Scenario, seed: int, rows: Tensor) -> Measured:
+def measured(training: SchemeTraining, seed: int, rows: Tensor) -> Measured:
     """What training frames give."""
-    scheme = training.scheme
-    samples = _training_samples(seed, rows)
-    view = DownlinkView(scenario, samples)
+    scheme, samples = training.scheme, _training_samples(seed, rows)
+    view = DownlinkView(scheme.scenario, samples)
     truth = view.channel() if scheme.domain == "spatial" else view.image()
-    downlink = DownlinkView(scenario, samples, truth)
-    side = scheme.decoder.side_information(UplinkView(scenario, samples))
+    downlink = dataclasses.replace(view, known=truth)
+    side = scheme.decoder.side_information(UplinkView(scheme.scenario, samples))
     return downlink, truth, training.precompute(scheme.encoder.observe(downlink), side)
 
 

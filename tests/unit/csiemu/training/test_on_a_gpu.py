@@ -38,7 +38,7 @@ def test_steps(gpu: Gpu, name: str, world: str, config: dict[str, object], frame
     def losses(device: str) -> list[float]:
         torch.manual_seed(0)
         recipe = Recipe(steps=3, batch=4, warmup=0, rate=1e-4, frames=frames)
-        trainer = Trainer(kind(scenario, kind.config_class(**config)), scenario, recipe, device=device)
+        trainer = Trainer(kind(scenario, kind.config_class(**config)), recipe, device=device)
         trainer.run(report_every=1)
         return [report["loss"] for report in trainer.history]
 
@@ -64,7 +64,7 @@ def test_layouts_are_chosen_by_device_and_precision(
         kind, scenario = scheme_class(name), Scenario.parse(world)
         with gpu:
             where = gpu.device.type if device == "gpu" else "cpu"
-            trainer = Trainer(kind(scenario, kind.config_class()), scenario, recipe, device=where)
+            trainer = Trainer(kind(scenario, kind.config_class()), recipe, device=where)
             trainer.run()
         modules = list(trainer.scheme.modules())
         assert {module.in_rows for module in modules if isinstance(module, RowLayer)} <= {rows}

@@ -110,7 +110,7 @@ def test_two_paths_are_enough_to_be_trained_and_sent_over_the_link() -> None:
             layer.weight.mul_(1e-2)
             layer.bias.zero_()
     before = evaluate(scheme, RunConditions(scheme.scenario), ues=50)["nmse_db"]
-    trainer = Trainer(scheme, scheme.scenario, Recipe(steps=60, batch=32, rate=3e-3, warmup=2, frames=64))
+    trainer = Trainer(scheme, Recipe(steps=60, batch=32, rate=3e-3, warmup=2, frames=64))
     trainer.run(report_every=10)
     losses = [point["loss"] for point in trainer.history]
     assert losses[-1] < 0.7 * losses[0]

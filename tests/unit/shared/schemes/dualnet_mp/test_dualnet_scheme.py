@@ -115,10 +115,10 @@ def test_every_variant_learns(make_scheme: MakeScheme, variant: dict[str, Any]) 
     frames = Samples(1, 0, torch.arange(300), torch.zeros(300, dtype=torch.int64))
     training_of(scheme).start("principal", DownlinkView(scheme.scenario, frames))
     if variant.get("magnitude_quantizer") != "perfect":
-        Trainer(scheme, scheme.scenario, Recipe(steps=5, batch=50, rate=1e-4, stage="magnitude", frames=300)).run()
+        Trainer(scheme, Recipe(steps=5, batch=50, rate=1e-4, stage="magnitude", frames=300)).run()
     training_of(scheme.eval()).calibrate(DownlinkView(scheme.scenario, frames))
     recipe = Recipe(steps=30, batch=50, rate=1e-3, warmup=2, stage="phase", frames=300)
-    trainer = Trainer(scheme, scheme.scenario, recipe)
+    trainer = Trainer(scheme, recipe)
     trainer.run(report_every=5)
     losses = [point["loss"] for point in trainer.history]
     assert losses[-1] < 0.98 * losses[0]
@@ -142,7 +142,7 @@ def test_stages_train_their_own_parts(make_scheme: MakeScheme) -> None:
     for stage in ("magnitude", "phase", "all"):
         scheme = dualnet(make_scheme, perturbed=False)
         before = {name: value.clone() for name, value in scheme.named_parameters()}
-        Trainer(scheme, scheme.scenario, Recipe(steps=2, batch=8, warmup=0, stage=stage)).run()
+        Trainer(scheme, Recipe(steps=2, batch=8, warmup=0, stage=stage)).run()
         changed = {name for name, value in scheme.named_parameters() if not torch.equal(value, before[name])}
         trained[stage] = {".".join(name.split(".")[:2]) for name in changed}
     assert trained["magnitude"] == {"encoder.magnitude", "decoder.magnitude"}
