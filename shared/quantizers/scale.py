@@ -12,9 +12,15 @@ BITS = 8
 
 
 class Scale(Quantizer):
-    """Level l stands for a scale of low + l (high - low) / 255 dB. It takes the images themselves."""
+    """Level l stands for a scale of low + l (high - low) / 255 dB. It takes the images themselves.
+
+    Raises:
+        InvalidInput: limits that are none.
+    """
 
     def __init__(self, low_db: float, high_db: float) -> None:
+        if not -200 <= low_db < high_db <= 200:
+            raise InvalidInput(f"scale_low_db, scale_high_db: {low_db}, {high_db}; wanted -200 <= low < high <= 200")
         super().__init__(SCALE, 1, BITS)
         self.low = low_db
         self.step = (high_db - low_db) / (2**BITS - 1)
@@ -27,12 +33,6 @@ class Scale(Quantizer):
     def from_levels(self, levels: Tensor) -> Tensor:
         """[N, 1] int64 to scales [N, 1] float32."""
         return 10 ** ((self.low + levels * self.step) / 20)
-
-
-def check_limits(low_db: float, high_db: float) -> None:
-    """Raises InvalidInput for limits of a scale that are none."""
-    if not -200 <= low_db < high_db <= 200:
-        raise InvalidInput(f"scale_low_db, scale_high_db: {low_db}, {high_db}; wanted -200 <= low < high <= 200")
 
 
 def largest_magnitude(image: Tensor) -> Tensor:

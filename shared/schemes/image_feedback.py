@@ -22,7 +22,7 @@ from shared.fields import OneOf, Within, check_fields
 from shared.metrics import Domain
 from shared.quantizers import float32
 from shared.quantizers.base import Quantizer
-from shared.quantizers.scale import Scale, check_limits
+from shared.quantizers.scale import Scale
 from shared.quantizers.uniform import UniformQuantizer
 from shared.schemes.base import Decoder, Downlink, Encoder, Scheme, SchemeConfig, State
 from shared.schemes.layouts.rows import RowBatchNorm, RowConv2d, RowLayer, Transposed
@@ -53,7 +53,7 @@ class ImageConfig(SchemeConfig):
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_limits(self.scale_low_db, self.scale_high_db)
+        Scale(self.scale_low_db, self.scale_high_db)  # checks them
         if self.entry_bits != float32.BITS and not 2 <= self.entry_bits <= 8:
             raise InvalidInput(f"entry_bits: {self.entry_bits} is not 2 to 8, or {float32.BITS} for float32")
         if self.allocation == "greedy" and self.entry_bits == float32.BITS:

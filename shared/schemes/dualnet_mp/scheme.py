@@ -15,7 +15,7 @@ from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband, require_wideband
 from shared.errors import InvalidInput
 from shared.fields import OneOf, Within, check_fields
-from shared.quantizers.scale import Scale, check_limits
+from shared.quantizers.scale import Scale
 from shared.schemes import Decoder, SchemeConfig, State, register
 from shared.schemes.dualnet_mp.branches import CHANNELS, Activation, Branch, BranchEncoder, Combiner, Shape, leaky
 from shared.schemes.dualnet_mp.magnitudes import (
@@ -82,7 +82,7 @@ class DualNetConfig(SchemeConfig):
         check_fields(self)
         if len(self.mdpq_bits) != 5 or not all(0 <= bits <= 12 for bits in self.mdpq_bits):
             raise InvalidInput(f"mdpq_bits: {self.mdpq_bits} is not five numbers in [0, 12]")
-        check_limits(self.scale_low_db, self.scale_high_db)
+        Scale(self.scale_low_db, self.scale_high_db)  # checks them
 
 
 class Parts:
