@@ -7,6 +7,7 @@ import functools
 import math
 import types
 import typing
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from shared.errors import InvalidInput
@@ -88,3 +89,13 @@ def _limits(classes: tuple[type, ...]) -> dict[str, Within | OneOf]:
     hints = [hint for owner in classes[::-1] for hint in typing.get_type_hints(owner, include_extras=True).items()]
     notes = ((name, note) for name, hint in hints for note in getattr(hint, "__metadata__", ()))
     return {name: note for name, note in notes if isinstance(note, Within | OneOf)}
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], what: str = "") -> Iterator[str]:
+    """What differs between settings, those within others (`recipe batch`) too: `NAME was THEIRS, is OURS`."""
+    for name in dict.fromkeys([*ours, *theirs]):
+        mine, other = ours.get(name), theirs.get(name)
+        if isinstance(mine, dict) and isinstance(other, dict):
+            yield from differences(mine, other, f"{what}{name} ")
+        elif mine != other:
+            yield f"{what}{name} was {other}, is {mine}"

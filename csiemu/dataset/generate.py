@@ -28,6 +28,7 @@ from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.wideband import require_wideband
 from shared.errors import Conflict, InvalidInput
+from shared.fields import differences
 from shared.settings import OutFile, Seed, options
 from shared.stopping import handled_by
 
@@ -147,8 +148,7 @@ def _claim(parts: Path, plan: Plan, shard: int) -> None:
     note = parts / "plan.json"
     parts.mkdir(parents=True, exist_ok=True)
     if note.exists() and (begun := json.loads(note.read_text())) != wanted:
-        names = [name for name in wanted if begun.get(name) != wanted[name]]
-        others = ", ".join(f"{name} was {begun.get(name)}, is {wanted[name]}" for name in names)
+        others = ", ".join(differences(wanted, begun))
         raise Conflict(f"out: {parts} was begun with other settings: {others}; remove it, or go on with the earlier")
     note.write_text(json.dumps(wanted))
 

@@ -22,6 +22,7 @@ from csiemu.training.run import measure, train
 from csiemu.training.trainer import PRECISIONS, STARTS, Progress, Recipe
 from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import Conflict
+from shared.fields import differences
 
 WARMUP = 60
 """Steps of warm-up that a small share of a recipe keeps: what Adam's moments need."""
@@ -134,8 +135,8 @@ def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Ch
         found, wanted = store.load(arm.name), dataclasses.asdict(budget.recipe(arm))
         made = found.card["training"]["recipe"]
         if made != wanted:
-            names = ", ".join(f"{name}: {made.get(name)}" for name in wanted if made.get(name) != wanted[name])
-            raise Conflict(f"arm: {arm.name} in {store.root} was trained with {names}; name another folder (--out)")
+            others = ", ".join(differences(wanted, made))
+            raise Conflict(f"arm: {arm.name} in {store.root} has another recipe: {others}; name another folder (--out)")
         if found.card.get("evaluation", {}).get("settings", {}).get("ues") != budget.ues:
             found = measure(found, store, budget.ues)  # of other UEs, or stopped before
         return found

@@ -27,7 +27,7 @@ from shared.channels.streams import Samples, Split
 from shared.channels.uplink import UplinkView
 from shared.checkpoints import encoder_id
 from shared.errors import CsiError, InvalidInput
-from shared.fields import OneOf, Within, check_fields
+from shared.fields import OneOf, Within, check_fields, differences
 from shared.schemes import Scheme
 from shared.schemes.layouts import choose_layout
 
@@ -263,11 +263,7 @@ class Trainer:
         header = json.loads((folder / STATE).read_text())
         ours, theirs = self._settings(), header["settings"]
         if ours != theirs:
-            names = [name for name in ours if ours[name] != theirs.get(name)]
-            raise InvalidInput(
-                f"resume: {folder} was made with other settings of {', '.join(names)}:"
-                f" {'; '.join(_differences(ours, theirs))}"
-            )
+            raise InvalidInput(f"resume: {folder} was made with other settings: {'; '.join(differences(ours, theirs))}")
         tensors: dict[str, Tensor] = {}
         for part in header["parts"]:
             if not (folder / part).exists():
@@ -336,16 +332,6 @@ def measured(training: SchemeTraining, seed: int, rows: Tensor) -> Measured:
 
 def _training_samples(seed: int, rows: Tensor) -> Samples:
     return Samples(seed, Split.TRAIN, rows, torch.zeros_like(rows))
-
-
-def _differences(ours: dict[str, Any], theirs: dict[str, Any], what: str = "") -> Iterator[str]:
-    """What the settings of a state have otherwise, those within others (`recipe batch`) by name."""
-    for name in dict.fromkeys([*ours, *theirs]):
-        mine, other = ours.get(name), theirs.get(name)
-        if isinstance(mine, dict) and isinstance(other, dict):
-            yield from _differences(mine, other, f"{what}{name} ")
-        elif mine != other:
-            yield f"{what}{name} was {other}, is {mine}"
 
 
 def _parts(tensors: dict[str, Tensor]) -> Iterator[list[str]]:

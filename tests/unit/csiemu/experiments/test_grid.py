@@ -51,7 +51,7 @@ def test_an_arm_of_another_recipe_is_not_taken_for_this_one(monkeypatch: pytest.
     first = run(monkeypatch, tmp_path, "--only", "one")
     longer = dataclasses.replace(ARMS[0], epochs=3000)
     monkeypatch.setattr(sys, "argv", ["grid", *BUDGET, "--out", str(tmp_path)])
-    with pytest.raises(Conflict, match=r"arm: one in .* was trained with steps: 2; name another folder"):
+    with pytest.raises(Conflict, match=r"arm: one in .* has another recipe: steps was 2, is 6; name another folder"):
         grid.main("Table 9: tiny", ("arm",), [longer])
     store = CheckpointStore(tmp_path / "share-0.001-frames-400")
     card = store.folder("one", 1) / "card.json"
