@@ -43,6 +43,8 @@ def measure(presets: list[str], samples: int, seconds: float, rounds: int) -> di
         samples: frames made in one call.
     """
     worlds = {preset: require_wideband(Scenario.parse(preset), "the benchmark", "presets") for preset in presets}
+    for world in worlds.values():
+        world.check_here()
     contenders = {
         (preset, name): partial(rate, work, count, seconds)
         for preset, world in worlds.items()

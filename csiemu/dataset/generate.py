@@ -130,6 +130,7 @@ def _plan(settings: Settings) -> Plan:
         raise InvalidInput(f"scenario last_rows: {world.last_rows}; the csinet layout has first rows only")
     if settings.first + settings.count > 2**32:
         raise InvalidInput(f"first, count: {settings.first} + {settings.count} is beyond sample 2^32 - 1")
+    world.check_here()
     plan = Plan(str(world), layout, settings.frequency, settings.seed, settings.split, settings.first, settings.count)
     if suffix == ".mat":
         for key, array in _arrays(plan, 0, 1).items():

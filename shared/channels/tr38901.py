@@ -72,6 +72,10 @@ class Tr38901(PlaneWaves):
                 f"scenario nearest_m, radius_m: {self.nearest_m}, {self.radius_m}; wanted the first less"
             )
 
+    def check_here(self, delay_slots: int = 0) -> None:
+        """Raises InvalidInput if Sionna is not installed."""
+        _import_sionna(self)
+
     def paths(self, samples: Samples, link: Link) -> Paths:
         """The frames' rays with the link's own initial phases on them (step 10), [N, L].
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,6 +58,14 @@ def test_attach(gnb: Any, fields: dict[str, Any], code: grpc.StatusCode, says: s
     assert found == code
     assert says in details
     assert gnb.run_ues(scheme="hyperrnn", ues=2, slots=8).counts.acked == 16
+
+
+def test_a_world_that_cannot_be_made_here(gnb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused when it is asked for, not when the first report has come."""
+    monkeypatch.setitem(sys.modules, "sionna.phy.channel.tr38901", None)  # as if it were not installed
+    with gnb.stub() as stub:
+        found, details = refused(lambda: gnb.attach(stub, scenario="tr38901-umi-nlos:antennas=16,slots=8"))
+    assert (found, "csi-feedback-emulator[sionna]" in details) == (CODE.INVALID_ARGUMENT, True)
 
 
 def test_ids_never_collide(gnb: Any) -> None:

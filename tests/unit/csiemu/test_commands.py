@@ -203,6 +203,16 @@ def test_results_that_could_not_be_written(
         ),
         ("evaluate genie_lmmse --scenario=multipath-p8:antennas=16", "scenario paths: 8; this genie_lmmse"),
         ("evaluate crnet --scenario=tr38901-umi-nlos:antennas=8,first_rows=8,last_rows=0,subcarriers=257", "scenario"),
+        (
+            "evaluate rnn --scenario=tr38901-umi-nlos:antennas=16,slots=8",
+            "scenario: tr38901-umi-nlos:antennas=16,slots=8 n",
+        ),
+        (
+            "train rnn --scenario=tr38901-umi-nlos:slots=8 --steps=1",
+            "scenario: tr38901-umi-nlos:slots=8 needs Sionna, ",
+        ),
+        ("dataset generate --preset=tr38901-umi-nlos --count=9 --out=x.npz", "scenario: tr38901-umi-nlos needs Sionna"),
+        ("bench channels --presets=cost2100-indoor,tr38901-umi-nlos", "scenario: tr38901-umi-nlos needs Sionna, "),
         ("bench serving --schemes=rnn,nonsense", "checkpoint: 'nonsense' is unknown"),
         ("dataset inspect x.mat --plot=x.txt", "plot: 'x.txt' ends in none of .png, .pdf, .svg"),
     ],

@@ -337,10 +337,11 @@ def test_without_sionna_the_error_says_what_to_install(
     for name in ("sionna", *(name for name in sys.modules if name.startswith("sionna."))):
         monkeypatch.setitem(sys.modules, name, None)
     world = Scenario.parse("tr38901-umi-nlos:antennas=8")
-    with pytest.raises(
-        InvalidInput, match=r"tr38901-umi-nlos:antennas=8 .*pip install csi-feedback-emulator\[sionna\]"
-    ):
-        world.spatial(make_samples(2), Link.DOWNLINK, ONE)
+    for asked in (world.check_here, lambda: world.spatial(make_samples(2), Link.DOWNLINK, ONE)):
+        with pytest.raises(
+            InvalidInput, match=r"tr38901-umi-nlos:antennas=8 .*pip install csi-feedback-emulator\[sionna\]"
+        ):
+            asked()
 
 
 @needs_sionna
