@@ -5,6 +5,7 @@ Only evaluators may import this module: it sees the downlink.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -74,7 +75,7 @@ def evaluate(
         of_frames += found.frame_moments().sum(axis=0)
         on_progress(len(samples))
     settings = {
-        **conditions.to_json(),
+        **dataclasses.replace(conditions, scenario=conditions.scenario.pinned()).to_json(),
         "split": split.name.lower(),
         "ues": ues,
         "frames": frames,

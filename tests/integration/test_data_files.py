@@ -181,7 +181,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     (folder / "data").mkdir()
     scipy.io.savemat(folder / "data" / "DATA_Htestin.mat", {"HT": arrays["HT"]})
     scipy.io.savemat(folder / "data" / "DATA_HtestFin_all.mat", {"HF_all": arrays["HF_all"]})
-    scenario = "file:file=DATA_Htestin.mat,frequency=DATA_HtestFin_all.mat"
+    scenario = "file:file=DATA_Htestin.mat"  # the other file is found
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CSIEMU_DATA", str(folder / "data"))
         train(
@@ -208,12 +208,13 @@ def test_the_public_pair_of_files_is_one_scenario(
     loaded = CheckpointStore(checkpoints).load("crnet", 1)
     measured = evaluate(loaded.scheme, RunConditions(Scenario.parse(scenario)), ues=4)
     card = CheckpointStore(checkpoints).card("crnet", 1)
-    assert card["scenario"] == str(Scenario.parse(scenario).pinned())
+    assert card["scenario"] == measured["settings"]["scenario"] == str(Scenario.parse(scenario).pinned())
+    assert "DATA_HtestFin_all.mat" in card["scenario"]
     for figures in (live, card["evaluation"], measured):
         for name in ("rho", "nmse_sf_db", "truncation_floor_db"):
             assert figures[name] == pytest.approx(measured[name], rel=1e-4), name
     assert -20 < measured["truncation_floor_db"] < -9
-    alone = evaluate(loaded.scheme, RunConditions(Scenario.parse("file:file=DATA_Htestin.mat")), ues=4)
+    alone = evaluate(loaded.scheme, RunConditions(Scenario.parse("file:file=DATA_Htestin.mat,frequency=none")), ues=4)
     assert alone["nmse_db"] == measured["nmse_db"]
     assert alone["nmse_sf_db"] == pytest.approx(
         alone["nmse_db"], abs=1e-4
@@ -228,7 +229,7 @@ def test_a_fleet_without_the_file_of_the_frequencies(
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "DATA_Htestin.mat").write_bytes((data / "DATA_Htestin.mat").read_bytes())
     monkeypatch.setenv("CSIEMU_DATA", str(tmp_path / "half"))
-    code, details = refused(gnb, "crnet", scenario)
+    code, details = refused(gnb, "crnet", f"{scenario},frequency=DATA_HtestFin_all.mat")
     assert (code, "'DATA_HtestFin_all.mat' is not in" in details) == (CODE.NOT_FOUND, True)
     assert gnb.run_ues(scheme="crnet", ues=4, slots=1, scenario="file:file=DATA_Htestin.mat").counts.acked == 4
 

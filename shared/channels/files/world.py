@@ -6,6 +6,7 @@ import functools
 import hashlib
 import math
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, get_args
@@ -27,6 +28,12 @@ from shared.fields import OneOf
 DATA_FOLDER = "CSIEMU_DATA"
 """Environment variable: folder of the data files; `data` if it is not set. Requests name files in it, and no others."""
 
+PUBLIC_TEST = re.compile(r"(?<![^/])DATA_Htest(in|out)\.mat$")
+"""Names of the files of the CsiNet papers' data that have HF_all in another one."""
+
+WITHOUT = "none"
+"""As a name of a file with HF_all: there is to be none."""
+
 _SHARES = {Split.TRAIN: (0.0, 0.8), Split.VALIDATION: (0.8, 0.9), Split.TEST: (0.9, 1.0), Split.EMULATE: (0.9, 1.0)}
 
 
@@ -40,8 +47,9 @@ class DataFile(Wideband):
 
     Attributes:
         file, train, validation, test: names of files, or empty: paths in the folder, `indoor/my data.mat`.
-        frequency: name of the file with HF_all of the samples that are tested (CsiNet's layout), or empty. What is cut
-            off is then not 0 but follows from it: see `whole`.
+        frequency: name of the file with HF_all of the samples that are tested (CsiNet's layout). What is cut off is
+            then not 0 but follows from it: see `whole`. Empty: the one that belongs to a public file, if it lies beside
+            that; `none`: without.
         axes: order of axes in HDF5 files (MATLAB 7.3): `matlab` stores them in reverse, `c` (h5py) as they are; `auto`:
             as the file says, or as its shapes tell.
         sha256: first 16 digits of the files' hash, to make sure that UE and gNB have the same; empty: not checked.
@@ -59,12 +67,12 @@ class DataFile(Wideband):
         super().__post_init__()
         for field in ("file", "train", "validation", "test", "frequency"):
             name = getattr(self, field)
-            if name and not _is_name(name):
+            if name and not _is_name(name) and (field, name) != ("frequency", WITHOUT):
                 raise InvalidInput(
                     f"scenario {field}: '{name}' is not the name of a .mat or .npz file in the folder {DATA_FOLDER}: up"
                     " to 255 bytes without comma, backslash and unprintable ones; no part begins with a dot, space or ~"
                 )
-        if self.frequency and (self.subcarriers, self.last_rows) != (HF_FROM, 0):
+        if self.frequency not in ("", WITHOUT) and (self.subcarriers, self.last_rows) != (HF_FROM, 0):
             found = f"{self.subcarriers}, {self.last_rows}"
             raise InvalidInput(f"scenario subcarriers, last_rows: {found}; with HF_all they are {HF_FROM}, 0")
 
@@ -73,8 +81,8 @@ class DataFile(Wideband):
         return self._channels(Split.TEST).uplink is not None
 
     def pinned(self) -> DataFile:
-        """Self with the hash of the files that are here."""
-        return replace(self, sha256=self._fingerprint())
+        """Self with the hash of the files that are here, and the name of the one with HF_all if it was found."""
+        return replace(self, frequency=self.frequency or self._whole_band, sha256=self._fingerprint())
 
     def check_here(self, delay_slots: int = 0) -> None:
         """Raises NotFound, InvalidInput or Conflict if the files are not here, are malformed, or are other ones."""
@@ -126,11 +134,21 @@ class DataFile(Wideband):
         frequency = torch.from_numpy(channels.frequency[rows]).to(device).transpose(1, 2)
         return frequency, torch.from_numpy(channels.kept[rows]).to(device)
 
+    @property
+    def _whole_band(self) -> str:
+        """Name of the file with HF_all, or empty. Who has a hash had the same files before, and has named them."""
+        if self.frequency == WITHOUT:
+            return ""
+        if self.frequency or self.sha256 or (self.subcarriers, self.last_rows) != (HF_FROM, 0):
+            return self.frequency
+        beside = PUBLIC_TEST.sub(r"DATA_HtestF\1_all.mat", tested := self.test or self.file)
+        return beside if beside != tested and (_folder() / beside).is_file() else ""
+
     def _channels(self, split: Split) -> Channels:
         """The split's part of its file."""
         owns = {Split.TRAIN: self.train, Split.VALIDATION: self.validation}
         own, tested = owns.get(split, self.test), self.test or self.file
-        frequency = self.frequency if (own or self.file) == tested else ""  # HF_all is of the file that is tested
+        frequency = self._whole_band if (own or self.file) == tested else ""  # HF_all is of the file that is tested
         files = [_path(own or self.file, split), *([_path(frequency, split)] if frequency else [])]
         changed = tuple(path.stat().st_mtime_ns for path in files)
         shape = Shape(self.first_rows, self.last_rows, self.antennas)
@@ -153,7 +171,7 @@ class DataFile(Wideband):
 
     def _fingerprint(self) -> str:
         """Hash of the files' hashes."""
-        names = (self.file, self.train, self.validation, self.test, self.frequency)
+        names = (self.file, self.train, self.validation, self.test, self._whole_band)
         paths = [_path(name, Split.TEST) for name in names if name]
         if not any(names[:-1]):
             raise InvalidInput("scenario file: empty; wanted the name of a .mat or .npz file")
@@ -168,10 +186,14 @@ def _is_name(name: str) -> bool:
     return fair and len(name.encode()) <= 255 and all(part and part[0] not in ". ~" for part in parts)
 
 
+def _folder() -> Path:
+    return Path(os.environ.get(DATA_FOLDER) or "data").absolute()
+
+
 def _path(name: str, split: Split) -> Path:
     if not name:
         raise InvalidInput(f"scenario file: empty, and no file for {split.name.lower()}; wanted the name of a file")
-    folder = Path(os.environ.get(DATA_FOLDER) or "data").absolute()
+    folder = _folder()
     path = folder / name
     if not path.is_file():
         raise NotFound(f"scenario file: '{name}' is not in {folder}, the folder {DATA_FOLDER}")

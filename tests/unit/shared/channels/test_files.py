@@ -928,7 +928,7 @@ def outcomes(text: str, error: NDArray[Any], split: Split = Split.TEST) -> Outco
 
 def test_hf_all_is_compared_as_public_evaluators_do(data: Path, public: dict[str, NDArray[Any]]) -> None:
     text, error = write_pair(data, public), 0.02 * normal(40, 1, 32, 32)
-    found, kept_only = outcomes(text, error), outcomes("file:test=DATA_Htestin.mat", error)
+    found, kept_only = outcomes(text, error), outcomes("file:test=DATA_Htestin.mat,frequency=none", error)
     image = (LAYOUTS["csinet"].decode({"HT": public["HT"]}, PUBLIC).downlink + error)[:, 0].transpose(0, 2, 1)
     assert found.rho[:, 0] == pytest.approx(rho(image, public["HF_all"]).mean(axis=1), abs=1e-5)
     assert found.sgcs[:, 0] == pytest.approx((rho(image, public["HF_all"]) ** 2).mean(axis=1), abs=1e-5)
@@ -980,6 +980,34 @@ def test_hf_all_is_that_of_the_samples_tested(data: Path, public: dict[str, NDAr
     write_pair(data, zero)
     rest = np.delete(everyone.floor, [5, 7], axis=0)
     assert np.array_equal(outcomes(text, np.zeros((38, 1, 32, 32), np.complex64)).floor, rest)
+
+
+@pytest.mark.parametrize(("folder", "place"), [("", "in"), ("", "out"), ("his data/", "in")])
+@pytest.mark.parametrize("field", ["test", "file"])
+def test_the_public_pair_is_found(
+    folder: str, place: str, field: str, data: Path, public: dict[str, NDArray[Any]]
+) -> None:
+    (data / folder).mkdir(exist_ok=True)
+    tested, beside = f"{folder}DATA_Htest{place}.mat", f"{folder}DATA_HtestF{place}_all.mat"
+    write(data / tested, {"HT": public["HT"]})
+    alone, nothing = f"file:{field}={tested}", np.zeros((4, 1, 32, 32), np.complex64)
+    without, pinned = outcomes(alone, nothing), str(Scenario.parse(alone).pinned())
+    write(data / beside, {"HF_all": public["HF_all"]})
+    named = outcomes(f"{alone},frequency={beside}", nothing)
+    assert (named.floor > 1e-3).all()
+    assert np.array_equal(outcomes(alone, nothing).floor, named.floor)
+    assert (
+        Scenario.parse(alone).pinned() == Scenario.parse(f"{alone},frequency={beside}").pinned()
+    )  # so that others look for it too
+    for text in (f"{alone},frequency=none", pinned):  # who had no such file has none
+        assert np.array_equal(outcomes(text, nothing).floor, without.floor)
+        Scenario.parse(text).check_here()
+    write(data / f"{folder}other.mat", {"HT": public["HT"]})
+    assert (outcomes(f"file:{field}={folder}other.mat", nothing).floor < 1e-6).all()
+    Scenario.parse(f"file:{field}={tested},subcarriers=256").check_here()  # for which HF_all is not made
+    write(data / beside, {"HF_all": public["HF_all"][::-1]})
+    with pytest.raises(InvalidInput, match="HF_all: HT explains"):
+        Scenario.parse(alone).check_here()
 
 
 def test_hf_all_that_does_not_belong(data: Path, public: dict[str, NDArray[Any]]) -> None:
