@@ -47,9 +47,8 @@ def misdecoded(
     sent = _read(sent_file)
     conditions = RunConditions.from_json(meta)
     scenario = conditions.scenario
-    estimates = {
-        key: row for row, key in enumerate(zip(decoded["ue"].tolist(), decoded["sequence"].tolist(), strict=True))
-    }
+    reports = zip(decoded["ue"].tolist(), decoded["sequence"].tolist(), strict=True)
+    estimates = dict(zip(reports, decoded["estimate"], strict=True))
     wrong = compared = done = 0
     for version in np.unique(sent["decoder_version"]).tolist():
         scheme = store.load(meta["model"], version, ("decoder",)).scheme
@@ -58,14 +57,12 @@ def misdecoded(
             keys, bits = all_keys[first : first + BATCH], all_bits[first : first + BATCH]
             ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys.T)
             again = decode_frames(scheme, scenario, conditions.samples(Split.EMULATE, ue, frame), bits).numpy()
-            for n, (ue_id, number) in enumerate(keys.tolist()):
-                for t in range(scenario.slots):
-                    row = estimates.get((ue_id, number * scenario.slots + t))
-                    if row is None:
-                        continue
-                    compared += 1
-                    difference = np.linalg.norm(decoded["estimate"][row] - again[n, t])
-                    wrong += not difference <= TOLERANCE * max(float(np.linalg.norm(again[n, t])), 1e-12)
+            for (ue_id, number), expected in zip(keys.tolist(), again, strict=True):
+                for sequence, wanted in enumerate(expected, start=number * scenario.slots):
+                    if (found := estimates.get((ue_id, sequence))) is not None:
+                        compared += 1
+                        largest = TOLERANCE * max(float(np.linalg.norm(wanted)), 1e-12)
+                        wrong += not np.linalg.norm(found - wanted) <= largest
             done += bits.shape[0] * bits.shape[1]
             on_progress(done, len(sent["ue"]))
     return wrong, compared
