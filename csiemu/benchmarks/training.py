@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from csiemu.benchmarks import machine, medians, rate
-from csiemu.training.complexity import Complexity, count
+from csiemu.training.complexity import count
 from csiemu.training.recipes import Design
 from csiemu.training.run import build
 from csiemu.training.trainer import Recipe, Trainer
@@ -40,11 +40,11 @@ def measure(batch: int, seconds: float, rounds: int) -> dict[str, Any]:
         peer = _public(numbers.contiguous(), batch, precision)
         contenders["ours", precision] = partial(rate, _ours(trainer), batch, seconds)
         contenders["public structure", precision] = partial(rate, peer, batch, seconds)
-    rates = medians(contenders, rounds)
+    rates, network = medians(contenders, rounds), PublicCrNet()
     return {
         "settings": {"scenario": SCENARIO, "batch": batch, "seconds": seconds, "rounds": rounds, "threads": 1},
         "machine": machine(),
-        "peer_macs": public_complexity().macs,
+        "peer_macs": count(network, lambda: network(torch.zeros(1, 2, 32, 32))).macs,
         "precisions": {
             precision: {
                 "ours_per_cpu_s": rates["ours", precision],
@@ -54,12 +54,6 @@ def measure(batch: int, seconds: float, rounds: int) -> dict[str, Any]:
             for precision in PRECISIONS
         },
     }
-
-
-def public_complexity() -> Complexity:
-    """Of the peer, for one image."""
-    network = PublicCrNet()
-    return count(network, lambda: network(torch.zeros(1, 2, 32, 32)))
 
 
 def _ours(trainer: Trainer) -> Callable[[], object]:

@@ -26,12 +26,12 @@ def evaluation_samples(ues: int) -> Iterator[Samples]:
         yield Samples(0, Split.TEST, ue, torch.zeros_like(ue))
 
 
-def outcomes(checkpoint: Checkpoint, ues: int) -> Outcomes:
-    """[UEs], each payload packed and unpacked."""
+def outcomes(checkpoint: Checkpoint) -> Outcomes:
+    """[UEs], as many as its card's figures are of, each payload packed and unpacked."""
     scheme, conditions = checkpoint.scheme, RunConditions(checkpoint.scenario)
     parts = [
         link.outcomes(scheme, conditions, samples, link.over_the_link(scheme, conditions, samples)).measured
-        for samples in evaluation_samples(ues)
+        for samples in evaluation_samples(checkpoint.card["evaluation"]["settings"]["ues"])
     ]
     return Outcomes.of(np.concatenate(parts, axis=1)[..., 0])
 
@@ -45,14 +45,10 @@ def authors_decibels(found: Outcomes) -> NDArray[np.float64]:
     return 20 * np.log10((cut + error) / (cut + power))
 
 
-def _authors_average(checkpoint: Checkpoint) -> float:
-    return float(authors_decibels(outcomes(checkpoint, checkpoint.card["evaluation"]["settings"]["ues"])).mean())
-
-
 FIGURES: Figures = {
     "feedback bits": lambda checkpoint: f"{checkpoint.scheme.layout.bits:,}",
     "eq. 16 (dB)": lambda checkpoint: f"{checkpoint.card['evaluation']['nmse_sf_db']:.2f}",
-    "released code's average (dB)": lambda checkpoint: f"{_authors_average(checkpoint):.2f}",
+    "released code's average (dB)": lambda checkpoint: f"{authors_decibels(outcomes(checkpoint)).mean():.2f}",
 }
 """Columns of the figures' tables, beside the mean of ratios in the truncated domain."""
 

@@ -87,7 +87,11 @@ def main() -> None:
     }
     whole, short = magnitudes(options.epochs), magnitudes(max(1, options.epochs // 6), magnitude_compression=32)
     lines = [f"Indoor 1/8, {FRAMES:,} frames, {options.epochs} epochs, {UES:,} UEs of the test split.", ""]
-    lines += ["Phase branches, NMSE of the images, truncated domain:", "", *compared(phases, image_ratios)]
+    lines += [
+        "Phase branches, NMSE of the images, truncated domain:",
+        "",
+        *compared(phases, lambda arm: outcomes(arm).ratio),
+    ]
     lines += ["", "Magnitude branches, NMSE of the magnitudes:", "", *compared(whole, magnitude_ratios)]
     lines += ["", "At CR_MAG = 1/32, a sixth of the epochs:", "", *compared(short, magnitude_ratios)]
     text = "\n".join(lines) + "\n"
@@ -128,11 +132,6 @@ def interval(ratios: Ratios, reference: Ratios) -> tuple[float, float]:
 def decibels(ratios: Ratios) -> float:
     """Mean of ratios in dB."""
     return float(10 * np.log10(ratios.mean()))
-
-
-def image_ratios(checkpoint: Checkpoint) -> Ratios:
-    """Of each UE of the test split."""
-    return outcomes(checkpoint, UES).ratio
 
 
 def magnitude_ratios(checkpoint: Checkpoint) -> Ratios:

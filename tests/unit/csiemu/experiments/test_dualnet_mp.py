@@ -97,7 +97,7 @@ def test_table_has_the_published_average_beside_eq_16(monkeypatch: pytest.Monkey
     cells = dict(zip(head, row, strict=True))
     assert cells["feedback bits"] == f"{8 + 128 * 32 + 128 + 32:,}"
     assert cells["paper (dB)"] == "-19.80"
-    found = measures.outcomes(CheckpointStore(folder).load(arm.name), 64)
+    found = measures.outcomes(CheckpointStore(folder).load(arm.name))
     assert float(cells["eq. 16 (dB)"]) == pytest.approx(10 * np.log10(found.ratio_sf.mean()), abs=0.01)
     average = measures.authors_decibels(found).mean()
     assert float(cells["released code's average (dB)"]) == pytest.approx(average, abs=0.01)
