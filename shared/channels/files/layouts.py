@@ -27,6 +27,9 @@ from shared.errors import InvalidInput
 
 Arrays = Mapping[str, NDArray[Any]]
 
+Zeros = Mapping[str, NDArray[np.bool_]]
+"""Which samples are zero, by array: [N] each."""
+
 HF_SUBCARRIERS, HF_FROM = 125, 257
 """Subcarriers that HF_all has, and that rho is taken over; it is known to have been made from this many."""
 
@@ -74,10 +77,24 @@ class Channels:
     kept: NDArray[np.float32] | None = None
     skipped: int = 0
 
-    def take(self, rows: slice | NDArray[np.bool_]) -> Channels:
-        """The channels of some samples."""
-        names = ("downlink", "uplink", "frequency", "kept")
-        return replace(self, **{name: part[rows] for name in names if (part := getattr(self, name)) is not None})
+    def __len__(self) -> int:
+        return len(self.downlink)
+
+    @property
+    def slots(self) -> int:
+        """T."""
+        return self.downlink.shape[1]
+
+    @property
+    def paired(self) -> bool:
+        """Whether there is the uplink too."""
+        return self.uplink is not None
+
+    def take(self, rows: NDArray[Any], *, frequency: bool = True) -> Channels:
+        """The channels of some samples (numbers or a mask), without `frequency` if that is not wanted."""
+        names = ("downlink", "uplink", *(("frequency", "kept") if frequency else ()))
+        parts = {name: part[rows] for name in names if (part := getattr(self, name)) is not None}
+        return Channels(**parts, skipped=self.skipped)
 
 
 @dataclass(frozen=True)
@@ -105,8 +122,8 @@ class Wanted:
         dropped = self.size[-1] == 1 and rest == self.size[:-1]  # as MATLAB does with a last axis of 1
         return bool(found) and found[0] > 0 and (rest == self.size or dropped)
 
-    def check(self, key: str, array: NDArray[Any]) -> NDArray[Any]:
-        """The array [N, *size] in single precision.
+    def check(self, key: str, array: NDArray[Any], first: int) -> NDArray[Any]:
+        """The array [N, *size], of samples `first` on, in single precision.
 
         Raises:
             InvalidInput: it has another shape, numbers of another kind, or some that are not finite.
@@ -120,7 +137,9 @@ class Wanted:
         with np.errstate(over="ignore"):
             single = array.astype(np.complex64 if self.complex else np.float32, copy=False).reshape(-1, *self.size)
         if (bad := _first(single, lambda block: ~np.isfinite(block))) is not None:
-            raise InvalidInput(f"{key}: NaN or infinite values; wanted {self}, all finite; first in sample {bad}")
+            raise InvalidInput(
+                f"{key}: NaN or infinite values; wanted {self}, all finite; first in sample {first + bad}"
+            )
         return single
 
 
@@ -148,16 +167,26 @@ class Layout(ABC):
         Raises:
             InvalidInput: an array has another shape, kind or values; names it, what was found and what is wanted.
         """
+        channels, zeros = self.decode_some(arrays, shape)
+        silent = checked_zeros(zeros)
+        if silent.any():
+            channels = replace(channels.take(~silent), skipped=int(silent.sum()))
+        if channels.kept is not None:
+            check_kept(channels.kept)
+        return channels
+
+    def decode_some(self, arrays: Arrays, shape: Shape, first: int = 0) -> tuple[Channels, Zeros]:
+        """The channels of samples `first` on of a file, and which of them are zero. Raises InvalidInput as `decode`."""
         wanted = self.wanted(shape, {key: array.shape for key, array in arrays.items()})
-        checked = {key: wanted[key].check(key, array) for key, array in arrays.items() if key in wanted}
-        counts = [len(array) for array in checked.values()]
-        if len(set(counts)) > 1:
-            raise InvalidInput(f"{', '.join(checked)}: {' and '.join(map(str, counts))} samples; wanted as many")
-        channels = _with_power(*self._decode(checked, shape))
-        return channels if channels.frequency is None else replace(channels, kept=_kept_share(channels))
+        checked = {key: wanted[key].check(key, array, first) for key, array in arrays.items() if key in wanted}
+        check_counts({key: len(array) for key, array in checked.items()})
+        channels, names = self._decode(checked, shape, first)
+        images = dict(zip(names, (channels.downlink, channels.uplink, channels.frequency), strict=False))
+        zeros = {name: _silent(links) for name, links in images.items() if links is not None}
+        return channels if channels.frequency is None else replace(channels, kept=_kept_share(channels)), zeros
 
     @abstractmethod
-    def _decode(self, arrays: Arrays, shape: Shape) -> tuple[Channels, tuple[str, ...]]:
+    def _decode(self, arrays: Arrays, shape: Shape, first: int) -> tuple[Channels, tuple[str, ...]]:
         """The channels of checked arrays, and what errors call downlink, uplink and frequency."""
 
 
@@ -187,13 +216,13 @@ class CsiNet(Layout):
             "HF_all": Wanted((HF_SUBCARRIERS * shape.antennas,)),
         }
 
-    def _decode(self, arrays: Arrays, shape: Shape) -> tuple[Channels, tuple[str, ...]]:
+    def _decode(self, arrays: Arrays, shape: Shape, first: int) -> tuple[Channels, tuple[str, ...]]:
         parts = arrays["HT"]
         bad = _first(parts, lambda block: (block < -TOLERANCE) | (block > 1 + TOLERANCE))
         if bad is not None:
             raise InvalidInput(
                 f"HT: values from {parts.min():.8g} to {parts.max():.8g}; wanted [0, 1], or {TOLERANCE:g} outside;"
-                f" first in sample {bad}"
+                f" first in sample {first + bad}"
             )
         image = np.empty((len(parts), shape.rows, shape.antennas), np.complex64)
         for start in range(0, len(parts), _BLOCK):  # whole files take several times their size
@@ -224,7 +253,7 @@ class DualNetOutdoor(Layout):
     def wanted(self, shape: Shape, found: Mapping[str, tuple[int, ...]]) -> dict[str, Wanted]:
         return dict.fromkeys(self.keys, Wanted((shape.rows, shape.antennas)))
 
-    def _decode(self, arrays: Arrays, shape: Shape) -> tuple[Channels, tuple[str, ...]]:
+    def _decode(self, arrays: Arrays, shape: Shape, first: int) -> tuple[Channels, tuple[str, ...]]:
         downlink, uplink = (self._roll(arrays[key], shape.first_rows)[:, None] for key in self.keys)
         return Channels(downlink, uplink), self.keys
 
@@ -259,7 +288,7 @@ class Npz(Layout):
         slots = max(1, axes[1]) if len(axes) in (4, 5) else 1
         return dict.fromkeys(("downlink", "uplink"), Wanted((slots, shape.rows, shape.antennas)))
 
-    def _decode(self, arrays: Arrays, shape: Shape) -> tuple[Channels, tuple[str, ...]]:
+    def _decode(self, arrays: Arrays, shape: Shape, first: int) -> tuple[Channels, tuple[str, ...]]:
         return Channels(arrays["downlink"], arrays.get("uplink")), ("downlink", "uplink")
 
 
@@ -290,49 +319,59 @@ def _first(array: NDArray[Any], bad: Callable[[NDArray[Any]], NDArray[np.bool_]]
     return None
 
 
-def _with_power(channels: Channels, names: tuple[str, ...]) -> Channels:
-    """The channels without those that are zero in some slot: nothing can be compared with such a one.
+def check_counts(counts: Mapping[str, int]) -> None:
+    """Raises InvalidInput if a file's arrays are not of as many samples."""
+    if len(set(counts.values())) > 1:
+        found = " and ".join(map(str, counts.values()))
+        raise InvalidInput(f"{', '.join(counts)}: {found} samples; wanted as many")
+
+
+def checked_zeros(zeros: Zeros) -> NDArray[np.bool_]:
+    """[N] which samples of a file are zero in some slot or link: nothing can be compared with such a one.
 
     Raises:
-        InvalidInput: too many of the file are; `names` are those of downlink, uplink and frequency.
+        InvalidInput: too many are.
     """
-    silent = np.zeros(len(channels.downlink), bool)
-    for name, images in zip(names, (channels.downlink, channels.uplink, channels.frequency), strict=False):
-        if images is not None:
-            here = ~np.any(images, axis=(-2, -1)).reshape(len(silent), -1).all(axis=1)  # in any slot
-            silent |= here
-            if silent.mean() > ZERO_SHARE:
-                raise InvalidInput(
-                    f"{name}: the channel of sample {here.argmax()} is zero, {silent.sum()} of {len(silent)} are;"
-                    f" wanted some power in each, up to {ZERO_SHARE:.0%} are skipped"
-                )
-    return replace(channels, skipped=int(silent.sum())).take(~silent) if silent.any() else channels
+    silent = np.zeros_like(next(iter(zeros.values())))
+    for name, here in zeros.items():
+        silent |= here
+        if silent.mean() > ZERO_SHARE:
+            raise InvalidInput(
+                f"{name}: the channel of sample {here.argmax()} is zero, {silent.sum()} of {len(silent)} are;"
+                f" wanted some power in each, up to {ZERO_SHARE:.0%} are skipped"
+            )
+    return silent
 
 
-def _kept_share(channels: Channels) -> NDArray[np.float32]:
-    """[N] |<F, S h>|^2 / (|F|^2 |S h|^2), whatever the scales: F is HF_all, h the image, S a 257-point FFT along delay
-    at the subcarriers of F, as those compare who use HF_all.
-
-    Raises:
-        InvalidInput: F is not the channel of these samples.
-    """
-    assert channels.frequency is not None
-    shares = []
-    turns = np.outer(np.arange(channels.downlink.shape[2]), np.arange(HF_SUBCARRIERS)) / HF_FROM  # [delay, subcarrier]
-    for start in range(0, len(channels.downlink), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        truth = channels.frequency[block].astype(np.complex128)  # [N, angle, subcarrier]
-        image = channels.downlink[block, 0].astype(np.complex128).transpose(0, 2, 1)  # [N, angle, delay]
-        ours = image @ np.exp(-2j * np.pi * turns)
-        norms = np.linalg.norm(ours, axis=(1, 2)) * np.linalg.norm(truth, axis=(1, 2))
-        shares.append((np.abs((ours.conj() * truth).sum((1, 2))) / norms) ** 2)
-    kept = np.concatenate(shares)
+def check_kept(kept: NDArray[np.float32]) -> None:
+    """Raises InvalidInput if the images of a file explain too little of its HF_all: it is of other samples."""
     if kept.mean() < LEAST_KEPT:
         raise InvalidInput(
             f"HF_all: HT explains {kept.mean():.0%} of its power; wanted {LEAST_KEPT:.0%} or more: other samples, or"
             " another order of axes"
         )
-    return kept.astype(np.float32)
+
+
+def _silent(images: NDArray[np.complex64]) -> NDArray[np.bool_]:
+    """[N] whether a sample is zero in any slot."""
+    return ~np.any(images, axis=(-2, -1)).reshape(len(images), -1).all(axis=1)
+
+
+def _kept_share(channels: Channels) -> NDArray[np.float32]:
+    """[N] |<F, S h>|^2 / (|F|^2 |S h|^2), whatever the scales: F is HF_all, h the image, S a 257-point FFT along delay
+    at the subcarriers of F, as those compare who use HF_all; 0 where one of them is.
+    """
+    assert channels.frequency is not None
+    shares = []
+    turns = np.outer(np.arange(channels.downlink.shape[2]), np.arange(HF_SUBCARRIERS)) / HF_FROM  # [delay, subcarrier]
+    for start in range(0, len(channels), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        truth = channels.frequency[block].astype(np.complex128)  # [N, angle, subcarrier]
+        image = channels.downlink[block, 0].astype(np.complex128).transpose(0, 2, 1)  # [N, angle, delay]
+        ours = image @ np.exp(-2j * np.pi * turns)
+        norms = np.linalg.norm(ours, axis=(1, 2)) * np.linalg.norm(truth, axis=(1, 2))
+        shares.append((np.abs((ours.conj() * truth).sum((1, 2))) / np.maximum(norms, 1e-300)) ** 2)
+    return np.concatenate(shares).astype(np.float32)
 
 
 def _one_slot(link: NDArray[np.complex64], layout: str) -> NDArray[np.complex64]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from shared.channels.files import reading
 from shared.channels.files.layouts import HF_FROM, Channels, Shape
+from shared.channels.files.stored import StoredChannels
 from shared.channels.scenario import PRESETS, Link
 from shared.channels.streams import Samples, Split
 from shared.channels.transforms import to_spatial_frequency, zero_fill
@@ -39,7 +40,7 @@ _SHARES = {Split.TRAIN: (0.0, 0.8), Split.VALIDATION: (0.8, 0.9), Split.TEST: (0
 
 @dataclass(frozen=True)
 class DataFile(Wideband):
-    """Channels of files in the folder CSIEMU_DATA, read whole into memory.
+    """Channels of files in the folder CSIEMU_DATA, in memory unless a file is large and HDF5.
 
     Each split reads its own file; splits without one share `file`: its first 80 % are for training, then 10 % for
     validation and 10 % for test. Emulation reads the rows of the test. Frame f of UE u is row u + 1009 f of the split,
@@ -78,7 +79,7 @@ class DataFile(Wideband):
 
     @property
     def has_uplink(self) -> bool:
-        return self._channels(Split.TEST).uplink is not None
+        return self._channels(Split.TEST)[0].paired
 
     def pinned(self) -> DataFile:
         """Self with the hash of the files that are here, and the name of the one with HF_all if it was found."""
@@ -89,7 +90,7 @@ class DataFile(Wideband):
         found = self._fingerprint()
         if self.sha256 and found != self.sha256:
             raise Conflict(f"scenario sha256: {self.sha256}; the files here have {found}")
-        slots = self._channels(Split.TEST).downlink.shape[1]
+        slots = self._channels(Split.TEST)[0].slots
         if self.slots + delay_slots > slots:
             raise InvalidInput(
                 f"scenario slots, delay_slots: {self.slots} + {delay_slots}; the file has {slots} slots a sample"
@@ -102,14 +103,15 @@ class DataFile(Wideband):
             InvalidInput: slots or a link that the file does not have.
         """
         self.check_here()
-        channels = self._channels(samples.split)
-        images = channels.downlink if link is Link.DOWNLINK else channels.uplink
-        if images is None:
+        channels, part = self._channels(samples.split)
+        if link is Link.UPLINK and not channels.paired:
             raise InvalidInput(f"scenario: {self} holds no uplink channels")
-        if int(slots.max()) >= images.shape[1]:
-            raise InvalidInput(f"scenario: slot {int(slots.max())} of a frame; the file has {images.shape[1]} a sample")
-        rows = self._rows(samples, len(images))
-        kept = torch.from_numpy(images[rows][:, slots.cpu().numpy()]).to(slots.device)
+        if int(slots.max()) >= channels.slots:
+            raise InvalidInput(f"scenario: slot {int(slots.max())} of a frame; the file has {channels.slots} a sample")
+        found = channels.take(self._rows(samples, part), frequency=False)
+        images = found.downlink if link is Link.DOWNLINK else found.uplink
+        assert images is not None  # checked above
+        kept = torch.from_numpy(images[:, slots.cpu().numpy()]).to(slots.device)
         return zero_fill(kept, self.first_rows, self.last_rows, self.subcarriers) if full else kept
 
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
@@ -127,12 +129,11 @@ class DataFile(Wideband):
             The channel at the first F = 125 subcarriers, nothing cut off, [N, F, M] complex64, and the share [N] of its
             power that the kept rows explain.
         """
-        channels = self._channels(samples.split)
-        if channels.frequency is None or channels.kept is None:
+        channels, part = self._channels(samples.split)
+        found, device = channels.take(self._rows(samples, part)), samples.ue.device
+        if found.frequency is None or found.kept is None:
             return None
-        rows, device = self._rows(samples, len(channels.kept)), samples.ue.device
-        frequency = torch.from_numpy(channels.frequency[rows]).to(device).transpose(1, 2)
-        return frequency, torch.from_numpy(channels.kept[rows]).to(device)
+        return torch.from_numpy(found.frequency).to(device).transpose(1, 2), torch.from_numpy(found.kept).to(device)
 
     @property
     def _whole_band(self) -> str:
@@ -144,8 +145,8 @@ class DataFile(Wideband):
         beside = PUBLIC_TEST.sub(r"DATA_HtestF\1_all.mat", tested := self.test or self.file)
         return beside if beside != tested and (_folder() / beside).is_file() else ""
 
-    def _channels(self, split: Split) -> Channels:
-        """The split's part of its file."""
+    def _channels(self, split: Split) -> tuple[Channels | StoredChannels, range]:
+        """The channels of the split's file, and its part of them."""
         owns = {Split.TRAIN: self.train, Split.VALIDATION: self.validation}
         own, tested = owns.get(split, self.test), self.test or self.file
         frequency = self._whole_band if (own or self.file) == tested else ""  # HF_all is of the file that is tested
@@ -154,20 +155,21 @@ class DataFile(Wideband):
         shape = Shape(self.first_rows, self.last_rows, self.antennas)
         channels = _load(tuple(files), changed, shape, self.axes)
         if own:
-            return channels
-        first, last = (math.ceil(share * len(channels.downlink)) for share in _SHARES[split])
+            return channels, range(len(channels))
+        first, last = (math.ceil(share * len(channels)) for share in _SHARES[split])
         if first == last:
-            raise InvalidInput(f"{self.file}: {len(channels.downlink)} samples leave none for {split.name.lower()}")
-        return channels.take(slice(first, last))
+            raise InvalidInput(f"{self.file}: {len(channels)} samples leave none for {split.name.lower()}")
+        return channels, range(first, last)
 
-    def _rows(self, samples: Samples, count: int) -> NDArray[np.int64]:
-        """[N] rows of the split's part."""
-        number = (samples.ue + 1009 * samples.frame).cpu().numpy()
+    def _rows(self, samples: Samples, part: range) -> NDArray[np.int64]:
+        """[N] samples of the split's part."""
+        number, count = (samples.ue + 1009 * samples.frame).cpu().numpy(), len(part)
         if samples.split is not Split.TRAIN:
-            return number % count
+            return part.start + number % count
         passes = number // count
         orders = {p: _order(samples.seed, p, count) for p in np.unique(passes).tolist()}
-        return np.array([orders[p][row] for p, row in zip(passes.tolist(), (number % count).tolist(), strict=True)])
+        rows = [orders[p][row] for p, row in zip(passes.tolist(), (number % count).tolist(), strict=True)]
+        return part.start + np.array(rows, np.int64)
 
     def _fingerprint(self) -> str:
         """Hash of the files' hashes."""
@@ -203,11 +205,13 @@ def _path(name: str, split: Split) -> Path:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(files: tuple[Path, ...], modified_ns: tuple[int, ...], shape: Shape, axes: reading.Axes) -> Channels:
+def _load(
+    files: tuple[Path, ...], modified_ns: tuple[int, ...], shape: Shape, axes: reading.Axes
+) -> Channels | StoredChannels:
     """The channels of a file, and of its HF_all; `modified_ns` is there to notice that they changed."""
     path, frequency = (*files, None)[:2]
     assert path is not None
-    return reading.read(path, shape, axes, frequency)[1]
+    return reading.open_channels(path, shape, axes, frequency)[1]
 
 
 @functools.lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from shared.channels.downlink import DownlinkView
-from shared.channels.files import DataFile, reading
+from shared.channels.files import DataFile, reading, stored
+from shared.channels.files import world as world_module
 from shared.channels.files.layouts import LAYOUTS, Channels, Shape
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
@@ -79,10 +81,10 @@ def write_73(path: Path, arrays: dict[str, NDArray[Any]]) -> Path:
     return path
 
 
-def refusal(path: Path, shape: Shape = SMALL) -> str:
+def refusal(path: Path, shape: Shape = SMALL, read: Callable[[Path, Shape], Any] = reading.read) -> str:
     """The one line that a file is refused with, without the file's name in front."""
     with pytest.raises(InvalidInput) as caught:
-        reading.read(path, shape)
+        read(path, shape)
     name, _, reason = str(caught.value).partition(": ")
     assert name == path.name
     assert "\n" not in reason
@@ -1043,6 +1045,83 @@ def test_hf_all_that_does_not_belong(data: Path, public: dict[str, NDArray[Any]]
             Scenario.parse(f"{text},{field}")
     with pytest.raises(InvalidInput, match="scenario axes: 'fortran' is not auto, matlab or c"):
         Scenario.parse(f"{text},axes=fortran")
+
+
+# --- large HDF5 files stay where they are ---
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every file is; it is looked through by two samples. Filled with how many are read each time."""
+    monkeypatch.setattr(reading, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(stored, "AT_ONCE", 2)
+    read, counts = reading._Stored.read, list[int]()
+
+    def counting(array: Any, samples: Any = None) -> Any:
+        counts.append(-1 if samples is None else len(samples))
+        return read(array, samples)
+
+    monkeypatch.setattr(reading._Stored, "read", counting)
+    return counts
+
+
+def both(path: Path, shape: Shape = SMALL, frequency: Path | None = None) -> tuple[Channels, Any]:
+    """A file's channels in memory, and those that stay in it."""
+    found = reading.open_channels(path, shape, "auto", frequency)[1]
+    assert isinstance(found, stored.StoredChannels)
+    return reading.read(path, shape, "auto", frequency)[1], found
+
+
+def assert_same(found: Channels, expected: Channels) -> None:
+    for name in ("downlink", "uplink", "frequency", "kept"):
+        mine, theirs = getattr(found, name), getattr(expected, name)
+        assert (mine is None) == (theirs is None), name
+        assert mine is None or np.array_equal(mine, theirs), name
+
+
+@pytest.mark.parametrize("layout", OTHERS)
+@pytest.mark.parametrize("writer", [write_73, write_h5py, write_octave])
+def test_samples_are_read_when_they_are_needed(layout: str, writer: Any, tmp_path: Path, large: list[int]) -> None:
+    given_ = channels(30, SMALL, slots=2 if layout == "npz" else 1)
+    given_.downlink[[3, 17]] = 0
+    with np.errstate(invalid="ignore"):
+        arrays = LAYOUTS[layout].encode(given_, SMALL)
+    if layout == "csinet":
+        arrays["HT"][[3, 17]] = 0.5
+    whole, found = both(writer(tmp_path / "large.mat", arrays))
+    assert (len(found), found.slots, found.paired, found.skipped) == (28, whole.slots, whole.paired, 2)
+    assert max(large) == 2
+    for rows in ([0], [5, 6, 7], [27, 0, 3, 27, 16], []):
+        large.clear()
+        assert_same(found.take(np.array(rows, int)), whole.take(np.array(rows, int)))
+        assert max(large) == max(1, len(set(rows)))
+
+
+def test_a_large_pair_of_files(data: Path, public: dict[str, NDArray[Any]], large: list[int]) -> None:
+    write_73(data / "DATA_Htestin.mat", {"HT": public["HT"]})
+    write_h5py(data / "DATA_HtestFin_all.mat", {"HF_all": public["HF_all"]})
+    text, error = "file:test=DATA_Htestin.mat", 0.02 * normal(40, 1, 32, 32)
+    found = outcomes(text, error)
+    assert -1 not in large
+    reading.WHOLE_BYTES = 2**30
+    world_module._load.cache_clear()
+    expected = outcomes(text, error)
+    assert -1 in large
+    assert np.array_equal(found.measured, expected.measured)
+    large.clear()
+    reading.WHOLE_BYTES = 0
+    write_h5py(data / "DATA_HtestFin_all.mat", {"HF_all": public["HF_all"][::-1]})
+    with pytest.raises(InvalidInput, match="HF_all: HT explains"):
+        Scenario.parse(text).check_here()
+
+
+@pytest.mark.parametrize("case", [case for case, (arrays, _) in MALFORMED.items() if plain(arrays)])
+def test_large_files_are_refused_as_others(case: str, tmp_path: Path, large: list[int]) -> None:
+    arrays, says = MALFORMED[case]
+    path = write_73(tmp_path / "bad.mat", arrays)
+    found, expected = refusal(path, read=reading.open_channels), refusal(path)
+    assert says in found
+    assert re.findall("in sample .*", found) == re.findall("in sample .*", expected)
 
 
 def test_spatial_channel_is_that_of_the_middle_subcarrier(data: Path, make_samples: MakeSamples) -> None:
