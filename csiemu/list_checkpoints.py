@@ -92,7 +92,7 @@ def run(settings: Settings) -> None:
             try:
                 columns, rows = (IMAGE_COLUMNS, images) if _has_images(card) else (CHANNEL_COLUMNS, channels)
                 rows.append([f"{name}/{version}", *(cell(card) for cell in columns.values())])
-            except (LookupError, TypeError):
+            except (LookupError, TypeError, ValueError, AttributeError):
                 how = f"csiemu evaluate {name} --version {version} --renew-card"
                 problems[name, str(version)] = f"card.json lacks figures; {how} adds them"
     for columns, rows in ((CHANNEL_COLUMNS, channels), (IMAGE_COLUMNS, images)):

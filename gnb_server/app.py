@@ -23,6 +23,7 @@ from gnb_server.serving.backend import InProcessBackend
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.settings import Settings
 from gnb_server.store import Store
+from gnb_server.uploads import Uploads
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput
 from shared.tls import read_authorities, read_identity
@@ -93,7 +94,9 @@ async def serve(settings: Settings) -> None:
             listener.bind((settings.host, settings.rest_port))
         except OSError as error:
             raise Conflict(f"rest_port: {settings.host}:{settings.rest_port} cannot be had: {error.strerror}") from None
-        app = create_app(handlers, settings.window_s, settings.stream_clients, access)
+        uploads = Uploads(CheckpointStore(settings.checkpoints), settings.upload_mib * 2**20)
+        uploads.clear()
+        app = create_app(handlers, settings.window_s, settings.stream_clients, access, uploads)
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -45,6 +45,9 @@ class Settings(CheckpointSettings):
     stream_clients: int = Field(64, ge=1, le=10_000)
     """Clients that may read the live stream at once; further ones are refused with 503."""
 
+    upload_mib: int = Field(64, ge=1, le=4096)
+    """Largest upload of a checkpoint, and largest size of what is in it [MiB]."""
+
     token: CliSuppress[SecretStr | None] = None
     """Bearer token that REST wants for whatever changes something: CSIEMU_GNB_TOKEN, for others on the machine can read
     a command line."""

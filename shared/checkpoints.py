@@ -97,7 +97,7 @@ class CheckpointStore:
 
     def versions(self, name: str) -> list[int]:
         """Versions of a checkpoint, ascending. Raises NotFound, or InvalidInput for what is no name (a path, say)."""
-        folder = self.root / _check_name(name)
+        folder = self.root / check_name(name)
         found = sorted(int(path.parent.name) for path in folder.glob("*/card.json") if _is_version(path.parent))
         if not found:
             raise NotFound(f"checkpoint: '{name}' is unknown; there are {', '.join(self.names()) or 'none'}")
@@ -248,7 +248,7 @@ class CheckpointStore:
 
     def new_folder(self, name: str, version: int) -> Path:
         """Where a version would be written. Raises Conflict if it exists, InvalidInput if it can never be."""
-        folder = self.root / _check_name(name) / str(version)
+        folder = self.root / check_name(name) / str(version)
         if not _VERSION.fullmatch(str(version)):
             raise InvalidInput(f"version: {version} is not in [1, 10^9)")
         if (folder / "card.json").exists():
@@ -283,7 +283,8 @@ def _is_version(folder: Path) -> bool:
     return bool(folder.is_dir() and re.fullmatch(NAME, folder.parent.name) and _VERSION.fullmatch(folder.name))
 
 
-def _check_name(name: str) -> str:
+def check_name(name: str) -> str:
+    """The name of a checkpoint. Raises InvalidInput for what is none."""
     if not re.fullmatch(NAME, name):
         raise InvalidInput(f"checkpoint: '{name}' is not a name ({NAME_RULE})")
     return name

@@ -13,6 +13,7 @@ class Kind(Enum):
     CONFLICT = ("FAILED_PRECONDITION", 409)
     OUT_OF_ORDER = ("OUT_OF_RANGE", 409)
     DAMAGED = ("DATA_LOSS", 422)
+    TOO_LARGE = ("RESOURCE_EXHAUSTED", 413)
     EXHAUSTED = ("RESOURCE_EXHAUSTED", 429)
     UNAVAILABLE = ("UNAVAILABLE", 503)
 
@@ -61,6 +62,12 @@ class DamagedCheckpoint(CsiError):
     """A checkpoint whose files, hashes or probe do not match its card."""
 
     kind = Kind.DAMAGED
+
+
+class TooLarge(CsiError):
+    """More bytes than are taken at once."""
+
+    kind = Kind.TOO_LARGE
 
 
 class LimitReached(CsiError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from importlib import metadata
@@ -24,6 +25,8 @@ from gnb_server.metrics import RunCollector
 from gnb_server.monitor import LONGEST_WINDOW_S
 from gnb_server.rest import models
 from gnb_server.rest.access import Access
+from gnb_server.rest.uploads import UPLOAD, HearOut, router
+from gnb_server.uploads import Uploads
 from shared.checkpoints import NAME
 from shared.errors import CsiError, InvalidInput, Kind, NotReady
 
@@ -51,9 +54,15 @@ _CHANGING: dict[int | str, dict[str, Any]] = {
 _UNREADY: dict[int | str, dict[str, Any]] = {Kind.UNAVAILABLE.http_status: {"model": models.Readiness}}
 
 
-def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64, access: Access | None = None) -> FastAPI:
+def create_app(
+    handlers: Handlers,
+    window_s: float,
+    stream_clients: int = 64,
+    access: Access | None = None,
+    uploads: Uploads | None = None,
+) -> FastAPI:
     """The application. `window_s`: sliding window of the live stream [s]; so many clients may read it at once. Setting
-    `state.stopping` ends their streams. `access`: who may change something.
+    `state.stopping` ends their streams. `access`: who may change something. `uploads`: where checkpoints may be sent.
     """
     app = FastAPIOffline(
         title="CSI feedback emulator",
@@ -70,7 +79,8 @@ def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64, ac
 
     @app.exception_handler(CsiError)
     async def on_csi_error(_: Request, error: CsiError) -> JSONResponse:
-        return _error(str(error), error.kind.http_status)
+        end = {"connection": "close"} if error.kind is Kind.TOO_LARGE else None  # what is left of the body is not read
+        return _error(str(error), error.kind.http_status, end)
 
     @app.exception_handler(RequestValidationError)
     async def on_bad_request(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -86,6 +96,9 @@ def create_app(handlers: Handlers, window_s: float, stream_clients: int = 64, ac
             text = f"{text}: {asked}; /docs lists what there is"
         return _error(text, error.status_code, error.headers)
 
+    if uploads is not None:
+        app.include_router(router(uploads, changing))
+        app.add_middleware(HearOut, most_bytes=uploads.most_bytes)
     clients = 0
 
     async def seat() -> AsyncIterator[None]:
@@ -216,7 +229,7 @@ def _readiness(response: Response, ready: bool) -> dict[str, bool]:
 
 class _Requests:
     """Takes HEAD wherever GET is, and JSON of at most MAX_BODY under any content type, as `curl -d` and clients of the
-    protocol send it.
+    protocol send it. Uploads have a limit of their own.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -224,7 +237,7 @@ class _Requests:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The same request, said in another way; that the answer of a HEAD has no body, uvicorn sees to."""
-        left = MAX_BODY
+        left = math.inf if scope["type"] == "http" and scope["path"] == UPLOAD else MAX_BODY
 
         async def counted() -> Message:
             nonlocal left
