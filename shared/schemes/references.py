@@ -8,7 +8,6 @@ all slots of the frame so far. `uplink_only` gets no feedback: it moves the upli
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar
 
 import torch
@@ -16,18 +15,14 @@ from torch import Tensor
 
 from shared.channels import multipath
 from shared.channels.multipath import Multipath, require_multipath
-from shared.channels.scenario import Link, Scenario
+from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.quantizers.float32 import Float32
 from shared.schemes import register
+from shared.schemes.angles import estimate_angles
 from shared.schemes.base import Decoder, Downlink, Encoder, SchemeConfig, State, to_complex, to_real
+from shared.schemes.lmmse import LmmseDecoder
 from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme, UplinkReading
-
-GRID = 256
-"""Angles tried over the scenario's sector in the first step of the maximum-likelihood search."""
-
-COARSE_SWEEPS, FINE_SWEEPS = 3, 4
-"""Over all paths: on that grid once all are there, and around what it gave."""
 
 SAMPLES = "samples"
 """Name of the payload's field."""
@@ -42,56 +37,6 @@ class FloatEncoder(PilotEncoder):
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         return self.quantizer.encode(observation)
-
-
-class LmmseDecoder(Decoder):
-    """LMMSE of the path amplitudes from the pilots of the frame's slots so far, given angles and gains.
-
-    The scenario's statistics (fading correlation, noise power, gains) are known, as is the pilot matrix.
-    Side information, real: [sines of the P angles, 0]. State: received pilots and their ages.
-    """
-
-    def __init__(self, scenario: Multipath, config: PilotConfig, pilots: Pilots) -> None:
-        super().__init__()
-        self.scenario = scenario
-        self.config = config
-        self.pilots = pilots
-        self.quantizer = Float32(SAMPLES, 2 * config.downlink_pilots)
-
-    def side_information(self, uplink: UplinkView) -> Tensor:
-        if self.config.uplink_reading == "genie":
-            return uplink.path_sines()[:, None].expand(-1, self.scenario.slots, -1)
-        return estimate_angles(self.scenario, uplink.array_pilots(self.config.uplink_pilots).mean(-1))
-
-    def initial_state(self, count: int) -> State:
-        length = self.scenario.slots * 2 * self.config.downlink_pilots
-        return {"received": torch.zeros(count, length), "slots": torch.zeros(count, 1)}
-
-    def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
-        newest = self.quantizer.decode(fields)
-        received = torch.cat([newest, state["received"][:, : -newest.shape[1]]], dim=1)
-        slots = state["slots"] + 1
-        return self._estimate(received, slots, side), {"received": received, "slots": slots}
-
-    def _estimate(self, received: Tensor, slots: Tensor, sine: Tensor) -> Tensor:
-        """[N, M] complex64 from pilots of the slots t, t-1, ... ([N, T * 2 L_dl]), their number and the angles."""
-        world, slots_max = self.scenario, self.scenario.slots
-        pilots = to_complex(received.unflatten(1, (slots_max, -1))).conj()  # y* = X^H h + n*
-        vectors = world.gain * multipath.steering(world, world.downlink_ghz, sine)  # [N, M, P]
-        response = self.pilots().mH @ vectors  # [N, L, P]
-        age = torch.arange(slots_max, device=sine.device)
-        correlation = torch.tensor(world.correlation(Link.DOWNLINK), device=sine.device) ** (age[:, None] - age).abs()
-        known = (age < slots).to(response.dtype)  # [N, T]
-        gram = response @ response.mH  # [N, L, L]
-        covariance = torch.einsum("ns,st,nt,nij->nsitj", known, correlation.to(gram.dtype), known, gram)
-        covariance = covariance.flatten(3, 4).flatten(1, 2)
-        noise = torch.eye(covariance.shape[-1], device=sine.device) * world.noise_power
-        weighted = torch.linalg.solve(covariance + noise, (pilots * known[..., None]).flatten(1)[..., None])
-        weight = known * correlation[0]
-        amplitudes = torch.einsum(
-            "nlp,nt,ntl->np", response.conj(), weight, weighted.unflatten(1, (slots_max, -1))[..., 0]
-        )
-        return (vectors @ amplitudes[..., None])[..., 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +78,8 @@ class FloatFeedbackScheme(Reference):
 
     def make_decoder(self) -> LmmseDecoder:
         pilots = self.encoder.pilots if hasattr(self, "encoder") else self._new_pilots()
-        return LmmseDecoder(require_multipath(self.scenario, self.name), self.config, pilots)
+        quantizer = Float32(SAMPLES, 2 * self.config.downlink_pilots)
+        return LmmseDecoder(require_multipath(self.scenario, self.name), self.config, pilots, quantizer)
 
     def _new_pilots(self) -> Pilots:
         return Pilots(self.scenario.antennas, self.config.downlink_pilots).requires_grad_(False)
@@ -204,58 +150,6 @@ class UplinkOnly(Reference):
 
     def make_decoder(self) -> UplinkOnlyDecoder:
         return UplinkOnlyDecoder(require_multipath(self.scenario, self.name), self.config)
-
-
-def estimate_angles(scenario: Multipath, received: Tensor) -> Tensor:
-    """Path angles by maximum likelihood from the array's snapshots so far, one path at a time, others projected out.
-
-    Alternating projection (Ziskind and Wax, "Maximum likelihood localization of multiple sources by alternating
-    projection", 1988): each path in turn over the whole sector, several times, then on finer grids around it.
-
-    Args:
-        received: [N, T, M] complex64.
-
-    Returns:
-        [N, T, P] float32 sines of the angles; row t uses snapshots 0..t.
-    """
-    # near its peak the likelihood is flat: in single precision another batch would find another point
-    received = received.to(torch.complex128)
-    edge = math.sin(math.radians(scenario.angle_deg))
-    sector = torch.linspace(-edge, edge, GRID, dtype=torch.float64, device=received.device)[None]
-    estimates = []
-    for t in range(received.shape[1]):
-        snapshots = received[:, : t + 1].transpose(1, 2)  # [N, M, t+1]
-        sine = sector.new_zeros(len(received), 0)
-        sweeps = 1 + COARSE_SWEEPS if scenario.paths > 1 else 1  # the first adds one path after the other
-        for path in [*range(scenario.paths)] * sweeps:
-            sine = _improved(scenario, snapshots, sine, path, sector)
-        step = 2 * edge / (GRID - 1)
-        for _ in range(FINE_SWEEPS):
-            offsets = torch.linspace(-step, step, 17, dtype=torch.float64, device=received.device)
-            for path in range(scenario.paths):
-                around = (sine[:, path : path + 1] + offsets).clamp(-edge, edge)
-                sine = _improved(scenario, snapshots, sine, path, around)
-            step /= 4
-        estimates.append(sine.float())
-    return torch.stack(estimates, dim=1)
-
-
-def _improved(scenario: Multipath, snapshots: Tensor, sine: Tensor, path: int, candidates: Tensor) -> Tensor:
-    """The sines [N, P] with the best candidate for one path, given the others."""
-    before, after = sine[:, :path], sine[:, path + 1 :]
-    return torch.cat([before, _best(scenario, snapshots, torch.cat([before, after], dim=1), candidates), after], dim=1)
-
-
-def _best(scenario: Multipath, snapshots: Tensor, others: Tensor, candidates: Tensor) -> Tensor:
-    """Of candidate sines [N or 1, G] the one [N, 1] that explains most once the paths `others` are projected out."""
-    vectors = multipath.steering(scenario, scenario.uplink_ghz, candidates)  # [N or 1, M, G]
-    norms = torch.full_like(candidates, float(vectors.shape[1]))
-    if others.shape[1]:
-        basis = torch.linalg.qr(multipath.steering(scenario, scenario.uplink_ghz, others)).Q
-        snapshots = snapshots - basis @ (basis.mH @ snapshots)
-        norms = (norms - (basis.mH @ vectors).abs().square().sum(1)).clamp(min=1e-3)
-    explained = (vectors.mH @ snapshots).abs().square().sum(-1) / norms
-    return candidates.expand(len(explained), -1).gather(1, explained.argmax(1, keepdim=True))
 
 
 def _least_squares(vectors: Tensor, received: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
 from shared.metrics import Outcomes
 from shared.schemes import Scheme
+from shared.schemes.angles import estimate_angles
 from shared.schemes.base import to_complex
-from shared.schemes.references import estimate_angles
 
 MakeScheme = Callable[..., Scheme]
 MakeSamples = Callable[..., Samples]
