@@ -17,7 +17,7 @@ TRAINED = ("hyperrnn", "rnn", "hyperdnn", "dldnn", "hyperrnn-projected", "dldnn-
 
 def test_all_are_there() -> None:
     assert set(TRAINED) <= set(STORE.names())
-    assert STORE.versions("hyperrnn") == [1, 2]
+    assert STORE.versions("hyperrnn") == [1, 2, 3]
     assert sum(path.stat().st_size for path in STORE.root.rglob("*") if path.is_file()) < 60e6
 
 
@@ -37,6 +37,13 @@ def test_swapping_has_something_to_swap() -> None:
     first, second = (STORE.load("hyperrnn", version) for version in (1, 2))
     assert first.encoder_id == second.encoder_id
     assert first.card["sha256"]["decoder"] != second.card["sha256"]["decoder"]
+
+
+def test_swapping_both_ends_is_an_improvement() -> None:
+    first, third = (STORE.load("hyperrnn", version) for version in (1, 3))
+    assert first.encoder_id != third.encoder_id
+    before, after = (one.card["evaluation"]["by_slot"][-1]["ratio_of_sums_db"] for one in (first, third))
+    assert after < before - 0.5
 
 
 def test_uplink_and_memory_explain_the_gain() -> None:
