@@ -1,4 +1,6 @@
-"""Did the gNB decode what the UEs sent, with the version that it said? Payloads decoded again offline."""
+"""Did the gNB decode what the UEs sent, with a version for their encoder, the one that it said? Payloads decoded again
+offline.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def misdecoded(
     """Compare a UE process's record with the gNB's.
 
     Args:
-        sent_file: payloads that were sent, with the versions that their acks name (`csiemu ue --record`).
+        sent_file: payloads that were sent, their encoders, and the versions that acks name (`csiemu ue --record`).
         recorded: estimates of the same fleet (`csiemu gnb --record`).
         on_progress: is told how many reports that were sent are done, and of how many.
 
@@ -43,35 +45,41 @@ def misdecoded(
         return 0, 0
     parts = [_read(path) for path in recorded]
     meta = json.loads(str(parts[0]["meta"]))
-    decoded = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "meta"}
+    names = ("ue", "sequence", "decoder_version", "estimate")
+    decoded = {name: np.concatenate([part[name] for part in parts]) for name in names}
     sent = _read(sent_file)
     conditions = RunConditions.from_json(meta)
     scenario = conditions.scenario
     reports = zip(decoded["ue"].tolist(), decoded["sequence"].tolist(), strict=True)
-    estimates = dict(zip(reports, decoded["estimate"], strict=True))
+    results = zip(decoded["decoder_version"].tolist(), decoded["estimate"], strict=True)
+    estimates = dict(zip(reports, results, strict=True))
     wrong = compared = done = 0
     for version in np.unique(sent["decoder_version"]).tolist():
-        scheme = store.load(meta["model"], version, ("decoder",)).scheme
-        all_keys, all_bits = _frames(sent, version, scenario.slots)
+        checkpoint = store.load(meta["model"], version, ("decoder",))
+        scheme, mine = checkpoint.scheme, sent["decoder_version"] == version
+        for_another = mine & (sent["encoder_id"] != checkpoint.encoder_id)
+        wrong += int(for_another.sum())
+        theirs = {name: values[mine & ~for_another] for name, values in sent.items()}
+        all_keys, all_bits = _frames(theirs, scenario.slots, scheme.layout.bits)
         for first in range(0, len(all_keys), BATCH):
             keys, bits = all_keys[first : first + BATCH], all_bits[first : first + BATCH]
             ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys.T)
             again = decode_frames(scheme, scenario, conditions.samples(Split.EMULATE, ue, frame), bits).numpy()
             for (ue_id, number), expected in zip(keys.tolist(), again, strict=True):
                 for sequence, wanted in enumerate(expected, start=number * scenario.slots):
-                    if (found := estimates.get((ue_id, sequence))) is not None:
+                    if (ue_id, sequence) in estimates:
                         compared += 1
+                        by, found = estimates[ue_id, sequence]
                         largest = TOLERANCE * max(float(np.linalg.norm(wanted)), 1e-12)
-                        wrong += not np.linalg.norm(found - wanted) <= largest
+                        wrong += by != version or not np.linalg.norm(found - wanted) <= largest
             done += bits.shape[0] * bits.shape[1]
             on_progress(done, len(sent["ue"]))
     return wrong, compared
 
 
-def _frames(sent: Columns, version: int, slots: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Complete frames of a version: [(ue, frame)] and payload bits [frames, slots, bits]."""
-    chosen = sent["decoder_version"] == version
-    ue, sequence, payload = (sent[name][chosen] for name in ("ue", "sequence", "payload"))
+def _frames(sent: Columns, slots: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Complete frames of some reports: [(ue, frame)] and payload bits [frames, slots, bits]."""
+    ue, sequence, payload = sent["ue"], sent["sequence"], sent["payload"][:, :bits]
     order = np.lexsort((sequence, ue))
     ue, sequence, payload = ue[order], sequence[order], payload[order]
     keys, first, counts = np.unique(

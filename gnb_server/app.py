@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from gnb_server.evaluator import CardCheck
 from gnb_server.faults import Faults
 from gnb_server.handlers import Handlers
 from gnb_server.monitor import Monitor
@@ -18,6 +19,7 @@ from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rest.access import Access
 from gnb_server.rest.app import create_app
+from gnb_server.rollouts import Rollouts
 from gnb_server.rpc import GrpcServer, bracketed, server_credentials
 from gnb_server.serving.backend import InProcessBackend
 from gnb_server.serving.loop import ServingLoop
@@ -29,7 +31,7 @@ from shared.errors import Conflict, InvalidInput
 from shared.tls import read_authorities, read_identity
 
 HEALTH_S = 1.0
-"""How often gRPC's health follows what the gNB can do."""
+"""How often gRPC's health follows what the gNB can do, and roll-outs are looked at."""
 
 
 @contextlib.contextmanager
@@ -42,16 +44,18 @@ def service(settings: Settings) -> Iterator[Handlers]:
     recorder = None
     if settings.record:
         recorder = Recorder(settings.record, settings.record_every, whole_band=settings.record_whole_band)
+    rollouts = Rollouts()
     serving = ServingLoop(
         repository,
         InProcessBackend(repository.version, keep=not settings.evaluate),
         store,
         monitor,
+        rollouts,
         recorder=recorder,
         faults=Faults(settings.fault),
         evaluate=settings.evaluate,
     )
-    handlers = Handlers(repository, store, monitor, serving)
+    handlers = Handlers(repository, store, monitor, serving, rollouts, CardCheck(repository.store))
     serving.start()
     try:
         for problem in handlers.restore():
@@ -124,7 +128,7 @@ async def serve(settings: Settings) -> None:
             partial.replace(settings.ready_file)
         try:
             while not (await asyncio.wait([rest_task], timeout=HEALTH_S))[0]:
-                await grpc_server.say(ready=await asyncio.to_thread(lambda: handlers.ready))
+                await grpc_server.say(ready=await asyncio.to_thread(handlers.tick))
         finally:
             handlers.started = False
             await grpc_server.stop()

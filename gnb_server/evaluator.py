@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +14,17 @@ from numpy.typing import NDArray
 from gnb_server.places import Places
 from gnb_server.sessions import Lease
 from shared.channels.streams import Split
-from shared.link.evaluation import true_channels
+from shared.checkpoints import CheckpointStore
+from shared.conditions import RunConditions
+from shared.errors import CsiError, DamagedCheckpoint
+from shared.link.evaluation import evaluate, true_channels
 from shared.metrics import Domain, Truth
+
+CHECKED_UES: dict[Domain, int] = {"spatial": 256, "angular-delay": 64}
+"""UEs of the test split that a card is checked on, a frame each."""
+
+SLACK_DB, SLACK_SE = 0.5, 4.0
+"""How much worse than its card a version may be: so many decibels and so many standard errors of both."""
 
 
 @dataclass
@@ -68,3 +80,43 @@ class Evaluator:
     def forget(self, token: str) -> None:
         """Free what is held for a fleet."""
         self._held = {key: held for key, held in self._held.items() if key[0] != token}
+
+
+class CardCheck:
+    """Does a version reach the NMSE that its card says? Each pair of files is measured once."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+        self._passed: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, version: int) -> None:
+        """Measure a version on the first UEs of its card's evaluation.
+
+        Raises:
+            DamagedCheckpoint: it is worse than its card says, or its files and card do not fit. NotFound.
+        """
+        card = self._store.card(name, version)
+        key, reference = str(card["sha256"]), card.get("evaluation")
+        if key in self._passed or not reference:
+            return
+        try:
+            self._store.part(name, version, "encoder")
+        except DamagedCheckpoint:  # a folder of decoders alone serves UEs that have their encoder
+            logging.warning("%s/%d: its card is not checked, there is no encoder here", name, version)
+            return
+        scheme = self._store.load(name, version).scheme
+        with self._lock:  # one at a time
+            try:
+                conditions = RunConditions.from_json(reference["settings"])
+                found = evaluate(scheme, conditions, ues=CHECKED_UES[scheme.domain])
+            except CsiError as error:  # of channels that this machine does not have
+                logging.warning("%s/%d: its card is not checked: %s", name, version, error)
+                return
+        expected, spread = reference["nmse_db"], math.hypot(found["nmse_se_db"], reference["nmse_se_db"])
+        if not found["nmse_db"] <= expected + SLACK_DB + SLACK_SE * spread:
+            raise DamagedCheckpoint(
+                f"checkpoint {name}/{version}: NMSE {found['nmse_db']:.2f} dB, its card says {expected:.2f}; at most"
+                f" {SLACK_DB} dB and {SLACK_SE:g} standard errors worse are allowed"
+            )
+        self._passed.add(key)

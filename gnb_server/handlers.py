@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,11 +13,13 @@ from typing import Any
 
 from gnb_server.monitor import LONGEST_WINDOW_S, Monitor, describe, report_rows, ue_row
 from gnb_server.repository import ModelVersion, Repository
+from gnb_server.rollouts import Rollouts
 from gnb_server.serving.admission import RESTORING, check_coordinates
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.sessions import Finished, Fleet, Lease, VersionFacts
 from gnb_server.store import Store
+from gnb_server.swaps import Swaps
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import require_wideband
 from shared.conditions import RunConditions
@@ -49,12 +53,25 @@ class Attachment:
     delay_slots: int = 0
     token: str = ""
     client: str = ""
+    can_switch: bool = False
 
 
 class Handlers:
-    """The gNB's service."""
+    """The gNB's service.
 
-    def __init__(self, repository: Repository, store: Store, monitor: Monitor, serving: ServingLoop) -> None:
+    Attributes:
+        swaps: which versions UEs are to use; loads and roll-outs.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        store: Store,
+        monitor: Monitor,
+        serving: ServingLoop,
+        rollouts: Rollouts,
+        check_card: Callable[[str, int], None] = lambda name, version: None,
+    ) -> None:
         self._repository = repository
         self._store = store
         self._monitor = monitor
@@ -62,6 +79,7 @@ class Handlers:
         self._fleets: dict[str, Fleet] = {}
         self._finished: dict[str, Finished] = {}
         self._lock = threading.RLock()
+        self.swaps = Swaps(repository, store, rollouts, self._fleets, self._lock, serving.run, check_card)
         self.started = False
 
     @property
@@ -73,6 +91,14 @@ class Handlers:
     def store_writable(self) -> bool:
         """Whether results can be stored."""
         return self._store.writable()
+
+    def tick(self) -> bool:
+        """What is to be done once a second; returns whether the gNB is ready."""
+        try:
+            self.swaps.tick()
+        except NotReady as error:  # the store is away, or a batch is slow: the next time
+            logging.debug("roll-outs wait: %s", error)
+        return self.ready
 
     def restore(self) -> list[str]:
         """Bring back the models and leases of an earlier process of this run, with their totals. Returns what could not
@@ -98,6 +124,7 @@ class Handlers:
                 self._monitor.fold(self._stored(self._finished[lease.token]))
             else:
                 self._from_store(lease, encoder_id, facts.get(lease.model, {}))
+        self.swaps.restore()
         return problems
 
     # --- UEs ---
@@ -113,22 +140,32 @@ class Handlers:
         conditions = RunConditions(Scenario.parse(request.scenario), request.seed, request.delay_slots)
         if not 1 <= request.ue_count <= MAX_FLEET:
             raise InvalidInput(f"ue_count: {request.ue_count} is not in [1, {MAX_FLEET}]")
-        model = self._repository.for_encoder(request.model, request.encoder_id)
+        model = self._model_for(request)
         model.scheme.check_scenario(conditions.scenario, conditions.delay_slots)
         with self._lock:
-            self._check_encoder(model.name, model.version, model.encoder_id)
+            self.swaps.check_encoder(model.name, model.version, model.encoder_id)
             if request.token:
                 fleet = self._return_to_lease(request, conditions)
                 self._store.keep_encoder(request.token, model.encoder_id)
                 fleet.encoder_id = model.encoder_id
             else:
-                fleet = self._new_lease(request, conditions)
+                fleet = self._new_lease(request, model.encoder_id, conditions)
             fleet.client = request.client
             self._store.keep_version(model.name, model.version, model.facts)
             self._store.keep_loaded(model.name, [model.version], loaded=True, asked=False)
             fleet.facts[model.version] = model.facts
+            self.swaps.attached(fleet, can_switch=request.can_switch)
             self._monitor.watch(fleet)
             return fleet, model
+
+    def _model_for(self, request: Attachment) -> ModelVersion:
+        """The version that decodes for the encoder that UEs have; if there is none, the one that they are to use."""
+        try:
+            return self._repository.for_encoder(request.model, request.encoder_id)
+        except Conflict:
+            if request.can_switch and (target := self.swaps.target(request.model)):
+                return target
+            raise
 
     def open_stream(self, token: str) -> tuple[Fleet, int]:
         """Begin a fleet's stream, ending its earlier ones. Returns the fleet and the number. Raises NotFound."""
@@ -150,6 +187,10 @@ class Handlers:
             raise Conflict("fleet-token: a newer stream of this fleet has taken over")
         check_coordinates(fleet, chunk)
         return self._serving.submit(fleet, stream, chunk)
+
+    def encoder(self, token: str, encoder_id: str) -> tuple[str, bytes]:
+        """Card, as JSON, and file of an encoder of a fleet's model. Raises NotFound, DamagedCheckpoint."""
+        return self.swaps.encoder(self._fleet(token), encoder_id)
 
     def share(self) -> tuple[float, float]:
         """Reports and bytes that a fleet may have waiting; one chunk it may have in any case."""
@@ -181,14 +222,14 @@ class Handlers:
             self._finished[token] = Finished(fleet.lease, fleet.encoder_id, fleet.client)
             del self._fleets[token]
 
-    def _new_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
+    def _new_lease(self, request: Attachment, encoder_id: str, conditions: RunConditions) -> Fleet:
         self._check_share(request)
         first_ue = self._free_ids(request.ue_count) if request.ue_base is None else request.ue_base
         if first_ue + request.ue_count > MOST_IDS:
             raise InvalidInput(f"ue_base: {first_ue} + {request.ue_count} ids go beyond 2^32")
         lease = Lease(secrets.token_hex(8), request.model, conditions, first_ue, request.ue_count)
-        self._store.lease(lease, request.encoder_id)
-        fleet = self._fleets[lease.token] = Fleet(lease, request.encoder_id)
+        self._store.lease(lease, encoder_id)
+        fleet = self._fleets[lease.token] = Fleet(lease, encoder_id)
         return fleet
 
     def _check_share(self, request: Attachment) -> None:
@@ -275,15 +316,6 @@ class Handlers:
         if fleet.broken:
             raise NotReady(RESTORING)
 
-    def _check_encoder(self, name: str, version: int, encoder_id: str) -> None:
-        """Raises Conflict if a version of this run decoded for another encoder before."""
-        known = self._store.versions().get(name, {}).get(version)
-        if known is not None and known.encoder_id != encoder_id:
-            raise Conflict(
-                f"version: {name}/{version} decodes for encoder {encoder_id}, earlier in this run it did for"
-                f" {known.encoder_id}; give the new one another version"
-            )
-
     # --- results ---
 
     def nmse(self, model: str | None = None, ue: int | None = None, window_s: float | None = None) -> dict[str, Any]:
@@ -328,6 +360,8 @@ class Handlers:
                     "status": fleet.status,
                     "next_sequence": int(fleet.next_sequence[index]),
                     "decoder_version": int(fleet.version[index]),
+                    "assigned_version": int(fleet.assigned[index]) or None,
+                    "switch": "asked" if fleet.problem is None else fleet.problem,
                     "reports": int(sum(totals.sums[index, :-1, 0].sum() for totals in list(fleet.totals.values()))),
                 }
                 for index in asked_for
@@ -354,6 +388,10 @@ class Handlers:
         raise NotFound(f"ue: {ue} is unknown; /v1/ues lists them")
 
     # --- models ---
+
+    def events(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """What happened to models: the newest events above number `after`, at most `limit`, ascending."""
+        return self._store.events(after, limit)
 
     def model(self, name: str, version: int | None = None) -> dict[str, Any]:
         """Metadata of a model: versions, and the card of one, by default the one loaded last.
@@ -387,34 +425,6 @@ class Handlers:
     def index(self) -> list[dict[str, Any]]:
         """The repository's versions and their states."""
         return self._repository.index()
-
-    def load(self, name: str, version: int | None = None) -> ModelVersion:
-        """Load a version and decode new frames of its encoder with it; other encoders' versions stay in service.
-
-        Raises:
-            NotFound, InvalidInput, DamagedCheckpoint. Conflict: the version was another model earlier in this run.
-        """
-        version = self._repository.version_to_load(name, version)
-        self._check_encoder(name, version, str(self._repository.store.card(name, version)["encoder_id"]))
-        model = self._repository.load(name, version)
-        self._store.keep_version(name, version, model.facts)
-        self._store.keep_loaded(name, [version], loaded=True)
-        return model
-
-    def unload(self, name: str, version: int | None = None) -> None:
-        """Forget a model or one version. Raises NotFound, and Conflict while UEs need it."""
-        with self._lock:
-            for fleet in self._fleets.values():
-                if fleet.lease.model == name and fleet.status == "attached":
-                    within = fleet.next_sequence % fleet.slots > 0
-                    if version is None or (fleet.version[within] == version).any():
-                        ues = fleet.lease.ues
-                        raise Conflict(
-                            f"model: {name} is decoding for UEs {ues.start}..{ues.stop - 1}; it can be unloaded when"
-                            " they have detached"
-                        )
-            blocked = self._repository.unload(name, version)
-            self._store.keep_loaded(name, blocked, loaded=False)
 
 
 def _estimate_shape(card: dict[str, Any]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -35,17 +36,22 @@ class MalformedIsInvalid(grpc.aio.ServerInterceptor):  # type: ignore[misc] # gr
                 async for data in stream:
                     yield await parsed(data, context)
 
-        async def unary(data: bytes, context: grpc.aio.ServicerContext) -> Any:
-            return await method(await parsed(data, context), context)
+        async def asked(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            return all_parsed(request, context) if handler.request_streaming else await parsed(request, context)
 
-        async def streaming(stream: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-            async with contextlib.aclosing(method(all_parsed(stream, context), context)) as answers:
+        async def one_answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
+            return await method(await asked(request, context), context)
+
+        async def all_answers(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            async with contextlib.aclosing(method(await asked(request, context), context)) as answers:
                 async for answer in answers:
                     yield answer
 
         kind = f"{_ARITY[handler.request_streaming]}_{_ARITY[handler.response_streaming]}"
         method = getattr(handler, kind)
-        return handler._replace(request_deserializer=None, **{kind: streaming if handler.request_streaming else unary})
+        # a method that streams may write its answers itself instead (health's Watch)
+        wrapped = all_answers if inspect.isasyncgenfunction(method) else one_answer
+        return handler._replace(request_deserializer=None, **{kind: wrapped})
 
 
 _ARITY = {False: "unary", True: "stream"}

@@ -11,7 +11,8 @@ the encoder nor the downlink. It is in one of three states:
     load V                         loaded      loaded      loaded
     UEs of its encoder come        loaded      -           refused
     unload V                       refused     blocked     refused     (refused while V serves new frames)
-    unload the model               blocked     blocked     blocked     (refused while UEs are attached)
+    unload the model               blocked     blocked     blocked     (refused while UEs need it)
+    nothing needs V any more       -           available   -           (once all UEs are to use another version)
     restart                        available   loaded      blocked     (all of a model, if one of it fails to load)
 """
 
@@ -74,11 +75,12 @@ class Repository:
         self._models: dict[str, _Model] = {}
         self._lock = threading.RLock()
 
-    def load(self, name: str, version: int | None = None) -> ModelVersion:
+    def load(self, name: str, version: int | None = None, *, serve: bool = True) -> ModelVersion:
         """Load (again) a version, check it, and decode new frames of its encoder with it. Open frames finish on theirs.
 
         Args:
             version: default: the one loaded last, or the first.
+            serve: if not, only UEs that are assigned the version use it.
 
         Raises:
             NotFound, InvalidInput: no such model, version or name. DamagedCheckpoint: files, card and probe do not fit.
@@ -90,7 +92,8 @@ class Repository:
             if before is not None and (before.sha256, before.encoder_id) == (found.sha256, found.encoder_id):
                 found = before  # open frames go on with their states
             model.loaded[found.version] = found
-            model.serving[found.encoder_id] = model.newest = found.version
+            if serve:
+                model.serving[found.encoder_id] = model.newest = found.version
             model.blocked.pop(found.version, None)
         return found
 
@@ -133,6 +136,29 @@ class Repository:
             if version is None:
                 model.serving.clear()
             return blocked
+
+    def retire(self, name: str, version: int) -> None:
+        """Free a version that nothing needs; it is loaded again should UEs of its encoder come."""
+        with self._lock:
+            model = self._models[name]
+            model.loaded.pop(version, None)
+            model.serving = {encoder: number for encoder, number in model.serving.items() if number != version}
+
+    def serving(self, name: str) -> dict[str, int]:
+        """The version that decodes new frames of each encoder, unless their UEs are assigned another one."""
+        with self._lock:
+            return dict(self._models[name].serving) if name in self._models else {}
+
+    def newest(self, name: str) -> int | None:
+        """The version that was loaded last; None if none is."""
+        with self._lock:
+            model = self._models.get(name, _Model())
+            return model.newest if model.newest in model.loaded else None
+
+    def names(self) -> list[str]:
+        """Models that have loaded versions."""
+        with self._lock:
+            return [name for name, model in self._models.items() if model.loaded]
 
     def for_encoder(self, name: str, encoder_id: str) -> ModelVersion:
         """The version that decodes new frames of an encoder, loading the first that can if none is loaded.

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from ipaddress import ip_address, ip_network
-from typing import NoReturn
+from typing import Final, Literal, NoReturn
 from urllib.parse import unquote
 
 import grpc
@@ -18,6 +18,8 @@ from gnb_server.handlers import Attachment, Handlers
 from gnb_server.hardening import shorten
 from gnb_server.malformed import MalformedIsInvalid
 from gnb_server.serving.chunks import Ack, Chunk
+from gnb_server.sessions import Assignment, Fleet
+from gnb_server.swaps import SwitchStatus
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.errors import Conflict, CsiError, InvalidInput, SequenceGap
@@ -33,6 +35,14 @@ IN_FLIGHT = 64
 
 MOST_OF_A_MESSAGE = 400
 """Characters of an error that are sent: beyond 16 kB none of it would arrive."""
+
+PIECE_BYTES = 2**20
+"""Of a file that is streamed, in a message."""
+
+_Answer = asyncio.Future[Ack] | CsiError | Literal["assigned"] | None
+"""What a stream answers next: an ack to wait for, an error that ends it, what UEs are assigned; None: no more."""
+
+_ASSIGNED: Final = "assigned"
 
 
 class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
@@ -52,6 +62,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             delay_slots=request.delay_slots,
             token=request.token,
             client=client_of(context.peer()),
+            can_switch=request.can_switch,
         )
         try:
             fleet, model = await asyncio.to_thread(self._handlers.attach, attachment)
@@ -62,8 +73,10 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             first_ue=fleet.lease.first_ue,
             ue_count=fleet.lease.ue_count,
             next_sequence=fleet.next_sequence.tolist(),
-            feedback_bits=model.layout.bits,
+            feedback_bits=model.layout.bits if model.encoder_id == attachment.encoder_id else 0,
             slots_per_frame=fleet.slots,
+            assigned=_assignments(fleet, fleet.assignments()),
+            open=_assignments(fleet, fleet.open_frames()),
         )
 
     async def Detach(self, request: pb.DetachRequest, context: grpc.aio.ServicerContext) -> pb.DetachResponse:
@@ -73,6 +86,17 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             await _abort(context, error)
         return pb.DetachResponse()
 
+    async def FetchEncoder(
+        self, request: pb.FetchEncoderRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.FetchEncoderResponse]:
+        try:
+            card, data = await asyncio.to_thread(self._handlers.encoder, request.token, request.encoder_id.hex())
+        except CsiError as error:
+            await _abort(context, error)
+        yield pb.FetchEncoderResponse(header=pb.EncoderHeader(card=card, size=len(data)))
+        for start in range(0, len(data), PIECE_BYTES):
+            yield pb.FetchEncoderResponse(data=data[start : start + PIECE_BYTES])
+
     async def Feedback(
         self, request_iterator: AsyncIterator[pb.FeedbackRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.FeedbackResponse]:
@@ -81,36 +105,58 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             fleet, stream = await asyncio.to_thread(self._handlers.open_stream, str(token))
         except CsiError as error:
             await _abort(context, error)
-        acks: asyncio.Queue[asyncio.Future[Ack] | CsiError | None] = asyncio.Queue(IN_FLIGHT)
+        answers: asyncio.Queue[_Answer] = asyncio.Queue()
+        in_flight = asyncio.Semaphore(IN_FLIGHT)
+        loop = asyncio.get_running_loop()
+
+        def on_assigned() -> None:
+            loop.call_soon_threadsafe(answers.put_nowait, _ASSIGNED)
+
+        fleet.on_assigned = on_assigned
+        if fleet.problem is None:  # assigned since the attach
+            answers.put_nowait(_ASSIGNED)
 
         async def read() -> None:
-            """Chunks into the serving queue, as far as the fleet has room there, and their futures into `acks`."""
+            """Chunks into the serving queue, as far as the fleet has room there, and their futures into `answers`."""
             waiting: deque[tuple[asyncio.Future[Ack], Chunk]] = deque()
             try:
                 async for request in request_iterator:
                     try:
+                        if request.HasField("switch_status"):
+                            await asyncio.to_thread(self._handlers.swaps.switched, fleet, _status(request))
+                            continue
                         chunk = _chunk(request)
                         await self._room(waiting, chunk)
+                        await in_flight.acquire()
                         future = asyncio.wrap_future(self._handlers.submit(fleet, stream, chunk))
                     except CsiError as error:
-                        await acks.put(error)
+                        answers.put_nowait(error)
                         return
                     waiting.append((future, chunk))
-                    await acks.put(future)
+                    answers.put_nowait(future)
             finally:
-                await acks.put(None)
+                answers.put_nowait(None)
 
         reader = asyncio.create_task(read())
         try:
-            while (item := await acks.get()) is not None:
+            while (item := await answers.get()) is not None:
                 if isinstance(item, CsiError):
                     raise item
-                yield _ack(await item)
+                if item is _ASSIGNED:
+                    yield pb.FeedbackResponse(
+                        switch_encoder=pb.SwitchEncoder(assigned=_assignments(fleet, fleet.assignments()))
+                    )
+                elif isinstance(item, asyncio.Future):
+                    ack = await item
+                    in_flight.release()
+                    yield _ack(ack)
         except CsiError as error:
             await _abort(context, error)
         finally:
             reader.cancel()
-            _consume(acks)
+            if fleet.on_assigned is on_assigned:
+                fleet.on_assigned = None
+            _consume(answers)
             asyncio.get_running_loop().run_in_executor(None, self._handlers.close_stream, fleet, stream)
 
     async def _room(self, waiting: deque[tuple[asyncio.Future[Ack], Chunk]], chunk: Chunk) -> None:
@@ -126,11 +172,29 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             waiting.popleft()
 
 
-def _consume(acks: asyncio.Queue[asyncio.Future[Ack] | CsiError | None]) -> None:
+def _consume(answers: asyncio.Queue[_Answer]) -> None:
     """Take notice of what the chunks behind a failed one came to; the UE sends them again."""
-    while not acks.empty():
-        if isinstance(item := acks.get_nowait(), asyncio.Future):
+    while not answers.empty():
+        if isinstance(item := answers.get_nowait(), asyncio.Future):
             item.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+
+def _assignments(fleet: Fleet, runs: list[Assignment]) -> list[pb.EncoderAssignment]:
+    """Runs of a fleet's UEs with the encoders of their versions."""
+    return [
+        pb.EncoderAssignment(
+            first_ue=fleet.lease.first_ue + run.first,
+            ue_count=run.count,
+            encoder_id=bytes.fromhex(fleet.facts[run.version].encoder_id),
+            version=run.version,
+        )
+        for run in runs
+    ]
+
+
+def _status(request: pb.FeedbackRequest) -> SwitchStatus:
+    status = request.switch_status
+    return SwitchStatus(status.first_slot, shorten(status.problem, MOST_OF_A_MESSAGE))
 
 
 def _chunk(request: pb.FeedbackRequest) -> Chunk:

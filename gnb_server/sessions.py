@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -60,6 +62,15 @@ class Finished:
     status: ClassVar[str] = "finished"
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """UEs first .. first + count - 1 (rows of a fleet), and the model version that they are to use."""
+
+    first: int
+    count: int
+    version: int
+
+
 class Totals:
     """Sums over a fleet's stored reports that one version decoded.
 
@@ -113,12 +124,17 @@ class Fleet:
     """A lease with the present state of its UEs; arrays have one row per UE and hold what is stored.
 
     Attributes:
-        encoder_id: of the encoder that it attached with last.
+        encoder_id: of the encoder that it attached with last, or has switched to since.
         client: who attached with it last; empty if that was an earlier process's.
         next_sequence: [ue_count] int64, the sequence that the gNB waits for.
         version: [ue_count] int64, model version of the open (or last) frame; 0 before the first.
         totals: by model version. facts: of these versions, and of the encoder's.
         open: frames in progress; None once the fleet has detached.
+        assigned: [ue_count] int64, version that each UE's frames are to begin on; 0: whichever decodes for its encoder.
+        can_switch: whether its UEs fetch another encoder when they are told to.
+        told: encoder id of each run of UEs, (first row, UEs, id), as they have it or were told last.
+        problem: why its UEs do not use what they are assigned; empty if they do, None until they have answered.
+        on_assigned: called in any thread when there is something new to tell; None without a stream.
         stream: number of the newest stream; older ones are fenced off.
         broken: memory and store may differ; the fleet is to be restored from the store at its next attach.
         status: `attached`, `gone` (its stream ended without a detach) or `finished`.
@@ -136,6 +152,11 @@ class Fleet:
         self.open: OpenFrames | None = OpenFrames(
             self.next_sequence.copy(), self.version.copy(), np.zeros((len(MEASURED), lease.ue_count, self.slots))
         )
+        self.assigned = np.zeros(lease.ue_count, np.int64)
+        self.can_switch = False
+        self.told: list[tuple[int, int, str]] = [(0, lease.ue_count, encoder_id)]
+        self.problem: str | None = ""
+        self.on_assigned: Callable[[], None] | None = None
         self.stream = 0
         self.broken = False
         self.status = "gone"
@@ -158,3 +179,19 @@ class Fleet:
     def versions_for(self, encoder_id: str) -> list[int]:
         """Versions for an encoder that have decoded reports of the fleet."""
         return [version for version in list(self.totals) if self.facts[version].encoder_id == encoder_id]
+
+    def assignments(self) -> list[Assignment]:
+        """`assigned` as runs of UEs; those of none are left out."""
+        return runs_of(self.assigned)
+
+    def open_frames(self) -> list[Assignment]:
+        """UEs whose frame is begun, as runs, with the version that decodes it."""
+        begun = np.where(self.next_sequence % self.slots > 0, self.version, 0)
+        return runs_of(begun)
+
+
+def runs_of(versions: NDArray[np.int64]) -> list[Assignment]:
+    """Versions of a fleet's UEs [ue_count] as runs of equal ones; those of version 0 are left out."""
+    edges = [0, *(np.flatnonzero(np.diff(versions)) + 1).tolist(), len(versions)]
+    runs = [Assignment(first, stop - first, int(versions[first])) for first, stop in pairwise(edges)]
+    return [run for run in runs if run.version]

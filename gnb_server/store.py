@@ -10,8 +10,9 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gnb_server.sessions import Fleet, Lease, VersionFacts
+from gnb_server.sessions import Assignment, Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
 from shared.metrics import COLUMNS, MEASURED, Sums
@@ -39,6 +40,9 @@ _leases = sa.Table(
     sa.Column("encoder_id", sa.String, nullable=False),  # that the fleet attached with last
     sa.Column("first_ue", sa.BigInteger, nullable=False),
     sa.Column("ue_count", sa.BigInteger, nullable=False),
+    sa.Column(
+        "assigned", sa.String, nullable=False
+    ),  # versions that UEs are to use, as JSON: [first row, UEs, version]
     sa.Column("finished", sa.Boolean, nullable=False, default=False),
 )
 
@@ -61,6 +65,31 @@ _models = sa.Table(
     sa.Column("version", sa.Integer, primary_key=True),
     sa.Column("loaded", sa.Boolean, nullable=False),
     sa.Column("changed_at", sa.Float, nullable=False),
+)
+
+_targets = sa.Table(
+    "targets",  # the version of a model that all UEs are to use
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+)
+
+_rollouts = sa.Table(
+    "rollouts",
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("content", sa.String, nullable=False),  # JSON
+)
+
+_events = sa.Table(
+    "events",  # what happened to models: the newest EVENTS_KEPT of a run
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),  # from 1
+    sa.Column("at", sa.Float, nullable=False),  # seconds since 1970
+    *(sa.Column(name, sa.String, nullable=False) for name in ("kind", "model", "version", "by", "text")),
 )
 
 _runs = sa.Table(
@@ -106,6 +135,9 @@ _reports = sa.Table(
     sa.Column("received_at", sa.Float, nullable=False),
 )
 
+
+EVENTS_KEPT = 10_000
+"""Events of a run that are kept, the newest."""
 
 _OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError)
 """Errors of a database that is away, full or read-only: what is to be written is not at fault."""
@@ -187,6 +219,7 @@ class Store:
         self.problem: str | None = None
         """Why the last write failed, if it did."""
         self._lock: Any = None
+        self._event_lock = threading.Lock()
         try:
             self._engine = _engine(url)
             self._sqlite = self._engine.dialect.name == "sqlite"
@@ -283,12 +316,19 @@ class Store:
                 )
             ids = {name: getattr(lease, name) for name in ("token", "model", "first_ue", "ue_count")}
             text = {"conditions": json.dumps(lease.conditions.to_json()), "encoder_id": encoder_id, "run": self.run}
-            connection.execute(sa.insert(_leases).values(**ids, **text, finished=False))
+            connection.execute(sa.insert(_leases).values(**ids, **text, assigned="[]", finished=False))
 
     def keep_encoder(self, token: str, encoder_id: str) -> None:
         """Note the encoder that a fleet came back with."""
         with self._writing() as connection:
             connection.execute(sa.update(_leases).where(_leases.c.token == token).values(encoder_id=encoder_id))
+
+    def keep_assigned(self, assigned: Mapping[str, list[Assignment]]) -> None:
+        """Note which versions the UEs of fleets are to use, by token."""
+        with self._writing() as connection:
+            for token, runs in assigned.items():
+                text = json.dumps([dataclasses.astuple(run) for run in runs])
+                connection.execute(sa.update(_leases).where(_leases.c.token == token).values(assigned=text))
 
     def finish(self, lease: Lease) -> None:
         """Mark a lease as finished and forget its open frames."""
@@ -339,6 +379,57 @@ class Store:
                 again = statement.on_conflict_do_update(index_elements=list(key), set_=changes)
                 connection.execute(again if asked else statement.on_conflict_do_nothing())
 
+    def forget_loaded(self, model: str, version: int) -> None:
+        """Remember no more that a version was loaded."""
+        mine = (_models.c.run == self.run) & (_models.c.model == model) & (_models.c.version == version)
+        with self._writing() as connection:
+            connection.execute(sa.delete(_models).where(mine))
+
+    def keep_target(self, model: str, version: int | None) -> None:
+        """Note the version of a model that all UEs are to use; None: there is none."""
+        with self._writing() as connection:
+            connection.execute(sa.delete(_targets).where(_targets.c.run == self.run, _targets.c.model == model))
+            if version is not None:
+                connection.execute(sa.insert(_targets).values(run=self.run, model=model, version=version))
+
+    def targets(self) -> dict[str, int]:
+        """The versions that all UEs are to use, by model."""
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(_targets).where(_targets.c.run == self.run))
+            return {row.model: row.version for row in rows}
+
+    def keep_rollout(self, number: int, content: dict[str, Any]) -> None:
+        """Note a roll-out's present state."""
+        row = {"run": self.run, "number": number, "content": json.dumps(content)}
+        statement = self._insert(_rollouts).values(**row)
+        changes = {"content": statement.excluded.content}
+        with self._writing() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=["run", "number"], set_=changes))
+
+    def rollouts(self) -> list[dict[str, Any]]:
+        """All roll-outs, the oldest first."""
+        query = sa.select(_rollouts.c.content).where(_rollouts.c.run == self.run).order_by(_rollouts.c.number)
+        with self._reading() as connection:
+            return [json.loads(content) for content in connection.execute(query).scalars()]
+
+    def keep_event(self, kind: str, model: str, version: str, by: str, text: str) -> None:
+        """Note something that happened to a model, now."""
+        row = {"run": self.run, "at": time.time(), "kind": kind, "model": model, "version": version, "by": by}
+        newest = sa.select(sa.func.coalesce(sa.func.max(_events.c.number), 0)).where(_events.c.run == self.run)
+        with self._event_lock, self._writing() as connection:
+            number = int(connection.execute(newest).scalar_one()) + 1
+            connection.execute(sa.insert(_events).values(**row, number=number, text=text))
+            old = (_events.c.run == self.run) & (_events.c.number <= number - EVENTS_KEPT)
+            connection.execute(sa.delete(_events).where(old))
+
+    def events(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """The newest events whose number is above `after`, at most `limit`, ascending."""
+        mine = (_events.c.run == self.run) & (_events.c.number > after)
+        query = sa.select(_events).where(mine).order_by(_events.c.number.desc()).limit(limit)
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [{name: value for name, value in row.items() if name != "run"} for row in reversed(rows)]
+
     def loaded(self) -> list[tuple[str, int, bool]]:
         """(model, version, whether it was loaded or else unloaded), in the order of when that was last."""
         query = sa.select(_models).where(_models.c.run == self.run).order_by(_models.c.changed_at)
@@ -349,6 +440,9 @@ class Store:
         """Put a fleet's stored sequences, versions, sums and open frames into its arrays, or those of some rows."""
         lease, slots = fleet.lease, fleet.slots
         with self._reading() as connection:
+            assigned = connection.execute(sa.select(_leases.c.assigned).where(_leases.c.token == lease.token)).scalar()
+            for first, count, version in json.loads(assigned or "[]"):
+                fleet.assigned[first : first + count] = version
             for row in connection.execute(sa.select(_ues).where(self._among(_ues, lease, rows))):
                 index = row.ue - lease.first_ue
                 fleet.next_sequence[index], fleet.version[index] = row.next_sequence, row.version

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,25 +169,15 @@ class CheckpointStore:
         """
         version = self.versions(name)[0] if version is None else version
         card = self.card(name, version)
+        return assemble(name, version, card, {end: self.part(name, version, end) for end in ends})
+
+    def part(self, name: str, version: int, end: End) -> bytes:
+        """The file of an end. Raises NotFound, or DamagedCheckpoint if there is none."""
+        card = self.card(name, version)
         try:
-            scenario = Scenario.parse(card["scenario"])
-            kind = scheme_class(card["scheme"])
-            scheme = kind(scenario, kind.config_class(**card["config"]), ends).eval()
-            for part in ends:
-                data = self._part(name, version, part, card["sha256"][part]).read_bytes()
-                digest = _sha256(data)
-                if digest != card["sha256"][part]:
-                    raise DamagedCheckpoint(f"{part}.safetensors has sha256 {digest}, card says {card['sha256'][part]}")
-                getattr(scheme, part).load_state_dict({key: _widen(value) for key, value in load(data).items()})
-        except (CsiError, SafetensorError, OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            return self._part(name, version, end, card["sha256"][end]).read_bytes()
+        except (OSError, KeyError, TypeError) as error:
             raise DamagedCheckpoint(f"checkpoint {name}/{version}: {error}") from error
-        found = encoder_id(scheme) if "encoder" in ends else card["encoder_id"]
-        if (found, scheme.layout.describe()) != (card["encoder_id"], card["payload"]):
-            raise DamagedCheckpoint(
-                f"checkpoint {name}/{version}: weights and layout give encoder_id {found} and payload"
-                f" '{scheme.layout.describe()}', card says {card['encoder_id']} and '{card['payload']}'"
-            )
-        return Checkpoint(name, version, scheme, card)
 
     def load_named(self, text: str) -> Checkpoint:
         """`load` of `NAME` or `NAME/VERSION`."""
@@ -264,6 +255,27 @@ class CheckpointStore:
     @staticmethod
     def _write_card(folder: Path, card: dict[str, Any]) -> None:
         (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+
+
+def assemble(name: str, version: int, card: dict[str, Any], files: Mapping[End, bytes]) -> Checkpoint:
+    """A checkpoint of its card and the files of some of its ends. Raises DamagedCheckpoint if they do not fit."""
+    try:
+        scenario = Scenario.parse(card["scenario"])
+        kind = scheme_class(card["scheme"])
+        scheme = kind(scenario, kind.config_class(**card["config"]), tuple(files)).eval()
+        for end, data in files.items():
+            if (digest := _sha256(data)) != card["sha256"][end]:
+                raise DamagedCheckpoint(f"{end}.safetensors has sha256 {digest}, card says {card['sha256'][end]}")
+            getattr(scheme, end).load_state_dict({key: _widen(value) for key, value in load(data).items()})
+    except (CsiError, SafetensorError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DamagedCheckpoint(f"checkpoint {name}/{version}: {error}") from error
+    found = encoder_id(scheme) if "encoder" in files else card["encoder_id"]
+    if (found, scheme.layout.describe()) != (card["encoder_id"], card["payload"]):
+        raise DamagedCheckpoint(
+            f"checkpoint {name}/{version}: weights and layout give encoder_id {found} and payload"
+            f" '{scheme.layout.describe()}', card says {card['encoder_id']} and '{card['payload']}'"
+        )
+    return Checkpoint(name, version, scheme, card)
 
 
 def encoder_id(scheme: Scheme) -> str:

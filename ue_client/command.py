@@ -44,12 +44,17 @@ async def _run(fleet: UeFleet) -> None:
 
 
 def save_record(fleet: UeFleet) -> None:
-    """Write the payloads that were acked, if `--record` asks for them."""
+    """Write the reports that were acked, if `--record` asks for them: ue, sequence, encoder_id, decoder_version [K] and
+    payload [K, bits], zeros and ones; where encoders differ in their bits, shorter reports are followed by zeros.
+    """
     if fleet.settings.record and fleet.recorded["ue"]:
+        columns = dict(fleet.recorded)
+        widest = max(part.shape[1] for part in columns["payload"])
+        columns["payload"] = [np.pad(part, ((0, 0), (0, widest - part.shape[1]))) for part in columns["payload"]]
         fleet.settings.record.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             fleet.settings.record,
-            **{name: np.concatenate(parts) for name, parts in fleet.recorded.items()},
+            **{name: np.concatenate(parts) for name, parts in columns.items()},
             allow_pickle=False,
         )
 

@@ -25,6 +25,7 @@ from shared.errors import Conflict, CsiError, InvalidInput, Kind, NotFound
 from shared.link.encoding import encode_frames
 from shared.link.payload import pack_bits
 from ue_client.channel import Channels
+from ue_client.encoders import Encoders, Run, checked, fetch
 from ue_client.settings import Settings
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.2, 2.0
@@ -74,33 +75,45 @@ class _Pending:
     attempts: int = 0
 
 
+@dataclass(frozen=True)
+class _Block:
+    """UEs whose reports are sent together: rows first .. first + ues - 1, so many slots a chunk, by one encoder."""
+
+    first: int
+    ues: int
+    slots: int
+    encoder: Checkpoint
+
+
 Recorded = dict[str, list[NDArray[Any]]]
 """Name -> parts of a column with one row per report."""
 
 
 class UeFleet:
-    """The UEs of one process."""
+    """The UEs of one process, that begin with the encoder of `checkpoint`."""
 
     def __init__(self, settings: Settings, checkpoint: Checkpoint) -> None:
         self.settings = settings
-        self.checkpoint = checkpoint
-        self.scheme = checkpoint.scheme
+        self.model = checkpoint.name
         asked = settings.conditions(checkpoint)
-        self.scheme.check_scenario(asked.scenario, asked.delay_slots)
+        checkpoint.scheme.check_scenario(asked.scenario, asked.delay_slots)
         self.conditions = dataclasses.replace(asked, scenario=asked.scenario.pinned())
         self.slots = asked.scenario.slots
         self.counts = Counts()
-        self.recorded: Recorded = {"ue": [], "sequence": [], "decoder_version": [], "payload": []}
+        self.recorded: Recorded = {"ue": [], "sequence": [], "encoder_id": [], "decoder_version": [], "payload": []}
         self._channels = Channels(settings)
+        self._encoders = Encoders(checkpoint, settings.ues)
+        self._switching: asyncio.Task[None] | None = None
         self._token = self._kept_token()
         self._first_ue: int | None = None  # before the first attach
         self._limit: asyncio.Timeout | None = None  # of `run`
         self._stopping = asyncio.Event()
         self._pending: dict[tuple[int, int], _Pending] = {}  # (first_ue, first_slot) -> chunk, in order of sending
         self._produced = asyncio.Semaphore(settings.window)
-        self._to_send: asyncio.Queue[_Pending | None] = asyncio.Queue()
+        self._to_send: asyncio.Queue[_Pending | pb.SwitchStatus | None] = asyncio.Queue()
         self._first_slot = 0  # later for who returns to the lease of another process
-        self._frames: dict[tuple[int, int], tuple[int, NDArray[np.uint8]]] = {}
+        self._next_frame = 0  # the first that is not planned yet
+        self._frames: dict[tuple[int, int], NDArray[np.uint8]] = {}  # block -> payload bits of the planned frame
         self._finished = False  # nothing more will be produced
 
     @property
@@ -145,9 +158,11 @@ class UeFleet:
             await producer
             await self._detach()
         finally:
-            producer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await producer
+            for task in (producer, self._switching):
+                if task is not None:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
 
     # --- connection ---
 
@@ -185,28 +200,41 @@ class UeFleet:
                 wait = min(2 * wait, RETRY_MOST_S)
 
     async def _attach(self, stub: pb_grpc.CsiFeedbackStub) -> None:
-        settings = self.settings
+        settings, own = self.settings, self._encoders.base
         response = await stub.Attach(
             pb.AttachRequest(
-                scheme=self.checkpoint.name,
+                scheme=self.model,
                 scenario=str(self.conditions.scenario),
                 seed=self.conditions.seed,
-                encoder_id=bytes.fromhex(self.checkpoint.encoder_id),
+                encoder_id=bytes.fromhex(own.encoder_id),
                 ue_count=settings.ues,
                 ue_base=settings.ue_base if self._first_ue is None else self._first_ue,
                 delay_slots=self.conditions.delay_slots,
                 token=self._token,
+                can_switch=settings.switch,
             ),
             timeout=ATTACH_S,
         )
-        if self._first_ue is None:
-            self._first_slot = min(response.next_sequence, default=0)
-        self._token, self._first_ue = response.token, response.first_ue
+        first, self._token, self._first_ue = self._first_ue is None, response.token, response.first_ue
         self._keep_token()
-        if response.feedback_bits != self.scheme.layout.bits:
+        if response.feedback_bits not in (0, own.scheme.layout.bits):
             raise InvalidInput(
-                f"feedback_bits: gNB wants {response.feedback_bits}, layout has {self.scheme.layout.bits}"
+                f"feedback_bits: gNB wants {response.feedback_bits}, layout has {own.scheme.layout.bits}"
             )
+        assigned = Run.of(response.assigned, response.first_ue)
+        if first:
+            self._first_slot = min(response.next_sequence, default=0)
+            self._next_frame = self._first_slot // self.slots
+            open_frames = Run.of(response.open, response.first_ue)
+            for encoder_id in self._encoders.lacks(open_frames):
+                self._encoders.hold(await self._fetched(encoder_id))
+            self._encoders.resume(open_frames, [sequence // self.slots for sequence in response.next_sequence])
+        if assigned and settings.switch:
+            self._switch_to(assigned, list(response.assigned))
+            if self._switching is not None and (first or response.feedback_bits == 0):
+                await self._switching
+        if response.feedback_bits == 0 and self._encoders.base is own:
+            raise Conflict(f"encoder: nothing decodes for {own.encoder_id} and the UEs could not switch to another one")
 
     async def _detach(self) -> None:
         """Say that the fleet is finished; everything is acked, so that a gNB that is away just now loses nothing."""
@@ -240,6 +268,42 @@ class UeFleet:
         await asyncio.sleep(RETRY_FIRST_S)
         await self._attach_patiently()
 
+    # --- encoders ---
+
+    def _switch_to(self, runs: list[Run], told: list[pb.EncoderAssignment]) -> None:
+        """Begin to use other encoders, whatever was told before."""
+        if self._switching is not None:
+            self._switching.cancel()
+        self._switching = asyncio.create_task(self._switch(runs, told))
+
+    async def _switch(self, runs: list[Run], told: list[pb.EncoderAssignment]) -> None:
+        """Fetch what is lacking, use it from the next frame on that is not planned, and say so, or why not."""
+        problem = ""
+        try:
+            for encoder_id in self._encoders.lacks(runs):
+                self._encoders.hold(await self._fetched(encoder_id))
+            self._encoders.assign(runs)
+        except CsiError as error:
+            problem = str(error)
+            logging.warning("the UEs stay with their encoders: %s", problem)
+        first_slot = self._next_frame * self.slots
+        self._to_send.put_nowait(pb.SwitchStatus(assigned=told, first_slot=first_slot, problem=problem))
+
+    async def _fetched(self, encoder_id: str) -> Checkpoint:
+        """An encoder from the gNB, checked. Raises CsiError."""
+        wait = RETRY_FIRST_S
+        while True:
+            try:
+                async with self._channels.open() as channel:
+                    stub = pb_grpc.CsiFeedbackStub(channel)
+                    card, data = await fetch(stub, self._token, encoder_id)
+                return await asyncio.to_thread(checked, self.model, encoder_id, card, data, self.conditions)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _COMES_BACK:
+                    raise as_csi_error(error) from None
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, RETRY_MOST_S)
+
     # --- stream ---
 
     async def _stream(self) -> None:
@@ -251,7 +315,11 @@ class UeFleet:
         async with self._channels.open() as channel:
             call = pb_grpc.CsiFeedbackStub(channel).Feedback(self._requests(), metadata=(("fleet-token", self._token),))
             async for response in call:
-                self._take_ack(response.ack)
+                if response.HasField("ack"):
+                    self._take_ack(response.ack)
+                elif response.HasField("switch_encoder") and self.settings.switch:
+                    told = response.switch_encoder.assigned
+                    self._switch_to(Run.of(told, self.lease[1]), list(told))
                 if self._all_done:
                     self._to_send.put_nowait(None)
 
@@ -268,6 +336,9 @@ class UeFleet:
         if self._all_done:
             return
         while (chunk := await queue.get()) is not None:
+            if isinstance(chunk, pb.SwitchStatus):
+                yield pb.FeedbackRequest(switch_status=chunk)
+                continue
             reports = chunk.request.ue_count * chunk.request.slot_count
             if chunk.attempts == 0:
                 self.counts.sent += reports
@@ -295,8 +366,9 @@ class UeFleet:
         versions = np.broadcast_to(np.array(ack.decoder_version, np.int64), ack.ue_count)
         self.recorded["ue"].append(np.tile(np.arange(ack.ue_count) + ack.first_ue, ack.slot_count))
         self.recorded["sequence"].append(np.repeat(np.arange(ack.slot_count) + ack.first_slot, ack.ue_count))
+        self.recorded["encoder_id"].append(np.full(ack.ue_count * ack.slot_count, chunk.request.encoder_id.hex()))
         self.recorded["decoder_version"].append(np.tile(versions, ack.slot_count))
-        self.recorded["payload"].append(chunk.bits.reshape(ack.slot_count * ack.ue_count, self.scheme.layout.bits))
+        self.recorded["payload"].append(chunk.bits.reshape(ack.slot_count * ack.ue_count, -1))
 
     # --- measuring ---
 
@@ -313,13 +385,19 @@ class UeFleet:
                     settings.duration is not None and time.monotonic() - started >= settings.duration
                 ):
                     break
-                count = min(self._slots_at_once, slots - slot % slots)
+                if slot // slots == self._next_frame:
+                    blocks = list(self._blocks(slot // slots))
+                    self._next_frame += 1
+                    self._frames.clear()
+                count = slots - slot % slots if settings.rate == "max" else 1
                 if settings.slots is not None:
                     count = min(count, settings.slots - slot)
-                for first, ues in self._blocks():
-                    await self._produced.acquire()
-                    bits = await self._frame_bits(slot // slots, first, ues)
-                    self._enqueue(first, ues, slot, np.ascontiguousarray(bits[slot % slots : slot % slots + count]))
+                for block in blocks:
+                    for at in range(slot, slot + count, block.slots):
+                        await self._produced.acquire()
+                        bits = await self._frame_bits(slot // slots, block)
+                        part = bits[at % slots :][: min(block.slots, slot + count - at)]
+                        self._enqueue(block, at, np.ascontiguousarray(part))
                 slot += count
         finally:
             self._finished = True
@@ -331,28 +409,21 @@ class UeFleet:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    @property
-    def _most_reports(self) -> int:
-        """In a chunk."""
-        return min(MOST_REPORTS, max(1, 8 * MOST_BYTES // max(1, self.scheme.layout.bits)))
+    def _blocks(self, frame: int) -> Iterator[_Block]:
+        """How a frame's reports are sent: as large chunks as may be, all of one encoder."""
+        for first, ues, encoder in self._encoders.plan(frame):
+            reports = min(MOST_REPORTS, max(1, 8 * MOST_BYTES // max(1, encoder.scheme.layout.bits)))
+            slots = min(self.slots, reports) if self.settings.rate == "max" else 1
+            most = min(self.settings.chunk_ues, reports // slots)
+            for start in range(first, first + ues, most):
+                yield _Block(start, min(most, first + ues - start), slots, encoder)
 
-    @property
-    def _slots_at_once(self) -> int:
-        """In a chunk: where nothing is to wait for, all of a frame that fit."""
-        return min(self.slots, self._most_reports) if self.settings.rate == "max" else 1
-
-    def _blocks(self) -> Iterator[tuple[int, int]]:
-        """(first row, UEs) of each chunk of a slot."""
-        most = min(self.settings.chunk_ues, self._most_reports // self._slots_at_once)
-        for first in range(0, self.settings.ues, most):
-            yield first, min(most, self.settings.ues - first)
-
-    def _enqueue(self, first: int, ues: int, slot: int, bits: NDArray[np.uint8]) -> None:
+    def _enqueue(self, block: _Block, slot: int, bits: NDArray[np.uint8]) -> None:
         """Put reports, bits [slots, ues, B], on their way."""
         request = pb.FeedbackRequest(
-            encoder_id=bytes.fromhex(self.checkpoint.encoder_id),
-            first_ue=self.lease[1] + first,
-            ue_count=ues,
+            encoder_id=bytes.fromhex(block.encoder.encoder_id),
+            first_ue=self.lease[1] + block.first,
+            ue_count=block.ues,
             first_slot=slot,
             slot_count=len(bits),
             payload=pack_bits(bits),
@@ -361,18 +432,17 @@ class UeFleet:
         self._pending[request.first_ue, slot] = chunk
         self._to_send.put_nowait(chunk)
 
-    async def _frame_bits(self, frame: int, first: int, ues: int) -> NDArray[np.uint8]:
-        """Payload bits [T, ues, B] of a block's frame; kept until the block asks for another frame."""
-        key = (first, ues)
-        held = self._frames.get(key)
-        if held is None or held[0] != frame:
-            bits = await asyncio.to_thread(self._encode, frame, first, ues)
-            held = self._frames[key] = (frame, bits)
-        return held[1]
+    async def _frame_bits(self, frame: int, block: _Block) -> NDArray[np.uint8]:
+        """Payload bits [T, ues, B] of a block's frame; kept until the next frame."""
+        if (held := self._frames.get((block.first, block.ues))) is None:
+            held = await asyncio.to_thread(self._encode, frame, block)
+            self._frames[block.first, block.ues] = held
+        return held
 
-    def _encode(self, frame: int, first: int, ues: int) -> NDArray[np.uint8]:
-        samples = self.conditions.samples(Split.EMULATE, torch.arange(ues) + self.lease[1] + first, frame)
-        return encode_frames(self.scheme, self.conditions.scenario, samples).swapaxes(0, 1)
+    def _encode(self, frame: int, block: _Block) -> NDArray[np.uint8]:
+        ues = torch.arange(block.ues) + self.lease[1] + block.first
+        samples = self.conditions.samples(Split.EMULATE, ues, frame)
+        return encode_frames(block.encoder.scheme, self.conditions.scenario, samples).swapaxes(0, 1)
 
 
 def as_csi_error(error: grpc.aio.AioRpcError) -> CsiError:

@@ -60,6 +60,9 @@ class Settings(RunSettings):
     """Seconds that acks are waited for after SIGINT or SIGTERM; a second signal ends the process at once. Exit code 1
     if reports are not acked by then."""
 
+    switch: bool = True
+    """Fetch and use another encoder of the model when the gNB says so, from the next frame on."""
+
     token_file: OutFile | None = None
     """File for the secret name of the lease, while it is in use: who starts with it again, after a kill, goes on with
     the same UE ids where the gNB has got to."""

@@ -25,7 +25,10 @@ from gnb_server.metrics import RunCollector
 from gnb_server.monitor import LONGEST_WINDOW_S
 from gnb_server.rest import models
 from gnb_server.rest.access import Access
-from gnb_server.rest.uploads import UPLOAD, HearOut, router
+from gnb_server.rest import rollouts as rest_rollouts
+from gnb_server.rest import uploads as rest_uploads
+from gnb_server.rest.uploads import UPLOAD, HearOut
+from gnb_server.rest.rollouts import router, who
 from gnb_server.uploads import Uploads
 from shared.checkpoints import NAME
 from shared.errors import CsiError, InvalidInput, Kind, NotReady
@@ -99,6 +102,7 @@ def create_app(
     if uploads is not None:
         app.include_router(router(uploads, changing))
         app.add_middleware(HearOut, most_bytes=uploads.most_bytes)
+    app.include_router(router(handlers))
     clients = 0
 
     async def seat() -> AsyncIterator[None]:
@@ -195,17 +199,21 @@ def create_app(
         response_model_exclude_unset=True,
         **changing,
     )
-    def load(name: Name, body: models.LoadRequest | None = None) -> dict[str, Any]:
-        """Load (again) a version of a model: frames that begin from now on are decoded with it."""
+    def load(request: Request, name: Name, body: models.LoadRequest | None = None) -> dict[str, Any]:
+        """Load (again) a version of a model: UEs use it, its encoder too, from their next frame on."""
         asked = body.parameters if body else models.LoadParameters()
-        answer = {"name": name, "version": str(handlers.load(name, asked.version).version), "state": "READY"}
+        answer = {
+            "name": name,
+            "version": str(handlers.swaps.load(name, asked.version, who(request)).version),
+            "state": "READY",
+        }
         return answer if asked.config is None else answer | {"reason": "config is left out: the checkpoint has its own"}
 
     @app.post("/v2/repository/models/{name}/unload", response_model=models.RepositoryAnswer, **changing)
-    def unload(name: Name, body: models.UnloadRequest | None = None) -> dict[str, Any]:
+    def unload(request: Request, name: Name, body: models.UnloadRequest | None = None) -> dict[str, Any]:
         """Unload a model, or one version of it that is not in use."""
         asked = body.parameters.version if body else None
-        handlers.unload(name, asked)
+        handlers.swaps.unload(name, asked, who(request))
         return {"name": name, "version": None if asked is None else str(asked), "state": "UNAVAILABLE"}
 
     @app.post("/v2/models/{name}/infer", include_in_schema=False)

@@ -117,6 +117,8 @@ class UeListed(World):
     status: str
     next_sequence: int
     decoder_version: int
+    assigned_version: int | None = Field(description="that its frames are to begin on; null: any for its encoder")
+    switch: str = Field(description="asked: it has not said yet whether it takes its encoder; else why it does not")
     reports: int
 
 
@@ -191,7 +193,7 @@ class IndexRow(BaseModel):
     reason: str
 
 
-class _Request(BaseModel):
+class Strict(BaseModel):
     """Part of a request: names what it does not know."""
 
     model_config = ConfigDict(extra="forbid")
@@ -206,13 +208,13 @@ class _Request(BaseModel):
         return found
 
 
-class IndexRequest(_Request):
+class IndexRequest(Strict):
     """Body of /v2/repository/index."""
 
     ready: bool = Field(False, description="only what is loaded")
 
 
-class VersionParameters(_Request):
+class VersionParameters(Strict):
     """Parameters that load and unload have in common."""
 
     version: Annotated[int, Field(ge=1, lt=10**9)] | None = Field(
@@ -234,13 +236,13 @@ class UnloadParameters(VersionParameters):
     unload_dependents: bool = Field(default=False, description="of the protocol; no model depends on another")
 
 
-class LoadRequest(_Request):
+class LoadRequest(Strict):
     """Body of load."""
 
     parameters: LoadParameters = Field(default_factory=LoadParameters)
 
 
-class UnloadRequest(_Request):
+class UnloadRequest(Strict):
     """Body of unload."""
 
     parameters: UnloadParameters = Field(default_factory=UnloadParameters)

@@ -58,7 +58,9 @@ def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:
 def _groups(
     fleet: Fleet, chunk: Chunk, rows: NDArray[np.int64], model: ModelVersion, models: Repository
 ) -> list[Group]:
-    """The chunk's new reports by version and first slot; frames that begin in it are begun on `model`."""
+    """The chunk's new reports by version and first slot. Frames that begin in it are begun on the version that their UE
+    is assigned, if that decodes for the chunk's encoder, or else on `model`.
+    """
     assert fleet.open is not None  # checked by `admit`
     expected = fleet.open.next_sequence[rows]
     if (gap := int(expected.min())) < chunk.first_slot:
@@ -66,7 +68,10 @@ def _groups(
         raise SequenceGap(f"first_slot: {chunk.first_slot} of UE {ue} leaves a gap; expected {gap}", gap)
     skipped = expected - chunk.first_slot
     within = expected % fleet.slots > 0
-    versions = np.where(within, fleet.open.version[rows], model.version)
+    fitting = [version for version, facts in list(fleet.facts.items()) if facts.encoder_id == chunk.encoder_id]
+    assigned = fleet.assigned[rows]
+    begun_on = np.where(np.isin(assigned, fitting), assigned, model.version)
+    versions = np.where(within, fleet.open.version[rows], begun_on)
     groups = []
     for version, first in sorted({*zip(versions.tolist(), skipped.tolist(), strict=True)}):
         if first >= chunk.slot_count:

@@ -13,6 +13,7 @@ import numpy as np
 
 from gnb_server.monitor import Monitor
 from gnb_server.recorder import Recorder
+from gnb_server.rollouts import Rollouts
 from gnb_server.serving.chunks import Job
 from gnb_server.serving.scoring import Scored
 from gnb_server.store import Store
@@ -29,10 +30,13 @@ Fail = Callable[[Job, Exception], None]
 class Committer:
     """Stores what chunks add and answers them. With `write` off (benchmarks) nothing is stored."""
 
-    def __init__(self, store: Store, monitor: Monitor, recorder: Recorder | None, *, write: bool) -> None:
+    def __init__(
+        self, store: Store, monitor: Monitor, recorder: Recorder | None, rollouts: Rollouts, *, write: bool
+    ) -> None:
         self._store = store
         self._monitor = monitor
         self._recorder = recorder
+        self._rollouts = rollouts
         self._write = write
         self._giving_up = threading.Event()
 
@@ -116,6 +120,7 @@ class Committer:
             wire_bytes += increment.wire_bytes * len(increment.rows) * len(increment.slots)
         encoder_id, latency = scored.job.chunk.encoder_id, (scored.latency_ms, scored.reports)
         self._monitor.add(fleet.lease, encoder_id, added, wire_bytes, *latency, scored.saturated)
+        self._rollouts.observe(fleet.lease, stored.increments, scored.pairs)
         if self._recorder is not None:
             try:
                 for record in scored.records:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import heapq
 import itertools
 import logging
@@ -26,12 +27,14 @@ from gnb_server.faults import Faults
 from gnb_server.monitor import Monitor
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
+from gnb_server.rollouts import Rollouts
 from gnb_server.serving.admission import admit
 from gnb_server.serving.backend import DecodeBackend, Estimates, Part
 from gnb_server.serving.batching import FairQueue, rounds_of
 from gnb_server.serving.chunks import Ack, Admitted, Chunk, Group, Job
 from gnb_server.serving.commit import Committer
 from gnb_server.serving.scoring import Decoded, NoChannel, Scored, Scorer
+from gnb_server.serving.shadow import Shadow
 from gnb_server.sessions import Fleet
 from gnb_server.store import Store
 from shared.errors import Conflict, CsiError, NotReady
@@ -57,6 +60,7 @@ class ServingLoop:
         backend: DecodeBackend,
         store: Store,
         monitor: Monitor,
+        rollouts: Rollouts,
         *,
         recorder: Recorder | None = None,
         faults: Faults | None = None,
@@ -69,7 +73,9 @@ class ServingLoop:
         self._evaluate = evaluate
         self._evaluator = Evaluator()
         self._scorer = Scorer(self._evaluator if evaluate else None, store, recorder)
-        self._committer = Committer(store, monitor, recorder, write=evaluate)
+        self._committer = Committer(store, monitor, recorder, rollouts, write=evaluate)
+        self._shadow = Shadow(models, rollouts, self._evaluator)
+        self._rollouts = rollouts
         self._changed = threading.Condition()
         self._waiting = FairQueue()
         self._calls: deque[_Call] = deque()
@@ -146,6 +152,7 @@ class ServingLoop:
                 fleet.open, fleet.broken = None, True
                 self._backend.forget(fleet.lease.token)
                 self._evaluator.forget(fleet.lease.token)
+                self._shadow.forget(fleet.lease.token)
                 _return_memory()
 
         if not after_s:
@@ -205,15 +212,17 @@ class ServingLoop:
             admitted = list(self._admitted(round_))
             decoded = self._decoded(admitted)
             now = time.monotonic()
+            done: list[Scored] = []
             for job, found in admitted:
                 if job.future.done():
                     continue
                 try:
                     latency_ms = 1e3 * (now - job.arrived)
                     lost = self._faults.loses()
-                    scored.append(self._scorer.score(job, found, decoded[job], latency_ms, lost=lost))
+                    done.append(self._scorer.score(job, found, decoded[job], latency_ms, lost=lost))
                 except Exception as error:
                     _fail(job, error)
+            scored += self._shadowed(done, dict(admitted))
         self._committer.commit(scored, _fail)
 
     def _admitted(self, jobs: list[Job]) -> Iterator[tuple[Job, Admitted]]:
@@ -247,10 +256,21 @@ class ServingLoop:
             yield from zip(members, self._backend.decode(name, version, [part for *_, part in members]), strict=True)
         except Exception as error:
             if len(members) == 1:
+                self._rollouts.fail(name, version, str(error))
                 _fail(members[0][0], error)
                 return
             for member in members:
                 yield from self._decode(name, version, [member])
+
+    def _shadowed(self, done: list[Scored], admitted: dict[Job, Admitted]) -> list[Scored]:
+        """Chunks with what a shadow makes of them, if there is one."""
+        if not done or not self._evaluate or self._rollouts.running(done[0].job.fleet.lease.model) is None:
+            return done
+        jobs = [(scored.job, admitted[scored.job]) for scored in done]
+        pairs = self._shadow.follow(
+            [(job, group, self._part(job, found, group)) for job, found in jobs for group in found.groups]
+        )
+        return [dataclasses.replace(scored, pairs=pairs.get(scored.job, [])) for scored in done]
 
     def _part(self, job: Job, admitted: Admitted, group: Group) -> Part:
         fields = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gnb_server.evaluator import Evaluator
 from gnb_server.recorder import Recorder
+from gnb_server.rollouts import Pairs
 from gnb_server.serving.backend import Estimates
 from gnb_server.serving.chunks import Ack, Admitted, Group, Job
 from gnb_server.sessions import VersionFacts
@@ -37,6 +38,7 @@ class Scored:
         reports: new ones. saturated: those whose scale is at an end of its range.
         latency_ms: from arrival to when it was decoded.
         records: for the recorder, one row per report.
+        pairs: of the frames that it completes, where another version decodes them too.
     """
 
     job: Job
@@ -47,6 +49,7 @@ class Scored:
     saturated: int
     latency_ms: float
     records: list[dict[str, NDArray[Any]]]
+    pairs: list[Pairs] = field(default_factory=list)
 
 
 class Scorer:

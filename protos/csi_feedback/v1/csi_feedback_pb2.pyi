@@ -30,6 +30,7 @@ class AttachRequest(_message.Message):
     UE_BASE_FIELD_NUMBER: _builtins.int
     DELAY_SLOTS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    CAN_SWITCH_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     """checkpoint name"""
     scenario: _builtins.str
@@ -46,6 +47,8 @@ class AttachRequest(_message.Message):
     """the estimate of slot t is compared with the channel of slot t + delay_slots"""
     token: _builtins.str
     """of an earlier attach, to return to its lease; all but encoder_id must be as then"""
+    can_switch: _builtins.bool
+    """these UEs fetch and use another encoder when they are told to (SwitchEncoder)"""
     def __init__(
         self,
         *,
@@ -57,16 +60,48 @@ class AttachRequest(_message.Message):
         ue_base: _builtins.int | None = ...,
         delay_slots: _builtins.int = ...,
         token: _builtins.str = ...,
+        can_switch: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "ue_base", b"ue_base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "can_switch", b"can_switch", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ue_base: _TypeAlias = _typing.Literal["ue_base"]  # noqa: Y015
     _WhichOneofArgType__ue_base: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ue_base) -> _WhichOneofReturnType__ue_base | None: ...
 
 Global___AttachRequest: _TypeAlias = AttachRequest  # noqa: Y015
+
+@_typing.final
+class EncoderAssignment(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_UE_FIELD_NUMBER: _builtins.int
+    UE_COUNT_FIELD_NUMBER: _builtins.int
+    ENCODER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    first_ue: _builtins.int
+    """UEs first_ue .. first_ue + ue_count - 1 and an encoder of their model."""
+    ue_count: _builtins.int
+    encoder_id: _builtins.bytes
+    """8 bytes"""
+    version: _builtins.int
+    """of a checkpoint that has it, for people to read"""
+    def __init__(
+        self,
+        *,
+        first_ue: _builtins.int = ...,
+        ue_count: _builtins.int = ...,
+        encoder_id: _builtins.bytes = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder_id", b"encoder_id", "first_ue", b"first_ue", "ue_count", b"ue_count", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncoderAssignment: _TypeAlias = EncoderAssignment  # noqa: Y015
 
 @_typing.final
 class AttachResponse(_message.Message):
@@ -78,16 +113,26 @@ class AttachResponse(_message.Message):
     NEXT_SEQUENCE_FIELD_NUMBER: _builtins.int
     FEEDBACK_BITS_FIELD_NUMBER: _builtins.int
     SLOTS_PER_FRAME_FIELD_NUMBER: _builtins.int
+    ASSIGNED_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     first_ue: _builtins.int
     ue_count: _builtins.int
     feedback_bits: _builtins.int
-    """bits of a report by the encoder of the request"""
+    """bits of a report by the encoder of the request; 0 if nothing decodes for it"""
     slots_per_frame: _builtins.int
     """T"""
     @_builtins.property
     def next_sequence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """per UE: the sequence that the gNB waits for"""
+
+    @_builtins.property
+    def assigned(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderAssignment]:
+        """as in SwitchEncoder, for frames that are not begun"""
+
+    @_builtins.property
+    def open(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderAssignment]:
+        """UEs whose frame is begun: what its reports have to be encoded with"""
 
     def __init__(
         self,
@@ -98,10 +143,12 @@ class AttachResponse(_message.Message):
         next_sequence: _abc.Iterable[_builtins.int] | None = ...,
         feedback_bits: _builtins.int = ...,
         slots_per_frame: _builtins.int = ...,
+        assigned: _abc.Iterable[Global___EncoderAssignment] | None = ...,
+        open: _abc.Iterable[Global___EncoderAssignment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback_bits", b"feedback_bits", "first_ue", b"first_ue", "next_sequence", b"next_sequence", "slots_per_frame", b"slots_per_frame", "token", b"token", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "feedback_bits", b"feedback_bits", "first_ue", b"first_ue", "next_sequence", b"next_sequence", "open", b"open", "slots_per_frame", b"slots_per_frame", "token", b"token", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,6 +164,7 @@ class FeedbackRequest(_message.Message):
     FIRST_SLOT_FIELD_NUMBER: _builtins.int
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    SWITCH_STATUS_FIELD_NUMBER: _builtins.int
     encoder_id: _builtins.bytes
     """Reports of UEs first_ue .. first_ue + ue_count - 1 for slots first_slot .. first_slot + slot_count - 1, all in one
     frame of T slots; ordered by slot, then by UE. The sequence of a report is its absolute slot, from 0 for each UE.
@@ -129,6 +177,10 @@ class FeedbackRequest(_message.Message):
     slot_count: _builtins.int
     payload: _builtins.bytes
     """ceil(ue_count * slot_count * bits / 8) bytes"""
+    @_builtins.property
+    def switch_status(self) -> Global___SwitchStatus:
+        """if set, the message is this alone and has no reports"""
+
     def __init__(
         self,
         *,
@@ -138,36 +190,97 @@ class FeedbackRequest(_message.Message):
         first_slot: _builtins.int = ...,
         slot_count: _builtins.int = ...,
         payload: _builtins.bytes = ...,
+        switch_status: Global___SwitchStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["switch_status", b"switch_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder_id", b"encoder_id", "first_slot", b"first_slot", "first_ue", b"first_ue", "payload", b"payload", "slot_count", b"slot_count", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder_id", b"encoder_id", "first_slot", b"first_slot", "first_ue", b"first_ue", "payload", b"payload", "slot_count", b"slot_count", "switch_status", b"switch_status", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FeedbackRequest: _TypeAlias = FeedbackRequest  # noqa: Y015
 
 @_typing.final
+class SwitchStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNED_FIELD_NUMBER: _builtins.int
+    FIRST_SLOT_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    first_slot: _builtins.int
+    """the frame that begins there is the first by these encoders"""
+    problem: _builtins.str
+    """if not empty: why the UEs stay with the encoders that they have"""
+    @_builtins.property
+    def assigned(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderAssignment]:
+        """What became of a SwitchEncoder, for all UEs of the fleet.
+        as it was told
+        """
+
+    def __init__(
+        self,
+        *,
+        assigned: _abc.Iterable[Global___EncoderAssignment] | None = ...,
+        first_slot: _builtins.int = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "first_slot", b"first_slot", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchStatus: _TypeAlias = SwitchStatus  # noqa: Y015
+
+@_typing.final
 class FeedbackResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACK_FIELD_NUMBER: _builtins.int
+    SWITCH_ENCODER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ack(self) -> Global___Ack: ...
+    @_builtins.property
+    def switch_encoder(self) -> Global___SwitchEncoder: ...
     def __init__(
         self,
         *,
         ack: Global___Ack | None = ...,
+        switch_encoder: Global___SwitchEncoder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message", "switch_encoder", b"switch_encoder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message", "switch_encoder", b"switch_encoder"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ack"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ack", "switch_encoder"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___FeedbackResponse: _TypeAlias = FeedbackResponse  # noqa: Y015
+
+@_typing.final
+class SwitchEncoder(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSIGNED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def assigned(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderAssignment]:
+        """Encode frames that are not begun with these encoders; UEs that are not named stay with what they have. UEs fetch
+        the encoders that they lack, check them, and answer with a SwitchStatus before the first report by them.
+        """
+
+    def __init__(
+        self,
+        *,
+        assigned: _abc.Iterable[Global___EncoderAssignment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchEncoder: _TypeAlias = SwitchEncoder  # noqa: Y015
 
 @_typing.final
 class Ack(_message.Message):
@@ -209,6 +322,81 @@ class Ack(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ack: _TypeAlias = Ack  # noqa: Y015
+
+@_typing.final
+class FetchEncoderRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    ENCODER_ID_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    encoder_id: _builtins.bytes
+    """8 bytes"""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        encoder_id: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder_id", b"encoder_id", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchEncoderRequest: _TypeAlias = FetchEncoderRequest  # noqa: Y015
+
+@_typing.final
+class FetchEncoderResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """the next piece of encoder.safetensors"""
+    @_builtins.property
+    def header(self) -> Global___EncoderHeader:
+        """the first message"""
+
+    def __init__(
+        self,
+        *,
+        header: Global___EncoderHeader | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["header", "data"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___FetchEncoderResponse: _TypeAlias = FetchEncoderResponse  # noqa: Y015
+
+@_typing.final
+class EncoderHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CARD_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    card: _builtins.str
+    """card.json of the checkpoint: scheme, configuration, hashes, probe"""
+    size: _builtins.int
+    """bytes of encoder.safetensors"""
+    def __init__(
+        self,
+        *,
+        card: _builtins.str = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncoderHeader: _TypeAlias = EncoderHeader  # noqa: Y015
 
 @_typing.final
 class DetachRequest(_message.Message):

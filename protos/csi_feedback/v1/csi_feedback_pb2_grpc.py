@@ -44,6 +44,11 @@ class CsiFeedbackStub:
                 request_serializer=protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FeedbackRequest.SerializeToString,
                 response_deserializer=protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FeedbackResponse.FromString,
                 _registered_method=True)
+        self.FetchEncoder = channel.unary_stream(
+                '/csi_feedback.v1.CsiFeedback/FetchEncoder',
+                request_serializer=protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FetchEncoderRequest.SerializeToString,
+                response_deserializer=protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FetchEncoderResponse.FromString,
+                _registered_method=True)
         self.Detach = channel.unary_unary(
                 '/csi_feedback.v1.CsiFeedback/Detach',
                 request_serializer=protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.DetachRequest.SerializeToString,
@@ -57,8 +62,8 @@ class CsiFeedbackServicer:
     def Attach(self, request, context):
         """Lease UE ids for a fleet, or return to a lease by its token.
         Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-        version of the model decodes for the encoder or it is unloaded, the ids are taken, or the token's fleet has
-        detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
+        version of the model decodes for the encoder or it is unloaded, and the UEs cannot switch to another one; the ids
+        are taken, or the token's fleet has detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
         UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -72,6 +77,14 @@ class CsiFeedbackServicer:
         encoder, the open frame was begun with another one, a newer stream, or the fleet has detached), OUT_OF_RANGE (a
         gap: trailing metadata `expected-sequence` has the sequence that the gNB waits for), UNAVAILABLE (the gNB went away
         or restores the fleet: attach again with the token, send what is not acked).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchEncoder(self, request, context):
+        """The encoder that UEs are to switch to: a header, then the file in pieces.
+        Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), DATA_LOSS (its file is damaged).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +109,11 @@ def add_CsiFeedbackServicer_to_server(servicer, server):
                     servicer.Feedback,
                     request_deserializer=protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FeedbackRequest.FromString,
                     response_serializer=protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FeedbackResponse.SerializeToString,
+            ),
+            'FetchEncoder': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchEncoder,
+                    request_deserializer=protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FetchEncoderRequest.FromString,
+                    response_serializer=protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FetchEncoderResponse.SerializeToString,
             ),
             'Detach': grpc.unary_unary_rpc_method_handler(
                     servicer.Detach,
@@ -157,6 +175,33 @@ class CsiFeedback:
             '/csi_feedback.v1.CsiFeedback/Feedback',
             protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FeedbackRequest.SerializeToString,
             protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchEncoder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/csi_feedback.v1.CsiFeedback/FetchEncoder',
+            protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FetchEncoderRequest.SerializeToString,
+            protos_dot_csi__feedback_dot_v1_dot_csi__feedback__pb2.FetchEncoderResponse.FromString,
             options,
             channel_credentials,
             insecure,

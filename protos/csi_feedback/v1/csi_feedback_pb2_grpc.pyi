@@ -34,8 +34,8 @@ class CsiFeedbackStub:
     Attach: _grpc.UnaryUnaryMultiCallable[_csi_feedback_pb2.AttachRequest, _csi_feedback_pb2.AttachResponse]
     """Lease UE ids for a fleet, or return to a lease by its token.
     Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-    version of the model decodes for the encoder or it is unloaded, the ids are taken, or the token's fleet has
-    detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
+    version of the model decodes for the encoder or it is unloaded, and the UEs cannot switch to another one; the ids
+    are taken, or the token's fleet has detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
     UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
     """
     Feedback: _grpc.StreamStreamMultiCallable[_csi_feedback_pb2.FeedbackRequest, _csi_feedback_pb2.FeedbackResponse]
@@ -46,6 +46,10 @@ class CsiFeedbackStub:
     gap: trailing metadata `expected-sequence` has the sequence that the gNB waits for), UNAVAILABLE (the gNB went away
     or restores the fleet: attach again with the token, send what is not acked).
     """
+    FetchEncoder: _grpc.UnaryStreamMultiCallable[_csi_feedback_pb2.FetchEncoderRequest, _csi_feedback_pb2.FetchEncoderResponse]
+    """The encoder that UEs are to switch to: a header, then the file in pieces.
+    Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), DATA_LOSS (its file is damaged).
+    """
     Detach: _grpc.UnaryUnaryMultiCallable[_csi_feedback_pb2.DetachRequest, _csi_feedback_pb2.DetachResponse]
     """End of a fleet: its ids stay leased, its results stay."""
 
@@ -55,8 +59,8 @@ class CsiFeedbackAsyncStub(CsiFeedbackStub):
     Attach: _aio.UnaryUnaryMultiCallable[_csi_feedback_pb2.AttachRequest, _csi_feedback_pb2.AttachResponse]  # type: ignore[assignment]
     """Lease UE ids for a fleet, or return to a lease by its token.
     Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-    version of the model decodes for the encoder or it is unloaded, the ids are taken, or the token's fleet has
-    detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
+    version of the model decodes for the encoder or it is unloaded, and the UEs cannot switch to another one; the ids
+    are taken, or the token's fleet has detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
     UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
     """
     Feedback: _aio.StreamStreamMultiCallable[_csi_feedback_pb2.FeedbackRequest, _csi_feedback_pb2.FeedbackResponse]  # type: ignore[assignment]
@@ -66,6 +70,10 @@ class CsiFeedbackAsyncStub(CsiFeedbackStub):
     encoder, the open frame was begun with another one, a newer stream, or the fleet has detached), OUT_OF_RANGE (a
     gap: trailing metadata `expected-sequence` has the sequence that the gNB waits for), UNAVAILABLE (the gNB went away
     or restores the fleet: attach again with the token, send what is not acked).
+    """
+    FetchEncoder: _aio.UnaryStreamMultiCallable[_csi_feedback_pb2.FetchEncoderRequest, _csi_feedback_pb2.FetchEncoderResponse]  # type: ignore[assignment]
+    """The encoder that UEs are to switch to: a header, then the file in pieces.
+    Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), DATA_LOSS (its file is damaged).
     """
     Detach: _aio.UnaryUnaryMultiCallable[_csi_feedback_pb2.DetachRequest, _csi_feedback_pb2.DetachResponse]  # type: ignore[assignment]
     """End of a fleet: its ids stay leased, its results stay."""
@@ -79,8 +87,8 @@ class CsiFeedbackServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_csi_feedback_pb2.AttachResponse, _abc.Awaitable[_csi_feedback_pb2.AttachResponse]]:
         """Lease UE ids for a fleet, or return to a lease by its token.
         Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-        version of the model decodes for the encoder or it is unloaded, the ids are taken, or the token's fleet has
-        detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
+        version of the model decodes for the encoder or it is unloaded, and the UEs cannot switch to another one; the ids
+        are taken, or the token's fleet has detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
         UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
         """
 
@@ -96,6 +104,16 @@ class CsiFeedbackServicer(metaclass=_abc_1.ABCMeta):
         encoder, the open frame was begun with another one, a newer stream, or the fleet has detached), OUT_OF_RANGE (a
         gap: trailing metadata `expected-sequence` has the sequence that the gNB waits for), UNAVAILABLE (the gNB went away
         or restores the fleet: attach again with the token, send what is not acked).
+        """
+
+    @_abc_1.abstractmethod
+    def FetchEncoder(
+        self,
+        request: _csi_feedback_pb2.FetchEncoderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_csi_feedback_pb2.FetchEncoderResponse], _abc.AsyncIterator[_csi_feedback_pb2.FetchEncoderResponse]]:
+        """The encoder that UEs are to switch to: a header, then the file in pieces.
+        Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), DATA_LOSS (its file is damaged).
         """
 
     @_abc_1.abstractmethod

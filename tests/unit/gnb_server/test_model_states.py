@@ -42,7 +42,7 @@ class ModelStates(RuleBasedStateMachine):
         self.encoders = {version: self.store.card(MODEL, version)["encoder_id"] for version in (1, 2, 3)}
         self.states = dict.fromkeys(self.encoders, "available")
         self.serving: dict[str, int] = {}
-        self.used = False
+        self.target: int | None = None
 
     @initialize()
     def start(self) -> None:
@@ -60,8 +60,18 @@ class ModelStates(RuleBasedStateMachine):
 
     @rule(version=VERSIONS)
     def load(self, version: int) -> None:
-        assert self.gnb.load(MODEL, version).version == version
+        assert self.gnb.swaps.load(MODEL, version).version == version
         self.states[version], self.serving[self.encoders[version]] = "loaded", version
+        self.target = version
+
+    @rule()
+    def a_second_later(self) -> None:
+        self.gnb.tick()
+        for version, state in self.states.items():
+            if state == "loaded" and self.target not in (None, version):
+                self.states[version] = "available"
+                if self.serving.get(self.encoders[version]) == version:
+                    del self.serving[self.encoders[version]]
 
     @rule(version=VERSIONS)
     def ues_come(self, version: int) -> None:
@@ -84,20 +94,22 @@ class ModelStates(RuleBasedStateMachine):
     def unload_version(self, version: int) -> None:
         if self.states[version] != "loaded":
             with pytest.raises(NotFound, match="is not loaded"):
-                self.gnb.unload(MODEL, version)
+                self.gnb.swaps.unload(MODEL, version)
         elif version in self.serving.values():
             with pytest.raises(Conflict, match="serves new frames"):
-                self.gnb.unload(MODEL, version)
+                self.gnb.swaps.unload(MODEL, version)
         else:
-            self.gnb.unload(MODEL, version)
+            self.gnb.swaps.unload(MODEL, version)
             self.states[version] = "blocked"
+            self.target = None if self.target == version else self.target
 
     @precondition(lambda self: "loaded" in self.states.values())
     @rule()
     def unload(self) -> None:
-        self.gnb.unload(MODEL)
+        self.gnb.swaps.unload(MODEL)
         self.states = dict.fromkeys(self.states, "blocked")
         self.serving.clear()
+        self.target = None
 
     @invariant()
     def index_says_so(self) -> None:
@@ -128,11 +140,11 @@ def test_a_model_that_cannot_be_loaded_again_serves_nobody_in_another_version(
     settings = Settings(checkpoints=root, store=f"sqlite:///{tmp_path / 'gnb.sqlite'}")
     wanted = Attachment(MODEL, str(small_store.load(MODEL).scenario), 0, small_store.load(MODEL).encoder_id, 1)
     with service(settings) as handlers:
-        handlers.load(MODEL, 2)
+        handlers.swaps.load(MODEL, 2)
         assert handlers.attach(wanted)[1].version == 2
     (root / MODEL / "2" / "decoder.safetensors").write_bytes(b"")
     with service(settings) as handlers:
         with pytest.raises(Conflict, match=r"unloaded, for version 2 could not be loaded again: .*; load it first"):
             handlers.attach(wanted)
-        handlers.load(MODEL, 1)
+        handlers.swaps.load(MODEL, 1)
         assert handlers.attach(wanted)[1].version == 1

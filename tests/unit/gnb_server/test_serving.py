@@ -131,8 +131,8 @@ def test_a_chunk_is_checked_by_the_version_that_it_was_encoded_for(tmp_path: Pat
     """Whichever version was loaded last."""
     chosen = Settings(checkpoints=two_forms.root, store=f"sqlite:///{tmp_path / 'gnb.sqlite'}", grpc_port=0)
     with service(chosen) as handlers:
-        handlers.load("crnet", 1)
-        handlers.load("crnet", 2)
+        handlers.swaps.load("crnet", 1)
+        handlers.swaps.load("crnet", 2)
         greedy, floats = (Ues(handlers, two_forms, "crnet", version).open() for version in (1, 2))
         with one_batch(handlers):
             futures = [greedy.submit(0), floats.submit(0)]
@@ -340,7 +340,7 @@ def test_what_waits_at_the_end_is_not_decoded(settings: Settings, small_store: C
 def test_two_encoders_of_a_model_are_served_at_once(handlers: Handlers, small_store: CheckpointStore) -> None:
     """Whichever was loaded last, and attached fleets do not hold a load back."""
     first = Ues(handlers, small_store).open()
-    handlers.load("hyperrnn", 3)
+    handlers.swaps.load("hyperrnn", 3)
     second = Ues(handlers, small_store, version=3).open()
     with one_batch(handlers):
         acks = [first.submit(0), second.submit(0)]
@@ -404,7 +404,7 @@ def test_a_version_that_was_another_model_before_is_refused(tmp_path: Path, two_
         card = root / "crnet" / "1" / "card.json"
         card.write_text(json.dumps({**json.loads(card.read_text()), "version": 1}))
         with pytest.raises(Conflict, match=r"version: crnet/1 decodes for encoder .*, earlier in this run it did for"):
-            handlers.load("crnet", 1)
+            handlers.swaps.load("crnet", 1)
 
 
 # --- nothing is shown that is not stored ---
@@ -439,7 +439,7 @@ def test_what_is_not_committed_is_not_shown(
     ues = Ues(handlers, small_store).open()
     slots = range(7) if when == "at its end" else range(1)
     ues.send(*slots)
-    handlers.load("hyperrnn", 2)
+    handlers.swaps.load("hyperrnn", 2)
     before = shown(handlers)
 
     def full(*_: object) -> None:
@@ -605,7 +605,7 @@ def _open_frames(store: Store) -> list[bytes]:
 def test_states_of_a_version_that_no_ue_is_on_are_freed(handlers: Handlers, small_store: CheckpointStore) -> None:
     ues = Ues(handlers, small_store).open()
     ues.send(*range(8))
-    handlers.load("hyperrnn", 2)
+    handlers.swaps.load("hyperrnn", 2)
     ues.send(8)
     assert {version for _, version in handlers._serving._backend._frames} == {2}  # type: ignore[attr-defined]
     assert ues.fleet.open is not None
@@ -719,7 +719,7 @@ def test_a_gnb_serves_without_any_encoder(
     chosen = Settings(checkpoints=root, store=f"sqlite:///{tmp_path / 'gnb.sqlite'}", grpc_port=0)
     with service(chosen) as handlers:
         for name in ("hyperrnn", "rnn", "genie_lmmse", "uplink_only", "crnet", "dualnet_mp"):
-            handlers.load(name)
+            handlers.swaps.load(name)
             asked.clear()
             ues = Ues(handlers, small_store, name).open()
             ues.send(0, 1)

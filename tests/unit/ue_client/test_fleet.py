@@ -256,7 +256,9 @@ def test_images_of_8192_ues_stay_within_what_grpc_takes(small_store: CheckpointS
     settings = Settings(scheme="crnet", checkpoints=small_store.root, ues=65536, chunk_ues=8192, rate=rate)
     for scheme in ("crnet", "dualnet_mp", "rnn", "uplink_only"):
         fleet = UeFleet(settings, small_store.load(scheme, ends=("encoder",)))
-        blocks, slots = list(fleet._blocks()), fleet._slots_at_once
-        assert sum(ues for _, ues in blocks) == 65536
-        assert all(ues * slots * fleet.scheme.layout.bits / 8 <= MOST_BYTES for _, ues in blocks)
-        assert all(ues * slots * 4 <= 2**20 for _, ues in blocks)
+        blocks = list(fleet._blocks(frame=0))
+        assert sum(block.ues for block in blocks) == 65536
+        for block in blocks:
+            reports = block.ues * block.slots
+            assert reports * block.encoder.scheme.layout.bits / 8 <= MOST_BYTES
+            assert reports * 4 <= 2**20
