@@ -318,14 +318,21 @@ class Handlers:
 
     # --- results ---
 
-    def nmse(self, model: str | None = None, ue: int | None = None, window_s: float | None = None) -> dict[str, Any]:
-        """Figures per scheme and overall, or of one UE. Raises NotFound, InvalidInput."""
+    def nmse(
+        self,
+        model: str | None = None,
+        ue: int | None = None,
+        window_s: float | None = None,
+        *,
+        by_version: bool = False,
+    ) -> dict[str, Any]:
+        """Figures per scheme (and version) and overall, or of one UE. Raises NotFound, InvalidInput."""
         if window_s is not None and not 0 < window_s <= LONGEST_WINDOW_S:
             raise InvalidInput(f"window: {window_s} s is not in (0, {LONGEST_WINDOW_S}]")
         if model is not None and not self._repository.loaded(model):
             self._repository.store.versions(model)
         if ue is None:
-            rows, overall = self._monitor.figures(window_s, model)
+            rows, overall = self._monitor.figures(window_s, model, by_version=by_version)
             return {"window_s": window_s, "schemes": rows, "overall": overall}
         row = self.ue(ue, window_s)
         if model not in (None, row["scheme"]):

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,8 +23,13 @@ BUCKET_S = 0.5
 
 Clock = Callable[[], float]
 
-_Key = tuple[str, str, RunConditions]
-"""Model, encoder id and conditions: reports that have all in common are averaged together."""
+_Key = tuple[str, str, RunConditions, int]
+"""Model, encoder id, conditions and version (0: UEs that have not reported yet): reports that have all in common are
+averaged together.
+"""
+
+_Shown = tuple[str, str, RunConditions, int | None]
+"""What a row is for: the same; version None for all of an encoder."""
 
 
 @dataclass
@@ -67,21 +72,17 @@ class _Total:
     reports: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def none_of(cls, fleet: Fleet, encoder_id: str) -> _Total:
-        """Nothing yet."""
-        return cls(fleet.facts_of(encoder_id), np.zeros((fleet.slots + 1, len(COLUMNS))))
-
-    def add(self, fleet: Fleet, encoder_id: str) -> None:
-        """Add a fleet's reports by an encoder, and its UEs."""
-        self.ues += fleet.lease.ue_count
-        if fleet.status == "attached" and fleet.encoder_id == encoder_id:
-            self.ues_attached += fleet.lease.ue_count
-        for version in fleet.versions_for(encoder_id):
+    def of(cls, fleet: Fleet, encoder_id: str, version: int) -> _Total:
+        """Of a fleet's reports that a version decoded, and the UEs whose open or last frame is of it."""
+        ues = int((fleet.version == version).sum())
+        total = cls(fleet.facts_of(encoder_id), np.zeros((fleet.slots + 1, len(COLUMNS))), ues=ues)
+        total.ues_attached = ues if fleet.status == "attached" else 0
+        if version in fleet.totals:
             totals = fleet.totals[version]
-            of_fleet = totals.sums.sum(axis=0)
-            self.reports[version] = self.reports.get(version, 0) + int(of_fleet[:-1, 0].sum())
-            self.sums = self.sums + of_fleet
-            self.wire_bytes += float(totals.wire_bytes.sum())
+            total.sums = totals.sums.sum(axis=0)
+            total.wire_bytes = float(totals.wire_bytes.sum())
+            total.reports[version] = int(total.sums[:-1, 0].sum())
+        return total
 
     def merge(self, other: _Total) -> None:
         """Add what another key came to, of as many slots."""
@@ -123,25 +124,24 @@ class Monitor:
         with self._lock:
             self._fleets.pop(fleet.lease.token, None)
             self._detached_ues[model] = self._detached_ues.get(model, 0) + fleet.lease.ue_count
-            for key in _keys(fleet):
-                self._detached.setdefault(key, _Total.none_of(fleet, key[1])).add(fleet, key[1])
+            _add(self._detached, fleet)
 
     def add(
         self,
         lease: Lease,
         encoder_id: str,
+        version: int,
         sums: Sums,
         wire_bytes: float,
         latency_ms: float,
-        reports: int,
         saturated: int,
     ) -> None:
-        """Note what a stored chunk added: sums [T + 1, COLUMNS], its bytes, the latency of its new reports, and how
-        many of them have a scale at an end of its range. The fleet's own arrays hold the totals already.
+        """Note what a stored chunk added to a version: sums [T + 1, COLUMNS], bytes, the latency of its new reports,
+        and how many of them have a scale at an end of its range. The fleet's own arrays hold the totals already.
         """
-        now = self._clock()
+        now, reports = self._clock(), int(sums[:-1, 0].sum())
         with self._lock:
-            group = self._groups.setdefault((lease.model, encoder_id, lease.conditions), _Group())
+            group = self._groups.setdefault((lease.model, encoder_id, lease.conditions, version), _Group())
             if not group.buckets or now - group.buckets[-1].started > BUCKET_S:
                 group.buckets.append(_Bucket(now, np.zeros_like(sums)))
                 self._in_order.append(group)
@@ -153,14 +153,23 @@ class Monitor:
             while self._in_order[0].buckets[0].started < now - LONGEST_WINDOW_S:
                 self._in_order.popleft().buckets.popleft()
 
-    def figures(self, window_s: float | None, model: str | None = None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """One row per group, and their sum, over the last `window_s` seconds or (None) the whole run."""
+    def figures(
+        self, window_s: float | None, model: str | None = None, *, by_version: bool = False
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """One row per model, encoder and conditions (and version), and their sum, over the last `window_s` seconds or
+        (None) the whole run.
+        """
+        merged: dict[_Shown, tuple[_Total, list[_Group]]] = {}
         latencies, rows = LatencyHistogram(), []
         with self._lock:
             for key, total in self._totals(model).items():
-                row, of_group = self._row(total, [self._groups.get(key, _Group())], window_s)
-                latencies.merge(of_group)
-                rows.append({**_described(key, total.facts), **row})
+                shown_as = (*key[:3], key[3] if by_version else None)
+                _merge(merged, shown_as, total, self._groups.get(key))
+            for (name, encoder_id, conditions, version), (total, groups) in merged.items():
+                row, of_row = self._row(total, groups, window_s)
+                latencies.merge(of_row)
+                named = {"version": version or None} if by_version else {}
+                rows.append({**_described(name, encoder_id, conditions, total.facts), **named, **row})
             shown = [fleet for fleet in self._fleets.values() if model in (None, fleet.lease.model)]
             detached = sum(ues for name, ues in self._detached_ues.items() if model in (None, name))
         overall = {
@@ -178,13 +187,9 @@ class Monitor:
         merged: dict[tuple[str, str, str], tuple[_Total, list[_Group]]] = {}
         with self._lock:
             for key, total in self._totals().items():
-                name, encoder_id, conditions = key
-                series, one = (name, encoder_id, str(conditions.scenario).partition(":")[0]), total.of_all_slots()
-                if series in merged:
-                    merged[series][0].merge(one)
-                else:
-                    merged[series] = one, []
-                merged[series][1].append(self._groups.get(key, _Group()))
+                name, encoder_id, conditions, _ = key
+                preset = str(conditions.scenario).partition(":")[0]
+                _merge(merged, (name, encoder_id, preset), total.of_all_slots(), self._groups.get(key))
             return [
                 {
                     "scheme": name,
@@ -197,14 +202,14 @@ class Monitor:
 
     def _totals(self, model: str | None = None) -> dict[_Key, _Total]:
         """Of all fleets of a model (None: of all), those that have detached first."""
-        chosen = {key: total for key, total in self._detached.items() if model in (None, key[0])}
-        found = {key: dataclasses.replace(total, reports=dict(total.reports)) for key, total in chosen.items()}
+        found = {
+            key: dataclasses.replace(total, reports=dict(total.reports))
+            for key, total in self._detached.items()
+            if model in (None, key[0])
+        }
         for fleet in self._fleets.values():
             if model in (None, fleet.lease.model):
-                for key in _keys(fleet):
-                    if key not in found:
-                        found[key] = _Total.none_of(fleet, key[1])
-                    found[key].add(fleet, key[1])
+                _add(found, fleet)
         return found
 
     def _row(
@@ -239,15 +244,31 @@ class Monitor:
         return row, latencies
 
 
-def _keys(fleet: Fleet) -> list[_Key]:
-    """What a fleet's reports are averaged under, and those that its encoder sends next."""
-    with_reports = [fleet.facts[version].encoder_id for version in fleet.totals]
-    encoders = dict.fromkeys([*with_reports, fleet.encoder_id])
-    return [(fleet.lease.model, encoder_id, fleet.lease.conditions) for encoder_id in encoders]
+def _add(totals: dict[_Key, _Total], fleet: Fleet) -> None:
+    """Add a fleet's reports and UEs to sums."""
+    for version in sorted({*list(fleet.totals), *np.unique(fleet.version).tolist()}):
+        encoder_id = fleet.facts[version].encoder_id if version else fleet.encoder_id
+        total = _Total.of(fleet, encoder_id, version)
+        key = (fleet.lease.model, encoder_id, fleet.lease.conditions, version)
+        if key in totals:
+            totals[key].merge(total)
+        else:
+            totals[key] = total
 
 
-def _described(key: _Key, facts: VersionFacts) -> dict[str, Any]:
-    model, encoder_id, conditions = key
+_T = TypeVar("_T")
+
+
+def _merge(merged: dict[_T, tuple[_Total, list[_Group]]], key: _T, total: _Total, group: _Group | None) -> None:
+    """Add a total, and its recent buckets, to those of a key."""
+    if key in merged:
+        merged[key][0].merge(total)
+    else:
+        merged[key] = total, []
+    merged[key][1].extend([] if group is None else [group])
+
+
+def _described(model: str, encoder_id: str, conditions: RunConditions, facts: VersionFacts) -> dict[str, Any]:
     return {
         "scheme": model,
         "encoder_id": encoder_id,
@@ -259,7 +280,7 @@ def _described(key: _Key, facts: VersionFacts) -> dict[str, Any]:
 
 def describe(fleet: Fleet, encoder_id: str) -> dict[str, Any]:
     """What every NMSE of a fleet's reports by an encoder must be shown with."""
-    return _described((fleet.lease.model, encoder_id, fleet.lease.conditions), fleet.facts_of(encoder_id))
+    return _described(fleet.lease.model, encoder_id, fleet.lease.conditions, fleet.facts_of(encoder_id))
 
 
 def ue_row(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -25,10 +26,10 @@ from gnb_server.metrics import RunCollector
 from gnb_server.monitor import LONGEST_WINDOW_S
 from gnb_server.rest import models
 from gnb_server.rest.access import Access
-from gnb_server.rest import rollouts as rest_rollouts
-from gnb_server.rest import uploads as rest_uploads
+from gnb_server.rest.rollouts import router as rollouts_router
+from gnb_server.rest.rollouts import who
 from gnb_server.rest.uploads import UPLOAD, HearOut
-from gnb_server.rest.rollouts import router, who
+from gnb_server.rest.uploads import router as uploads_router
 from gnb_server.uploads import Uploads
 from shared.checkpoints import NAME
 from shared.errors import CsiError, InvalidInput, Kind, NotReady
@@ -40,6 +41,7 @@ Version = Annotated[int, Path(ge=1, lt=10**9, description="checkpoint version")]
 Window = Annotated[
     float | None, Query(gt=0, le=LONGEST_WINDOW_S, description="sliding window [s]; without it the whole run")
 ]
+By = Annotated[Literal["scheme", "version"], Query(description="a row for each scheme, or for each of its versions")]
 SchemeName = Annotated[str | None, Query(pattern=f"^{NAME}$", description="checkpoint name")]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {kind.http_status: {"model": models.ErrorAnswer} for kind in Kind}
@@ -100,9 +102,9 @@ def create_app(
         return _error(text, error.status_code, error.headers)
 
     if uploads is not None:
-        app.include_router(router(uploads, changing))
+        app.include_router(uploads_router(uploads, changing))
         app.add_middleware(HearOut, most_bytes=uploads.most_bytes)
-    app.include_router(router(handlers))
+    app.include_router(rollouts_router(handlers, changing))
     clients = 0
 
     async def seat() -> AsyncIterator[None]:
@@ -116,9 +118,13 @@ def create_app(
             clients -= 1
 
     @app.get("/v1/nmse", response_model=models.NmseAnswer)
-    def nmse(scheme: SchemeName = None, ue: Ue | None = None, window: Window = None) -> dict[str, Any]:
-        """NMSE and feedback bits, per scheme and overall, or of one UE; since the start of the run or over a window."""
-        return handlers.nmse(scheme, ue, window)
+    def nmse(
+        scheme: SchemeName = None, ue: Ue | None = None, window: Window = None, by: By = "scheme"
+    ) -> dict[str, Any]:
+        """NMSE and feedback bits, per scheme (or version) and overall, or of one UE; since the start of the run or over
+        a window.
+        """
+        return handlers.nmse(scheme, ue, window, by_version=by == "version")
 
     @app.get("/v1/ues", response_model=models.UesAnswer)
     def ues(
@@ -142,11 +148,12 @@ def create_app(
 
     @app.get(STREAM, response_class=EventSourceResponse, dependencies=[Depends(seat)])
     async def stream(
-        window: Window = None, interval: Annotated[float, Query(ge=0.1, le=60)] = 1.0
+        window: Window = None, by: By = "scheme", interval: Annotated[float, Query(ge=0.1, le=60)] = 1.0
     ) -> AsyncIterator[ServerSentEvent]:
         """Server-sent events `nmse`: the answer of /v1/nmse over the sliding window, every `interval` seconds."""
+        asked = functools.partial(handlers.nmse, window_s=window or window_s, by_version=by == "version")
         while not stopping.is_set():
-            answer = await asyncio.to_thread(handlers.nmse, None, None, window or window_s)
+            answer = await asyncio.to_thread(asked)
             yield ServerSentEvent(event="nmse", data=models.NmseAnswer.model_validate(answer).model_dump())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), interval)

@@ -72,7 +72,10 @@ class Figures(World, Averages):
 class SchemeFigures(Figures):
     """Figures of all UEs of a scheme."""
 
-    ues: int
+    version: int | None = Field(
+        default=None, description="with by=version: that decoded the reports; null: UEs that have sent none yet"
+    )
+    ues: int = Field(description="whose open or last frame is of the encoder (and version), or that have not begun")
     ues_attached: int
     reports_per_s: float = Field(description="over the window; without one, over the last 600 s")
     saturated_scales: int = Field(

@@ -18,18 +18,14 @@ Number = Annotated[int, Path(ge=1, lt=2**31, description="number of a roll-out")
 class GuardAsked(Strict):
     """When a roll-out ends by itself."""
 
-    worse_db: float = Field(
-        default=0.2, ge=0, le=100, description="abort when the new version is worse by more than this [dB]"
-    )
+    worse_db: float = Field(default=0.2, ge=0, le=100, description="abort when it is worse by more than this [dB]")
     better_db: float | None = Field(
-        default=0.0, ge=0, le=100, description="promote when it is better by more than this [dB]; null: people promote"
+        default=0.0, ge=0, le=100, description="promote when it is better by more than this [dB]; null: people do"
     )
     standard_errors: float = Field(
         default=3.0, ge=0, le=100, description="that must lie between the difference and these limits"
     )
-    frames: int = Field(
-        default=200, ge=2, le=10**9, description="whole frames of each version before anything is decided"
-    )
+    frames: int = Field(default=200, ge=2, le=10**9, description="whole frames of each version before a decision")
 
 
 class RolloutAsked(Strict):
@@ -116,8 +112,8 @@ def who(request: Request) -> str:
     return request.client.host if request.client else "local"
 
 
-def router(handlers: Handlers) -> APIRouter:
-    """The routes."""
+def router(handlers: Handlers, changing: dict[str, Any]) -> APIRouter:
+    """The routes; `changing` are the arguments of those that change something."""
     routes, swaps = APIRouter(), handlers.swaps
 
     @routes.get("/v1/rollouts", response_model=RolloutsAnswer)
@@ -125,7 +121,7 @@ def router(handlers: Handlers) -> APIRouter:
         """All roll-outs of the run."""
         return {"rollouts": [swaps.describe(rollout) for rollout in reversed(swaps.rollouts.all())]}
 
-    @routes.post("/v1/rollouts", response_model=RolloutAnswer, status_code=201)
+    @routes.post("/v1/rollouts", response_model=RolloutAnswer, status_code=201, **changing)
     def start(request: Request, body: RolloutAsked) -> dict[str, Any]:
         """Begin a roll-out: a new version beside the one in service."""
         guard = None if body.guard is None else Guard(**body.guard.model_dump())
@@ -137,12 +133,12 @@ def router(handlers: Handlers) -> APIRouter:
         """A roll-out, with its figures so far."""
         return swaps.describe(swaps.rollouts.get(number))
 
-    @routes.post("/v1/rollouts/{number}/promote", response_model=RolloutAnswer)
+    @routes.post("/v1/rollouts/{number}/promote", response_model=RolloutAnswer, **changing)
     def promote(request: Request, number: Number) -> dict[str, Any]:
         """Have all UEs use the new version."""
         return swaps.describe(swaps.promote(number, who(request)))
 
-    @routes.post("/v1/rollouts/{number}/abort", response_model=RolloutAnswer)
+    @routes.post("/v1/rollouts/{number}/abort", response_model=RolloutAnswer, **changing)
     def abort(request: Request, number: Number) -> dict[str, Any]:
         """Bring all UEs back to the old version."""
         return swaps.describe(swaps.abort(number, who(request)))

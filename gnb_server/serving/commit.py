@@ -108,22 +108,24 @@ class Committer:
         for progress in stored.progress:
             fleet.next_sequence[progress.rows] = progress.next_sequence
             fleet.version[progress.rows] = progress.version
-        added, wire_bytes = np.zeros((fleet.slots + 1, len(COLUMNS))), 0.0
+        saturated = dict(scored.saturated)
         for increment in stored.increments:
             totals, slots = fleet.totals_of(increment.version), slice(increment.slots.start, increment.slots.stop)
             totals.sums[increment.rows, slots] += increment.sums.swapaxes(0, 1)
             totals.wire_bytes[increment.rows, slots] += increment.wire_bytes
-            added[slots] += increment.sums.sum(axis=1)
+            added = np.zeros((fleet.slots + 1, len(COLUMNS)))
+            added[slots] = increment.sums.sum(axis=1)
             if len(increment.frame_means):
                 totals.sums[increment.rows, -1] += increment.frame_means
-                added[-1] += increment.frame_means.sum(axis=0)
-            wire_bytes += increment.wire_bytes * len(increment.rows) * len(increment.slots)
-        encoder_id, latency = scored.job.chunk.encoder_id, (scored.latency_ms, scored.reports)
-        self._monitor.add(fleet.lease, encoder_id, added, wire_bytes, *latency, scored.saturated)
+                added[-1] = increment.frame_means.sum(axis=0)
+            version, encoder_id = increment.version, fleet.facts[increment.version].encoder_id
+            wire_bytes = increment.wire_bytes * len(increment.rows) * len(increment.slots)
+            at_an_end = saturated.pop(version, 0)
+            self._monitor.add(fleet.lease, encoder_id, version, added, wire_bytes, scored.latency_ms, at_an_end)
         self._rollouts.observe(fleet.lease, stored.increments, scored.pairs)
         if self._recorder is not None:
             try:
                 for record in scored.records:
-                    self._recorder.add(fleet.lease, encoder_id, **record)
+                    self._recorder.add(fleet.lease, scored.job.chunk.encoder_id, **record)
             except OSError:  # the reports are stored
                 logging.exception("serving: reports could not be recorded")

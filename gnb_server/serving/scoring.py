@@ -35,7 +35,7 @@ class Scored:
     Attributes:
         facts: of the versions that decoded it.
         stored: what it adds to the store. ack: its answer, for when it is stored.
-        reports: new ones. saturated: those whose scale is at an end of its range.
+        saturated: new reports of each version whose scale is at an end of its range.
         latency_ms: from arrival to when it was decoded.
         records: for the recorder, one row per report.
         pairs: of the frames that it completes, where another version decodes them too.
@@ -45,8 +45,7 @@ class Scored:
     facts: dict[int, VersionFacts]
     stored: Stored
     ack: Ack
-    reports: int
-    saturated: int
+    saturated: dict[int, int]
     latency_ms: float
     records: list[dict[str, NDArray[Any]]]
     pairs: list[Pairs] = field(default_factory=list)
@@ -103,7 +102,8 @@ class Scorer:
         at_an_end = np.broadcast_to(saturated(admitted.model.layout, admitted.fields), new.shape)
         ack = Ack(chunk, versions, nmse)
         facts = {group.model.version: group.model.facts for group, _ in decoded}
-        return Scored(job, facts, stored, ack, int(new.sum()), int((at_an_end & new).sum()), latency_ms, records)
+        ends = {version: int((at_an_end & new)[:, versions == version].sum()) for version in facts}
+        return Scored(job, facts, stored, ack, ends, latency_ms, records)
 
     @staticmethod
     def _progress(job: Job, group: Group, rows: NDArray[np.int64]) -> Progress:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
-import pytest
 
 from csiemu.verify import misdecoded
-from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from shared.checkpoints import CheckpointStore
-from shared.errors import Conflict, DamagedCheckpoint
-from ue_client import encoders
 from ue_client.command import save_record
 from ue_client.fleet import UeFleet
 from ue_client.settings import Settings as UeSettings

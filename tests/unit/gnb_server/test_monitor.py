@@ -53,7 +53,8 @@ class Run:
         totals.sums[:, :-1] += found.moments()
         totals.sums[:, -1] += found.frame_moments()
         totals.wire_bytes += 3.0
-        self.monitor.add(self.fleet.lease, ENCODER, sums, 3.0 * self.ues * SLOTS, latency_ms, self.ues * SLOTS, 1)
+        self.fleet.version[:] = 1
+        self.monitor.add(self.fleet.lease, ENCODER, 1, sums, 3.0 * self.ues * SLOTS, latency_ms, 1)
 
     def row(self, window_s: float | None) -> dict[str, Any]:
         rows, overall = self.monitor.figures(window_s)
@@ -173,6 +174,6 @@ def test_buckets_of_conditions_that_nobody_has_any_more_are_dropped(run: Run) ->
     first = next(iter(run.monitor._groups.values()))
     lease = dataclasses.replace(run.fleet.lease, conditions=dataclasses.replace(run.fleet.lease.conditions, seed=7))
     run.clock.now += LONGEST_WINDOW_S + 1
-    run.monitor.add(lease, ENCODER, np.zeros((SLOTS + 1, len(COLUMNS))), 3.0, 5.0, 1, 0)
+    run.monitor.add(lease, ENCODER, 1, np.zeros((SLOTS + 1, len(COLUMNS))), 3.0, 5.0, 0)
     assert not first.buckets
     assert len(run.monitor._in_order) == 1
