@@ -11,6 +11,7 @@ COMMANDS = {
     "emulate": ("csiemu.emulate", "run a gNB and UEs as processes, watch NMSE live, check every promise at the end"),
     "gnb": ("gnb_server.command", "run a gNB: gRPC for UEs, REST for results and models"),
     "ue": ("ue_client.command", "run a fleet of UEs"),
+    "swap": ("csiemu.swap", "put another version of a model into service on a gNB that runs"),
     "train": ("csiemu.train", "train a scheme and write a checkpoint"),
     "evaluate": ("csiemu.evaluate", "measure a checkpoint offline, beside its card"),
     "checkpoints": ("csiemu.list_checkpoints", "list checkpoints with their reference figures"),

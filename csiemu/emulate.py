@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +21,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from csiemu.output import console, progress
+from csiemu.output import console, number, progress
 from csiemu.processes import STORE, Gnb, end, spawn, tail
+from csiemu.rest import Rest
+from csiemu.schedule import Schedule, Swap, parse_swaps
 from csiemu.training.recipes import DESIGNS
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
@@ -37,13 +38,12 @@ from shared.stopping import SIGNALS, STOP_S
 
 POLL_S = 1.0
 
+BY_VERSION = "/v1/nmse?by=version"
+
 WINDOW_S = 5
 """What is shown as now."""
 
 _LOG_HEAD = re.compile(r"^\S+ \S+ csiemu ue [A-Z]+ ")
-
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""To our own gNB, whatever `http_proxy` says."""
 
 RATES: dict[Domain, float] = {"spatial": 20.0, "angular-delay": 2.0}
 """Reports per second and UE where none are asked for: images take some 50 times as much computing."""
@@ -68,6 +68,9 @@ class Settings(RunSettings):
 
     rate: Rate | None = None
     """Reports per second and UE, or max; default 20, of images 2."""
+
+    swap: str = ""
+    """Swaps while the UEs send, NAME:VERSION@SECONDS, comma-separated: hyperrnn:3@10s."""
 
     json_file: JsonFile = None
 
@@ -105,11 +108,12 @@ def run(settings: Settings) -> int:
     store = settings.checkpoint_store()
     screen = console()
     rates = _rates(settings, store, screen)
+    swaps = _swaps(settings, store, rates)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     if (out / STORE).exists():
         raise InvalidInput(f"out: {out} holds an earlier run; wanted a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    stop = _Stop()
+    stop, schedule = _Stop(), Schedule(swaps)
     with contextlib.ExitStack() as stack:
         gnb = stack.enter_context(
             Gnb(
@@ -122,22 +126,24 @@ def run(settings: Settings) -> int:
                 fault=settings.fault,
             )
         )
-        rest = f"http://{gnb.rest}"
-        screen.print(f"gNB at {gnb.grpc} (gRPC), {rest}/v1/nmse and {rest}/docs (REST); files in {out}")
+        rest = Rest(f"http://{gnb.rest}")
+        screen.print(f"gNB at {gnb.grpc} (gRPC), {rest.url}/v1/nmse and {rest.url}/docs (REST); files in {out}")
         fleets: list[_Ues] = []
         for index, (name, rate) in enumerate(rates.items()):
             fleets.append(_start_ues(settings, out, name, rate, index * settings.ues, gnb.grpc))
             stack.callback(end, fleets[-1].process)
         stack.callback(_ask, fleets)  # all of them, before each is waited for
         stop.heard = True
-        _watch(fleets, gnb.process, rest, screen, stop)
+        _watch(fleets, gnb.process, rest, screen, stop, schedule)
         stop.heard = False
-        final: dict[str, Any] = {"schemes": []}
-        with contextlib.suppress(OSError):
-            final = _get(f"{rest}/v1/nmse")
+        final: dict[str, Any] = {"schemes": [], "versions": []}
+        with contextlib.suppress(NotReady):
+            final = {"schemes": rest.get("/v1/nmse")["schemes"], "versions": rest.get(BY_VERSION)["schemes"]}
         if stop.asked > 1:
             end(gnb.process, patience_s=2.0)
     results = _results(settings, store, gnb.store, fleets, final, screen, stopped=stop.asked > 0)
+    missed = [f"swap of {swap.model} to version {swap.version}: the run was over" for swap in schedule.swaps]
+    results["failed"] += [*schedule.failed, *missed]
     _show(results, screen)
     if settings.json_file:
         write_json(settings.json_file, results)
@@ -178,6 +184,16 @@ def _rates(settings: Settings, store: CheckpointStore, screen: Console) -> dict[
         checkpoint.scheme.check_scenario(settings.conditions(checkpoint).scenario, settings.delay_slots)
         rates[name] = settings.rate if settings.rate is not None else RATES[checkpoint.scheme.domain]
     return rates
+
+
+def _swaps(settings: Settings, store: CheckpointStore, rates: dict[str, Rate]) -> list[Swap]:
+    """What is to be swapped when. Raises InvalidInput, NotFound."""
+    swaps = parse_swaps(settings.swap)
+    for swap in swaps:
+        if swap.model not in rates:
+            raise InvalidInput(f"swap: '{swap.model}' does not run; wanted one of {', '.join(rates)}")
+        store.folder(swap.model, swap.version)
+    return swaps
 
 
 def _is_trained(store: CheckpointStore, name: str, screen: Console) -> bool:
@@ -225,8 +241,8 @@ class _Stop:
     def __init__(self) -> None:
         self.asked = 0
         self.heard = False  # somebody looks at `asked` all the time
-        for number in SIGNALS:
-            signal.signal(number, self)
+        for heard in SIGNALS:
+            signal.signal(heard, self)
 
     def __call__(self, *_: object) -> None:
         self.asked += 1
@@ -234,9 +250,16 @@ class _Stop:
             raise KeyboardInterrupt
 
 
-def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, screen: Console, stop: _Stop) -> None:
-    """Show live figures, and who waits for what, until every UE process has ended; when asked to stop, have them
-    finish within STOP_S, or end at once.
+def _watch(
+    fleets: list[_Ues],
+    gnb: subprocess.Popen[bytes],
+    rest: Rest,
+    screen: Console,
+    stop: _Stop,
+    schedule: Schedule,
+) -> None:
+    """Show live figures, and who waits for what, until every UE process has ended, and swap what is due; when asked to
+    stop, have them finish within STOP_S, or end at once.
     """
     said, told, limit = 0.0, 0, math.inf
     with (
@@ -251,8 +274,10 @@ def _watch(fleets: list[_Ues], gnb: subprocess.Popen[bytes], rest: str, screen: 
                 _ask(fleets)
             if gnb.poll() is not None:
                 raise NotReady(f"gnb: ended with {gnb.returncode} while UEs were sending; see gnb.log")
-            with contextlib.suppress(OSError):
-                recent, total = _get(f"{rest}/v1/nmse?window={WINDOW_S}"), _get(f"{rest}/v1/nmse")
+            with contextlib.suppress(NotReady):
+                for text in schedule.step(rest):
+                    screen.print(text)
+                recent, total = rest.get(f"{BY_VERSION}&window={WINDOW_S}"), rest.get(BY_VERSION)
                 shown = Group(_live_table(recent, total), *_waiting(fleets, recent))
                 if live is not None:
                     live.update(shown, refresh=True)
@@ -274,21 +299,21 @@ def _waiting(fleets: list[_Ues], recent: dict[str, Any]) -> list[str]:
 
 def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
     table = Table(
-        "scheme", "UEs", "reports/s", "bits", "NMSE now (dB)", "NMSE total (dB)", "SGCS", "latency p50/p99 (ms)"
+        "scheme/version", "UEs", "reports/s", "bits", "NMSE now (dB)", "NMSE total (dB)", "SGCS", "latency p50/p99 (ms)"
     )
-    now = {row["scheme"]: row for row in recent["schemes"]}
+    now = {(row["scheme"], row["version"]): row for row in recent["schemes"]}
     for row in total["schemes"]:
-        latest = now.get(row["scheme"], row)
+        latest = now.get((row["scheme"], row["version"]), row)
         latency = latest["latency_ms"]
         table.add_row(
-            row["scheme"],
+            f"{row['scheme']}/{row['version'] or '-'}",
             f"{row['ues_attached']}/{row['ues']}",
             f"{latest['reports_per_s']:.0f}",
             str(row["feedback_bits"]),
-            _number(latest["nmse_db"]),
-            _number(row["nmse_db"]),
-            _number(row["sgcs"], 3),
-            f"{_number(latency['p50'], 1)} / {_number(latency['p99'], 1)}",
+            number(latest["nmse_db"]),
+            number(row["nmse_db"]),
+            number(row["sgcs"], 3),
+            f"{number(latency['p50'], 1)} / {number(latency['p99'], 1)}",
         )
     return table
 
@@ -304,7 +329,9 @@ def _results(
     stopped: bool,
 ) -> dict[str, Any]:
     """All figures, and the checks: lost from the store itself, misdecoded by decoding again."""
-    rows = {row["scheme"]: row for row in final["schemes"]}
+    rows: dict[str, list[dict[str, Any]]] = {}  # one for each encoder
+    for row in final["schemes"]:
+        rows.setdefault(row["scheme"], []).append(row)
     counted = _counted(gnb_store)
     schemes: dict[str, Any] = {}
     failed = []
@@ -332,7 +359,8 @@ def _results(
             "round_trip_ms": sent["round_trip_ms"],
             "misdecoded": bad,
             "checked": checked,
-            **rows.get(fleet.scheme, {}),
+            **(rows[fleet.scheme][0] if len(rows.get(fleet.scheme, [])) == 1 else {}),
+            "versions": [row for row in final["versions"] if row["scheme"] == fleet.scheme and row["version"]],
         }
     return {
         "settings": settings.model_dump(mode="json", exclude={"config", "json_file", "out"}),
@@ -373,18 +401,13 @@ def _show(results: dict[str, Any], screen: Console) -> None:
         "scheme", "sent", "decoded", "bits", "wire bytes", "NMSE (dB)", "t=T ratio of sums (dB)", "SGCS", "RTT p50 (ms)"
     )
     for name, row in results["schemes"].items():
-        last = row["by_slot"][-1] if row.get("by_slot") else None
-        table.add_row(
-            name,
-            str(row["reports_sent"]),
-            str(row["reports_decoded"]),
-            str(row.get("feedback_bits", "-")),
-            _number(row.get("wire_bytes"), 1),
-            f"{_number(row.get('nmse_db'))} ± {_number(row.get('nmse_se_db'))}",
-            f"{_number(last['ratio_of_sums_db'])} ± {_number(last['ratio_of_sums_se_db'])}" if last else "-",
-            _number(row.get("sgcs"), 3),
-            _number(row["round_trip_ms"].get("p50"), 1),
-        )
+        sent = name, str(row["reports_sent"]), str(row["reports_decoded"])
+        if len(row["versions"]) < 2:
+            table.add_row(*sent, *_figures(row))
+            continue
+        table.add_row(*sent, *5 * [""], number(row["round_trip_ms"].get("p50"), 1))
+        for version in row["versions"]:
+            table.add_row(f"  version {version['version']}", "", str(version["reports"]), *_figures(version))
     screen.print(table)
     screen.print(
         f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay_slots']} slots; bits"
@@ -392,7 +415,7 @@ def _show(results: dict[str, Any], screen: Console) -> None:
     )
     by_domain: dict[str, list[str]] = {}
     for name, row in results["schemes"].items():
-        by_domain.setdefault(row.get("domain", "-"), []).append(name)
+        by_domain.setdefault((row["versions"] or [row])[0].get("domain", "-"), []).append(name)
     for domain, names in by_domain.items():
         screen.print(f"domain of {', '.join(names)}: {domain}")
     screen.print(
@@ -403,8 +426,17 @@ def _show(results: dict[str, Any], screen: Console) -> None:
         screen.print(text, style="red")
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+def _figures(row: dict[str, Any]) -> list[str]:
+    """Bits, wire bytes, NMSE, NMSE of the last slot, SGCS and round trip (of all versions)."""
+    last = row["by_slot"][-1] if row.get("by_slot") else None
+    return [
+        str(row.get("feedback_bits", "-")),
+        number(row.get("wire_bytes"), 1),
+        f"{number(row.get('nmse_db'))} ± {number(row.get('nmse_se_db'))}",
+        f"{number(last['ratio_of_sums_db'])} ± {number(last['ratio_of_sums_se_db'])}" if last else "-",
+        number(row.get("sgcs"), 3),
+        number(row.get("round_trip_ms", {}).get("p50"), 1),
+    ]
 
 
 def _free(port: int) -> int:
@@ -416,8 +448,3 @@ def _free(port: int) -> int:
         except OSError:
             return 0
     return port
-
-
-def _get(url: str) -> dict[str, Any]:
-    with _DIRECT.open(url, timeout=10) as answer:
-        return dict(json.load(answer))

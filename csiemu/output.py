@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from rich.console import Console
@@ -17,3 +18,8 @@ def progress(screen: Console) -> Progress:
     """A bar of things done, on a terminal only, which is gone when all are."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A figure for a table; - where there is none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

@@ -416,7 +416,13 @@ class Handlers:
             "platform": "csiemu_torch",
             "inputs": [{"name": "payload", "datatype": "UINT8", "shape": [-1, -(-card["feedback_bits"] // 8)]}],
             "outputs": [{"name": "channel", "datatype": "FP32", "shape": [-1, *_estimate_shape(card), 2]}],
-            "parameters": {"loaded": [str(v) for v in loaded], "version": str(version), "card": card},
+            "parameters": {
+                "loaded": [str(v) for v in loaded],
+                "target": self.swaps.target_version(name),
+                "version": str(version),
+                "ues": self.swaps.ues(name),
+                "card": card,
+            },
         }
 
     def model_ready(self, name: str, version: int | None = None) -> bool:

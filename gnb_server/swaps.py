@@ -13,6 +13,7 @@ import json
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -176,6 +177,26 @@ class Swaps:
         return {**rollout.to_json(), "ues": ues}
 
     # --- UEs ---
+
+    def target_version(self, name: str) -> int | None:
+        """The version that all UEs of a model are to use, if one was asked for."""
+        return self._targets.get(name)
+
+    def ues(self, name: str) -> dict[str, Any]:
+        """How many attached UEs of a model are on which version, how many do not take the encoder that they were told,
+        and why.
+        """
+        attached = [fleet for fleet in self._live(name) if fleet.status == "attached"]
+        by_version: Counter[int] = Counter()
+        for fleet in attached:
+            by_version.update(fleet.version.tolist())
+        refusing = [fleet for fleet in attached if fleet.problem]
+        return {
+            "attached": sum(fleet.lease.ue_count for fleet in attached),
+            "by_version": {str(version): count for version, count in sorted(by_version.items()) if version},
+            "refused": sum(fleet.lease.ue_count for fleet in refusing),
+            "problems": sorted({str(fleet.problem) for fleet in refusing}),
+        }
 
     def target(self, name: str) -> ModelVersion | None:
         """The version that all UEs of a model are to use, if one was asked for. Raises as `Repository.version`."""

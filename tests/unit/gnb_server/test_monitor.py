@@ -156,7 +156,7 @@ def test_fleets_that_have_detached_are_one_sum() -> None:
     run.fleet.status = "attached"
     for number in range(20):
         other = Fleet(Lease(f"other {number}", "rnn", run.fleet.lease.conditions, 0, run.ues), ENCODER)
-        other.facts, other.totals = run.fleet.facts, run.fleet.totals
+        other.facts, other.totals, other.version = run.fleet.facts, run.fleet.totals, run.fleet.version
         run.monitor.watch(other)
     before = run.monitor.figures(None)
     for number in range(20):

@@ -1,0 +1,60 @@
+"""A gNB's REST interface, asked by commands."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, NotFound, NotReady
+
+_ERRORS: dict[int, type[CsiError]] = {
+    error.kind.http_status: error for error in (InvalidInput, NotFound, Conflict, DamagedCheckpoint, NotReady)
+}
+
+
+class Rest:
+    """Requests to a gNB at `http://host:port` or `https://...`, never through a proxy.
+
+    Args:
+        token: bearer token, for what changes something. authority: file of the certificate authority, for https.
+
+    Raises:
+        The errors that the gNB says. NotReady: it cannot be reached.
+    """
+
+    def __init__(self, url: str, token: str | None = None, authority: Path | None = None) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"content-type": "application/json"}
+        if token:
+            self._headers["authorization"] = f"Bearer {token}"
+        context = ssl.create_default_context(cafile=authority) if url.startswith("https:") else None
+        handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
+        self._opener = urllib.request.build_opener(*handlers)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The answer of a GET."""
+        return self._ask(path, None)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer of a POST."""
+        return self._ask(path, json.dumps(body).encode())
+
+    def _ask(self, path: str, data: bytes | None) -> dict[str, Any]:
+        request = urllib.request.Request(self.url + path, data, self._headers)
+        try:
+            with self._opener.open(request, timeout=60) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            text = error.read().decode(errors="replace")
+            try:
+                text = str(json.loads(text)["error"])
+            except (ValueError, KeyError, TypeError):
+                text = f"{HTTPStatus(error.code).phrase}: {text[:200]}"
+            raise _ERRORS.get(error.code, InvalidInput)(text) from None
+        except OSError as error:
+            raise NotReady(f"gnb: {self.url} cannot be reached: {getattr(error, 'reason', error)}") from None
