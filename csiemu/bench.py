@@ -8,25 +8,27 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
-from csiemu.benchmarks import channels, flood, serving, training
+from csiemu.benchmarks import channels, flood, serving, swaps, training
 from csiemu.output import console
 from shared.commands import write_json
+from shared.errors import InvalidInput
 from shared.settings import CheckpointSettings, JsonFile, options
 
 
 class Settings(CheckpointSettings):
     """Measure ratios against a named peer in one run. `serving`: decodes over gRPC against the decoder in a loop.
     `channels`: channel generation against Octave and stock Sionna. `training`: CRNet's step against the
-    structure of its public code. `flood`: what a gNB bears while fleets send as fast as they can and hang up.
+    structure of its public code. `flood`: what a gNB bears while fleets send as fast as they can and hang up. `swaps`:
+    versions with different encoders swapped under full load, with `kill -9` of gNB and UEs.
     """
 
     model_config = options("CSIEMU_BENCH_")
 
-    benchmark: CliPositionalArg[Literal["serving", "channels", "training", "flood"]]
+    benchmark: CliPositionalArg[Literal["serving", "channels", "training", "flood", "swaps"]]
     """Which one."""
 
     schemes: str = "hyperrnn,dldnn"
-    """serving: checkpoint names, comma-separated; flood: the first of them."""
+    """serving: checkpoint names, comma-separated; flood, swaps: the first of them."""
 
     presets: str = ",".join(channels.PRESETS)
     """channels: scenario presets, comma-separated."""
@@ -35,13 +37,25 @@ class Settings(CheckpointSettings):
     """channels: samples made in one call."""
 
     ues: int = Field(512, ge=1, le=8192)
-    """serving: UEs, and batch of the peer."""
+    """serving: UEs, and batch of the peer; swaps: UEs."""
 
     batch: int = Field(200, ge=2, le=65536)
     """training: images a step."""
 
     fleets: int = Field(200, ge=1, le=2000)
     """flood: fleets, of 64 UEs each."""
+
+    versions: str = Field("1,3", pattern="^[1-9][0-9]*,[1-9][0-9]*$")
+    """swaps: the two versions that take turns."""
+
+    swaps: int = Field(100, ge=1, le=10_000)
+    """swaps: how many."""
+
+    kills: int = Field(20, ge=0, le=10_000)
+    """swaps: how many of them with a `kill -9`, half of the gNB and half of UEs."""
+
+    seed: int = Field(0, ge=0)
+    """swaps: of the world, and of the moments of kills."""
 
     seconds: float = Field(5.0, gt=0, le=600)
     """Length of each measurement."""
@@ -54,7 +68,7 @@ class Settings(CheckpointSettings):
 
 def run(settings: Settings) -> None:
     """Measure, show, keep."""
-    benchmarks = {"serving": _serving, "channels": _channels, "training": _training, "flood": _flood}
+    benchmarks = {"serving": _serving, "channels": _channels, "training": _training, "flood": _flood, "swaps": _swaps}
     screen = console()
     with screen.status(f"{settings.benchmark}: {settings.rounds} rounds of {settings.seconds:g} s each"):
         results, table = benchmarks[settings.benchmark](settings)
@@ -113,6 +127,29 @@ def _flood(settings: Settings) -> tuple[dict[str, Any], Table]:
         table.add_row(f"memory, {when} (MB)", f"{found[f'memory_{when}_mb']:.0f}")
     table.add_row("reports acknowledged per second", f"{found['acked_per_s']:,.0f}")
     table.add_row("to the end after SIGTERM (s)", f"{found['ended_in_s']:.2f}")
+    return found, table
+
+
+def _swaps(settings: Settings) -> tuple[dict[str, Any], Table]:
+    name, (first, second) = _names(settings.schemes)[0], map(int, settings.versions.split(","))
+    if settings.kills > settings.swaps:
+        raise InvalidInput(f"kills: {settings.kills} of {settings.swaps} swaps; wanted at most one each")
+    for version in (first, second):
+        settings.checkpoint_store().load(name, version)
+    found = swaps.measure(
+        settings.checkpoints, name, (first, second), settings.ues, settings.swaps, settings.kills, settings.seed
+    )
+    table = Table("figure", "value")
+    table.add_row("swaps; kill -9 of the gNB, of UEs", "{}; {gNB}, {UEs}".format(found["swaps"], **found["kills"]))
+    table.add_row("reports counted", f"{found['reports']:,}")
+    table.add_row("lost", str(found["lost"]))
+    table.add_row("misdecoded, of those made and decoded again", f"{found['misdecoded']} of {found['checked']:,}")
+    for version, frames in found["frames_by_version"].items():
+        table.add_row(f"frames on version {version}", f"{frames:,}")
+    table.add_row(
+        "from load to the last UE's first report: median, longest (s)",
+        "{p50:.2f}, {p100:.2f}".format(**found["swap_s"]),
+    )
     return found, table
 
 

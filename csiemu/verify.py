@@ -5,6 +5,7 @@ offline.
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from shared.channels.streams import Split
 from shared.checkpoints import CheckpointStore
 from shared.conditions import RunConditions
 from shared.link.decoding import decode_frames
+from shared.link.encoding import encode_frames
 from shared.link.evaluation import BATCH
 
 TOLERANCE = 1e-4
@@ -77,17 +79,66 @@ def misdecoded(
     return wrong, compared
 
 
+def recoded(store: CheckpointStore, recorded: list[Path]) -> tuple[int, int]:
+    """Compare a gNB's record with what its UEs must have sent: their channels are measured, encoded by the encoder of
+    the version that decoded the report, and decoded again.
+
+    Args:
+        recorded: files of `csiemu gnb --record`; those that cannot be read, of a gNB that was killed, are left out.
+
+    Returns:
+        (reports with other bits, or another estimate, reports compared).
+    """
+    wrong = compared = 0
+    for path in recorded:
+        try:
+            columns = _read(path)
+        except (OSError, ValueError, zipfile.BadZipFile):
+            continue
+        meta = json.loads(str(columns.pop("meta")))
+        conditions = RunConditions.from_json(meta)
+        slots = conditions.scenario.slots
+        for version in np.unique(columns["decoder_version"]).tolist():
+            checkpoint = store.load(meta["model"], version)
+            mine = columns["decoder_version"] == version
+            if checkpoint.encoder_id != meta["encoder_id"]:
+                wrong += int(mine.sum())
+                continue
+            keys, rows = _whole_frames({name: values[mine] for name, values in columns.items()}, slots)
+            for first in range(0, len(keys), BATCH):
+                part = slice(first, first + BATCH)
+                ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys[part].T)
+                samples = conditions.samples(Split.EMULATE, ue, frame)
+                sent = encode_frames(checkpoint.scheme, conditions.scenario, samples)
+                again = decode_frames(checkpoint.scheme, conditions.scenario, samples, sent).numpy()
+                found = {name: columns[name][mine][rows[part]] for name in ("payload", "estimate")}
+                error, size = _norms(found["estimate"] - again), _norms(again)
+                bad = (found["payload"] != sent).any(axis=2) | ~(error <= TOLERANCE * np.maximum(size, 1e-12))
+                wrong, compared = wrong + int(bad.sum()), compared + bad.size
+    return wrong, compared
+
+
+def _norms(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Of each report, [frames, slots]."""
+    return np.sqrt((np.abs(values.reshape(*values.shape[:2], -1)) ** 2).sum(axis=2))
+
+
 def _frames(sent: Columns, slots: int, bits: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Complete frames of some reports: [(ue, frame)] and payload bits [frames, slots, bits]."""
-    ue, sequence, payload = sent["ue"], sent["sequence"], sent["payload"][:, :bits]
+    keys, rows = _whole_frames(sent, slots)
+    return keys, sent["payload"][:, :bits][rows]
+
+
+def _whole_frames(reports: Columns, slots: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Complete frames of some reports: [(ue, frame)], and where their reports are, [frames, slots]."""
+    ue, sequence = reports["ue"], reports["sequence"]
     order = np.lexsort((sequence, ue))
-    ue, sequence, payload = ue[order], sequence[order], payload[order]
+    ue, sequence = ue[order], sequence[order]
     keys, first, counts = np.unique(
         np.stack([ue, sequence // slots], axis=1), axis=0, return_index=True, return_counts=True
     )
     whole = counts == slots
-    index = first[whole][:, None] + np.arange(slots)
-    return keys[whole], payload[index]
+    return keys[whole], order[first[whole][:, None] + np.arange(slots)]
 
 
 def _read(path: Path) -> Columns:
