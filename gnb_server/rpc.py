@@ -73,10 +73,11 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             first_ue=fleet.lease.first_ue,
             ue_count=fleet.lease.ue_count,
             next_sequence=fleet.next_sequence.tolist(),
-            feedback_bits=model.layout.bits if model.encoder_id == attachment.encoder_id else 0,
+            feedback_bits=model.layout.bits,
             slots_per_frame=fleet.slots,
             assigned=_assignments(fleet, fleet.assignments()),
             open=_assignments(fleet, fleet.open_frames()),
+            must_switch=model.encoder_id != attachment.encoder_id,
         )
 
     async def Detach(self, request: pb.DetachRequest, context: grpc.aio.ServicerContext) -> pb.DetachResponse:

@@ -15,6 +15,7 @@ from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.checkpoints import Checkpoint, assemble
 from shared.conditions import RunConditions
 from shared.errors import DamagedCheckpoint, InvalidInput
+from shared.link.encoding import check_encoder
 
 MOST_BYTES = 64 * 2**20
 """Of an encoder's file: more is not taken."""
@@ -101,7 +102,8 @@ def checked(name: str, encoder_id: str, card: str, data: bytes, conditions: RunC
     """The encoder of a card and a file.
 
     Raises:
-        DamagedCheckpoint: they do not fit, or it is another encoder. InvalidInput: it cannot run in these conditions.
+        DamagedCheckpoint: they do not fit, it is another encoder, or it does not give the bits of the card's probe.
+        InvalidInput: it cannot run in these conditions.
     """
     try:
         content: dict[str, Any] = dict(json.loads(card))
@@ -111,5 +113,6 @@ def checked(name: str, encoder_id: str, card: str, data: bytes, conditions: RunC
     if found != encoder_id:
         raise DamagedCheckpoint(f"encoder: the gNB sent encoder {found}; wanted {encoder_id}")
     checkpoint = assemble(name, version, content, {"encoder": data})
+    check_encoder(checkpoint.scheme, content.get("probe", {}))
     checkpoint.scheme.check_scenario(conditions.scenario, conditions.delay_slots)
     return checkpoint

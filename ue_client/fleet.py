@@ -217,7 +217,7 @@ class UeFleet:
         )
         first, self._token, self._first_ue = self._first_ue is None, response.token, response.first_ue
         self._keep_token()
-        if response.feedback_bits not in (0, own.scheme.layout.bits):
+        if not response.must_switch and response.feedback_bits != own.scheme.layout.bits:
             raise InvalidInput(
                 f"feedback_bits: gNB wants {response.feedback_bits}, layout has {own.scheme.layout.bits}"
             )
@@ -231,9 +231,9 @@ class UeFleet:
             self._encoders.resume(open_frames, [sequence // self.slots for sequence in response.next_sequence])
         if assigned and settings.switch:
             self._switch_to(assigned, list(response.assigned))
-            if self._switching is not None and (first or response.feedback_bits == 0):
+            if self._switching is not None and (first or response.must_switch):
                 await self._switching
-        if response.feedback_bits == 0 and self._encoders.base is own:
+        if response.must_switch and self._encoders.base is own:
             raise Conflict(f"encoder: nothing decodes for {own.encoder_id} and the UEs could not switch to another one")
 
     async def _detach(self) -> None:
@@ -368,7 +368,7 @@ class UeFleet:
         self.recorded["sequence"].append(np.repeat(np.arange(ack.slot_count) + ack.first_slot, ack.ue_count))
         self.recorded["encoder_id"].append(np.full(ack.ue_count * ack.slot_count, chunk.request.encoder_id.hex()))
         self.recorded["decoder_version"].append(np.tile(versions, ack.slot_count))
-        self.recorded["payload"].append(chunk.bits.reshape(ack.slot_count * ack.ue_count, -1))
+        self.recorded["payload"].append(chunk.bits.reshape(ack.slot_count * ack.ue_count, chunk.bits.shape[-1]))
 
     # --- measuring ---
 

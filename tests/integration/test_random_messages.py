@@ -54,6 +54,13 @@ def mutate_field(message: Message, rng: random.Random) -> None:
     found: Any = getattr(message, field.name)
     if rng.random() < 0.1:
         message.ClearField(field.name)
+    elif field.message_type and field.is_repeated:
+        mutate_field(found.add(), rng)
+    elif field.message_type:
+        found.SetInParent()
+        mutate_field(found, rng)
+    elif field.type == field.TYPE_BOOL:
+        setattr(message, field.name, not found)
     elif field.type == kind[0]:
         cut = rng.randint(0, len(found))
         other = rng.choice(("", "x" * rng.randrange(5000), "ä\0\n☃", "../..", *SCHEMES, "nan", "=", ":antennas=0"))

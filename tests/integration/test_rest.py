@@ -91,7 +91,7 @@ def test_reports_say_what_their_nmse_is_of(gnb: Any) -> None:
     answer = gnb.call("/v1/ues/1/reports")[1]
     about = {
         "scheme": "crnet",
-        "encoder_id": fleet.checkpoint.encoder_id,
+        "encoder_id": CheckpointStore(gnb.checkpoints).load("crnet").encoder_id,
         "scenario": str(fleet.conditions.scenario),
         "seed": 5,
         "delay_slots": 0,

@@ -77,7 +77,9 @@ def test_swap_at_a_frame_boundary(gnb: Any, small_store: CheckpointStore) -> Non
 def test_two_encoders_of_a_model_at_once(
     start_gnb: Callable[..., Any], small_store: CheckpointStore, tmp_path: Path
 ) -> None:
-    """UEs of either are served side by side, whatever is loaded meanwhile; both give their offline figures."""
+    """UEs of either that do not switch are served side by side, whatever is loaded meanwhile; both give their offline
+    figures.
+    """
     gnb = start_gnb(record=tmp_path / "recorded")
     with ThreadPoolExecutor(2) as pool:
         fleets = {
@@ -90,6 +92,7 @@ def test_two_encoders_of_a_model_at_once(
                 slots=800,
                 seed=5,
                 window=16,
+                switch=False,
                 record=tmp_path / f"sent-{version}.npz",
             )
             for version in (1, 3)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)protos/csi_feedback/v1/csi_feedback.proto\x12\x0f\x63si_feedback.v1\"\xbf\x01\n\rAttachRequest\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\nencoder_id\x18\x04 \x01(\x0c\x12\x10\n\x08ue_count\x18\x05 \x01(\r\x12\x14\n\x07ue_base\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x64\x65lay_slots\x18\x07 \x01(\r\x12\r\n\x05token\x18\x08 \x01(\t\x12\x12\n\ncan_switch\x18\t \x01(\x08\x42\n\n\x08_ue_base\"\\\n\x11\x45ncoderAssignment\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x12\n\nencoder_id\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\r\"\xf2\x01\n\x0e\x41ttachResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x66irst_ue\x18\x02 \x01(\r\x12\x10\n\x08ue_count\x18\x03 \x01(\r\x12\x15\n\rnext_sequence\x18\x04 \x03(\x04\x12\x15\n\rfeedback_bits\x18\x05 \x01(\r\x12\x17\n\x0fslots_per_frame\x18\x06 \x01(\r\x12\x34\n\x08\x61ssigned\x18\x07 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12\x30\n\x04open\x18\x08 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\"\xb8\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x12\n\nencoder_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x66irst_ue\x18\x02 \x01(\r\x12\x10\n\x08ue_count\x18\x03 \x01(\r\x12\x12\n\nfirst_slot\x18\x04 \x01(\x04\x12\x12\n\nslot_count\x18\x05 \x01(\r\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\x12\x34\n\rswitch_status\x18\x07 \x01(\x0b\x32\x1d.csi_feedback.v1.SwitchStatus\"i\n\x0cSwitchStatus\x12\x34\n\x08\x61ssigned\x18\x01 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12\x12\n\nfirst_slot\x18\x02 \x01(\x04\x12\x0f\n\x07problem\x18\x03 \x01(\t\"|\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12#\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x14.csi_feedback.v1.AckH\x00\x12\x38\n\x0eswitch_encoder\x18\x02 \x01(\x0b\x32\x1e.csi_feedback.v1.SwitchEncoderH\x00\x42\t\n\x07message\"E\n\rSwitchEncoder\x12\x34\n\x08\x61ssigned\x18\x01 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\"x\n\x03\x41\x63k\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x12\n\nfirst_slot\x18\x03 \x01(\x04\x12\x12\n\nslot_count\x18\x04 \x01(\r\x12\x17\n\x0f\x64\x65\x63oder_version\x18\x05 \x03(\r\x12\x0c\n\x04nmse\x18\x06 \x03(\x02\"8\n\x13\x46\x65tchEncoderRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nencoder_id\x18\x02 \x01(\x0c\"c\n\x14\x46\x65tchEncoderResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.csi_feedback.v1.EncoderHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"+\n\rEncoderHeader\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\x1e\n\rDetachRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65tachResponse2\xd7\x02\n\x0b\x43siFeedback\x12I\n\x06\x41ttach\x12\x1e.csi_feedback.v1.AttachRequest\x1a\x1f.csi_feedback.v1.AttachResponse\x12S\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12 .csi_feedback.v1.FeedbackRequest\x1a!.csi_feedback.v1.FeedbackResponse(\x01\x30\x01\x12]\n\x0c\x46\x65tchEncoder\x12$.csi_feedback.v1.FetchEncoderRequest\x1a%.csi_feedback.v1.FetchEncoderResponse0\x01\x12I\n\x06\x44\x65tach\x12\x1e.csi_feedback.v1.DetachRequest\x1a\x1f.csi_feedback.v1.DetachResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)protos/csi_feedback/v1/csi_feedback.proto\x12\x0f\x63si_feedback.v1\"\xbf\x01\n\rAttachRequest\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\nencoder_id\x18\x04 \x01(\x0c\x12\x10\n\x08ue_count\x18\x05 \x01(\r\x12\x14\n\x07ue_base\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x64\x65lay_slots\x18\x07 \x01(\r\x12\r\n\x05token\x18\x08 \x01(\t\x12\x12\n\ncan_switch\x18\t \x01(\x08\x42\n\n\x08_ue_base\"\\\n\x11\x45ncoderAssignment\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x12\n\nencoder_id\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\r\"\x87\x02\n\x0e\x41ttachResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x66irst_ue\x18\x02 \x01(\r\x12\x10\n\x08ue_count\x18\x03 \x01(\r\x12\x15\n\rnext_sequence\x18\x04 \x03(\x04\x12\x15\n\rfeedback_bits\x18\x05 \x01(\r\x12\x17\n\x0fslots_per_frame\x18\x06 \x01(\r\x12\x34\n\x08\x61ssigned\x18\x07 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12\x30\n\x04open\x18\x08 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12\x13\n\x0bmust_switch\x18\t \x01(\x08\"\xb8\x01\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x12\n\nencoder_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x66irst_ue\x18\x02 \x01(\r\x12\x10\n\x08ue_count\x18\x03 \x01(\r\x12\x12\n\nfirst_slot\x18\x04 \x01(\x04\x12\x12\n\nslot_count\x18\x05 \x01(\r\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\x12\x34\n\rswitch_status\x18\x07 \x01(\x0b\x32\x1d.csi_feedback.v1.SwitchStatus\"i\n\x0cSwitchStatus\x12\x34\n\x08\x61ssigned\x18\x01 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12\x12\n\nfirst_slot\x18\x02 \x01(\x04\x12\x0f\n\x07problem\x18\x03 \x01(\t\"|\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12#\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x14.csi_feedback.v1.AckH\x00\x12\x38\n\x0eswitch_encoder\x18\x02 \x01(\x0b\x32\x1e.csi_feedback.v1.SwitchEncoderH\x00\x42\t\n\x07message\"E\n\rSwitchEncoder\x12\x34\n\x08\x61ssigned\x18\x01 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\"x\n\x03\x41\x63k\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x12\n\nfirst_slot\x18\x03 \x01(\x04\x12\x12\n\nslot_count\x18\x04 \x01(\r\x12\x17\n\x0f\x64\x65\x63oder_version\x18\x05 \x03(\r\x12\x0c\n\x04nmse\x18\x06 \x03(\x02\"8\n\x13\x46\x65tchEncoderRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nencoder_id\x18\x02 \x01(\x0c\"c\n\x14\x46\x65tchEncoderResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.csi_feedback.v1.EncoderHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"+\n\rEncoderHeader\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\x1e\n\rDetachRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65tachResponse2\xd7\x02\n\x0b\x43siFeedback\x12I\n\x06\x41ttach\x12\x1e.csi_feedback.v1.AttachRequest\x1a\x1f.csi_feedback.v1.AttachResponse\x12S\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12 .csi_feedback.v1.FeedbackRequest\x1a!.csi_feedback.v1.FeedbackResponse(\x01\x30\x01\x12]\n\x0c\x46\x65tchEncoder\x12$.csi_feedback.v1.FetchEncoderRequest\x1a%.csi_feedback.v1.FetchEncoderResponse0\x01\x12I\n\x06\x44\x65tach\x12\x1e.csi_feedback.v1.DetachRequest\x1a\x1f.csi_feedback.v1.DetachResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +36,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENCODERASSIGNMENT']._serialized_start=256
   _globals['_ENCODERASSIGNMENT']._serialized_end=348
   _globals['_ATTACHRESPONSE']._serialized_start=351
-  _globals['_ATTACHRESPONSE']._serialized_end=593
-  _globals['_FEEDBACKREQUEST']._serialized_start=596
-  _globals['_FEEDBACKREQUEST']._serialized_end=780
-  _globals['_SWITCHSTATUS']._serialized_start=782
-  _globals['_SWITCHSTATUS']._serialized_end=887
-  _globals['_FEEDBACKRESPONSE']._serialized_start=889
-  _globals['_FEEDBACKRESPONSE']._serialized_end=1013
-  _globals['_SWITCHENCODER']._serialized_start=1015
-  _globals['_SWITCHENCODER']._serialized_end=1084
-  _globals['_ACK']._serialized_start=1086
-  _globals['_ACK']._serialized_end=1206
-  _globals['_FETCHENCODERREQUEST']._serialized_start=1208
-  _globals['_FETCHENCODERREQUEST']._serialized_end=1264
-  _globals['_FETCHENCODERRESPONSE']._serialized_start=1266
-  _globals['_FETCHENCODERRESPONSE']._serialized_end=1365
-  _globals['_ENCODERHEADER']._serialized_start=1367
-  _globals['_ENCODERHEADER']._serialized_end=1410
-  _globals['_DETACHREQUEST']._serialized_start=1412
-  _globals['_DETACHREQUEST']._serialized_end=1442
-  _globals['_DETACHRESPONSE']._serialized_start=1444
-  _globals['_DETACHRESPONSE']._serialized_end=1460
-  _globals['_CSIFEEDBACK']._serialized_start=1463
-  _globals['_CSIFEEDBACK']._serialized_end=1806
+  _globals['_ATTACHRESPONSE']._serialized_end=614
+  _globals['_FEEDBACKREQUEST']._serialized_start=617
+  _globals['_FEEDBACKREQUEST']._serialized_end=801
+  _globals['_SWITCHSTATUS']._serialized_start=803
+  _globals['_SWITCHSTATUS']._serialized_end=908
+  _globals['_FEEDBACKRESPONSE']._serialized_start=910
+  _globals['_FEEDBACKRESPONSE']._serialized_end=1034
+  _globals['_SWITCHENCODER']._serialized_start=1036
+  _globals['_SWITCHENCODER']._serialized_end=1105
+  _globals['_ACK']._serialized_start=1107
+  _globals['_ACK']._serialized_end=1227
+  _globals['_FETCHENCODERREQUEST']._serialized_start=1229
+  _globals['_FETCHENCODERREQUEST']._serialized_end=1285
+  _globals['_FETCHENCODERRESPONSE']._serialized_start=1287
+  _globals['_FETCHENCODERRESPONSE']._serialized_end=1386
+  _globals['_ENCODERHEADER']._serialized_start=1388
+  _globals['_ENCODERHEADER']._serialized_end=1431
+  _globals['_DETACHREQUEST']._serialized_start=1433
+  _globals['_DETACHREQUEST']._serialized_end=1463
+  _globals['_DETACHRESPONSE']._serialized_start=1465
+  _globals['_DETACHRESPONSE']._serialized_end=1481
+  _globals['_CSIFEEDBACK']._serialized_start=1484
+  _globals['_CSIFEEDBACK']._serialized_end=1827
 # @@protoc_insertion_point(module_scope)

@@ -115,13 +115,16 @@ class AttachResponse(_message.Message):
     SLOTS_PER_FRAME_FIELD_NUMBER: _builtins.int
     ASSIGNED_FIELD_NUMBER: _builtins.int
     OPEN_FIELD_NUMBER: _builtins.int
+    MUST_SWITCH_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     first_ue: _builtins.int
     ue_count: _builtins.int
     feedback_bits: _builtins.int
-    """bits of a report by the encoder of the request; 0 if nothing decodes for it"""
+    """bits of a report by the encoder of the request"""
     slots_per_frame: _builtins.int
     """T"""
+    must_switch: _builtins.bool
+    """nothing decodes for the encoder of the request: only reports by those assigned are taken"""
     @_builtins.property
     def next_sequence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """per UE: the sequence that the gNB waits for"""
@@ -145,10 +148,11 @@ class AttachResponse(_message.Message):
         slots_per_frame: _builtins.int = ...,
         assigned: _abc.Iterable[Global___EncoderAssignment] | None = ...,
         open: _abc.Iterable[Global___EncoderAssignment] | None = ...,
+        must_switch: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "feedback_bits", b"feedback_bits", "first_ue", b"first_ue", "next_sequence", b"next_sequence", "open", b"open", "slots_per_frame", b"slots_per_frame", "token", b"token", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "feedback_bits", b"feedback_bits", "first_ue", b"first_ue", "must_switch", b"must_switch", "next_sequence", b"next_sequence", "open", b"open", "slots_per_frame", b"slots_per_frame", "token", b"token", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -155,6 +155,8 @@ def test_what_was_not_acked_is_counted_and_said(small_store: CheckpointStore, ac
     async def stop(fleet: UeFleet) -> None:
         found.append(fleet)
         await gnb.came.wait()
+        while fleet.counts.acked < acked * 3 * 8:
+            await asyncio.sleep(0.01)
         for _ in range(times):
             fleet.stop()
 
