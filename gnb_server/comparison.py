@@ -1,8 +1,9 @@
 """Two versions of a model compared by the NMSE of whole frames: the unit whose outcomes are independent.
 
 In a *shadow* both versions decode the same reports, so the frames are paired. In a *canary* each UE has one of them:
-the frames of each condition (scenario, seed, delay) are averaged apart and weighted alike in both arms, so that easy
-channels in one arm do not pass for a better decoder.
+the frames of each condition (scenario, delay) are averaged apart and weighted alike in both arms, so that easy channels
+in one arm do not pass for a better decoder. The weight of a condition with m and n frames in the arms is m n / (m + n)
+(Cochran, 1954): one that an arm has hardly seen counts hardly, whatever the other has seen of it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ class Difference:
     """What the comparison has come to; NMSE are means of ratios over whole frames.
 
     Attributes:
-        frames_new, frames_old: that were compared.
+        frames_new, frames_old: that were compared: of conditions of which both versions decoded two frames or more.
         nmse_db_new, nmse_db_old: of the same conditions [dB]; None without frames.
         difference_db: new minus old [dB], below 0 where the new version is better.
-        standard_error_db: of the difference; None with fewer than two frames in an arm.
+        standard_error_db: of the difference; None without frames.
     """
 
     frames_new: int
@@ -65,15 +66,16 @@ class Comparison:
     def difference(self) -> Difference:
         """The difference so far."""
         found = [arms.copy() for arms in list(self.arms.values())]  # frames may be added meanwhile
-        frames_new, frames_old = (int(sum(arms[row, 0] for arms in found)) for row in (0, 1))
         both = [arms for arms in found if (arms[:, 0] >= 2).all()]
         if not both:
-            return Difference(frames_new, frames_old)
+            return Difference(0, 0)
         sums = np.stack(both)  # [conditions, arm, column]
         counts = sums[..., 0]
+        frames_new, frames_old = counts.sum(axis=0).astype(int).tolist()
         means = sums[..., 1] / counts
         variances = np.maximum(sums[..., 2] / counts - means**2, 0) / (counts - 1)  # of the means
-        weights = counts.sum(axis=1) / counts.sum()
+        weights = counts.prod(axis=1) / counts.sum(axis=1)
+        weights /= weights.sum()
         new, old = np.maximum(weights @ means, 1e-30).tolist()
         if self.paired:  # variance of new / E[new] - old / E[old], over all frames alike
             count, pooled = counts[:, 0].sum(), sums.sum(axis=0)[:, 2]

@@ -147,7 +147,9 @@ class Rollouts:
         """One of them. Raises NotFound."""
         with self._lock:
             if number not in self._all:
-                raise NotFound(f"rollout: {number} is unknown; there are {', '.join(map(str, self._all)) or 'none'}")
+                raise NotFound(
+                    f"rollout: {number} is unknown; there are {', '.join(map(str, sorted(self._all))) or 'none'}"
+                )
             return self._all[number]
 
     def running(self, model: str) -> Rollout | None:
