@@ -98,6 +98,8 @@ class Handlers:
             self.swaps.tick()
         except NotReady as error:  # the store is away, or a batch is slow: the next time
             logging.debug("roll-outs wait: %s", error)
+        except CsiError as error:  # the rest of the gNB is none the worse for it
+            logging.error("roll-outs: %s", error)
         return self.ready
 
     def restore(self) -> list[str]:

@@ -92,10 +92,17 @@ class Repository:
             if before is not None and (before.sha256, before.encoder_id) == (found.sha256, found.encoder_id):
                 found = before  # open frames go on with their states
             model.loaded[found.version] = found
-            if serve:
-                model.serving[found.encoder_id] = model.newest = found.version
             model.blocked.pop(found.version, None)
+            if serve:
+                self.serve(found)
         return found
+
+    def serve(self, found: ModelVersion) -> None:
+        """Decode new frames of its encoder with a loaded version, whatever has become of its files."""
+        with self._lock:
+            model = self._models[found.name]
+            model.loaded[found.version] = found
+            model.serving[found.encoder_id] = model.newest = found.version
 
     def version_to_load(self, name: str, version: int | None) -> int:
         """`version`, or the one loaded last, or the first. Raises NotFound, InvalidInput."""

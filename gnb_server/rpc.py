@@ -195,7 +195,8 @@ def _assignments(fleet: Fleet, runs: list[Assignment]) -> list[pb.EncoderAssignm
 
 def _status(request: pb.FeedbackRequest) -> SwitchStatus:
     status = request.switch_status
-    return SwitchStatus(status.first_slot, shorten(status.problem, MOST_OF_A_MESSAGE))
+    told = [(run.first_ue, run.ue_count, run.encoder_id.hex()) for run in status.assigned]
+    return SwitchStatus(status.first_slot, shorten(status.problem, MOST_OF_A_MESSAGE), told)
 
 
 def _chunk(request: pb.FeedbackRequest) -> Chunk:

@@ -131,7 +131,7 @@ class Fleet:
         totals: by model version. facts: of these versions, and of the encoder's.
         open: frames in progress; None once the fleet has detached.
         assigned: [ue_count] int64, version that each UE's frames are to begin on; 0: whichever decodes for its encoder.
-        can_switch: whether its UEs fetch another encoder when they are told to.
+        can_switch: whether its UEs fetch another encoder when they are told to; None until the fleet has attached.
         told: encoder id of each run of UEs, (first row, UEs, id), as they have it or were told last.
         problem: why its UEs do not use what they are assigned; empty if they do, None until they have answered.
         on_assigned: called in any thread when there is something new to tell; None without a stream.
@@ -153,7 +153,7 @@ class Fleet:
             self.next_sequence.copy(), self.version.copy(), np.zeros((len(MEASURED), lease.ue_count, self.slots))
         )
         self.assigned = np.zeros(lease.ue_count, np.int64)
-        self.can_switch = False
+        self.can_switch: bool | None = None
         self.told: list[tuple[int, int, str]] = [(0, lease.ue_count, encoder_id)]
         self.problem: str | None = ""
         self.on_assigned: Callable[[], None] | None = None

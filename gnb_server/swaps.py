@@ -26,17 +26,22 @@ from gnb_server.repository import ModelVersion, Repository
 from gnb_server.rollouts import Guard, Mode, Rollout, Rollouts, State
 from gnb_server.sessions import Fleet
 from gnb_server.store import Store
-from shared.errors import Conflict, CsiError, InvalidInput, NotFound
+from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, NotFound, NotReady
 
 CANNOT_SWITCH = "these UEs do not switch encoders (an older client, or --no-switch)"
 
 
 @dataclass(frozen=True)
 class SwitchStatus:
-    """What UEs say to the encoders that they were told: from which slot on they use them, or why they do not."""
+    """What UEs say to the encoders that they were told: from which slot on they use them, or why they do not.
+
+    Attributes:
+        told: what they were told, (first UE, UEs, encoder id).
+    """
 
     first_slot: int
     problem: str
+    told: list[tuple[int, int, str]]
 
 
 class Swaps:
@@ -87,10 +92,10 @@ class Swaps:
         """
         version = self._repository.version_to_load(name, version)
         self._check_idle(name)
-        model = self._verified(name, version, by, serve=True)
+        model = self._verified(name, version, by)
         with self._lock:
             self._check_idle(name)
-            self._aim(model)
+            self._serve(model)
         self._store.keep_event("loaded", name, str(version), by, "for all UEs")
         return model
 
@@ -123,10 +128,14 @@ class Swaps:
         with self._lock:
             self._check_idle(name)
             card = self._repository.store.card(name, version)
-            old = self._old_version(name, version, mode, str(card["encoder_id"]))
-        model = self._verified(name, version, by, serve=False)
+            self._old_version(name, version, mode, str(card["encoder_id"]))
+            was_loaded = version in self._repository.loaded(name)
+        model = self._verified(name, version, by)
         with self._lock:
             self._check_idle(name)
+            old = self._old_version(name, version, mode, model.encoder_id)
+            if not was_loaded:  # a restart loads it for this roll-out alone, not to serve others
+                self._store.forget_loaded(name, version)
             number = len(self.rollouts.all()) + 1
             comparison = Comparison(paired=mode == "shadow")
             now = time.time()
@@ -144,9 +153,9 @@ class Swaps:
         """Have all UEs use the new version of a roll-out. Raises NotFound, and Conflict if it has ended."""
         with self._lock:
             rollout = self._running(number)
-            model = self._repository.load(rollout.model, rollout.version)
+            model = self._repository.version(rollout.model, rollout.version)
             rollout = self._end(rollout, "promoted", reason)
-            self._aim(model)
+            self._serve(model)
         self._store.keep_event(
             "promoted", rollout.model, str(rollout.version), by, f"roll-out {number}: {rollout.reason}"
         )
@@ -156,9 +165,13 @@ class Swaps:
         """Bring the UEs of a roll-out back to the old version. Raises NotFound, and Conflict if it has ended."""
         with self._lock:
             rollout = self._running(number)
-            old = self._repository.version(rollout.model, rollout.old_version)
+            fleets = self._live(rollout.model)
+            try:
+                old = self._repository.version(rollout.model, rollout.old_version)
+            except CsiError as error:
+                fleets, reason = [], f"{reason}; its UEs stay, for the old version cannot be loaded: {error}"
             rollout = self._end(rollout, "aborted", reason)
-            for fleet in self._live(rollout.model):
+            for fleet in fleets:
                 self._assign(fleet, old, fleet.assigned == rollout.version)
         self._store.keep_event(
             "aborted", rollout.model, str(rollout.version), by, f"roll-out {number}: {rollout.reason}"
@@ -213,22 +226,31 @@ class Swaps:
                 wanted.append((target, np.ones(fleet.lease.ue_count, bool)))
             if (rollout := self.rollouts.running(name)) and rollout.mode == "canary":
                 others = [other for other in self._live(name) if other is not fleet]
-                rows = self._canary_rows(fleet, rollout, others)
-                wanted.append((self._repository.version(name, rollout.version), rows))
+                try:
+                    new = self._repository.version(name, rollout.version)
+                    wanted.append((new, self._canary_rows(fleet, rollout, others)))
+                except CsiError as error:  # its files have gone, and the process that had loaded them
+                    self.rollouts.fail(name, rollout.version, str(error))
             fleet.told, fleet.problem = [(0, fleet.lease.ue_count, fleet.encoder_id)], ""
             if not can_switch:
                 encoders = {version: facts.encoder_id for version, facts in fleet.facts.items()}
                 fleet.assigned[[encoders.get(v) != fleet.encoder_id for v in fleet.assigned.tolist()]] = 0
+            self._tell(fleet)
             for model, rows in wanted:
                 self._assign(fleet, model, rows)
 
     def switched(self, fleet: Fleet, status: SwitchStatus) -> None:
-        """Note what a fleet's UEs say to the encoders that they were told."""
-        if not status.problem and fleet.encoder_id != fleet.told[-1][2]:
-            fleet.encoder_id = fleet.told[-1][2]  # of most of its UEs
-            self._store.keep_encoder(fleet.lease.token, fleet.encoder_id)
-        waited, fleet.problem = fleet.problem is None, status.problem
-        if not waited and not status.problem:
+        """Note what a fleet's UEs say to the encoders that they were told; an answer to what was told before is not
+        heeded.
+        """
+        with self._lock:
+            if not _answers(fleet, status):
+                return
+            if not status.problem and fleet.encoder_id != fleet.told[-1][2]:
+                fleet.encoder_id = fleet.told[-1][2]  # of most of its UEs
+                self._store.keep_encoder(fleet.lease.token, fleet.encoder_id)
+            before, fleet.problem = fleet.problem, status.problem
+        if before == status.problem:
             return
         versions = ", ".join(sorted({str(run.version) for run in fleet.assignments()}))
         ues = f"UEs {fleet.lease.ues.start}..{fleet.lease.ues.stop - 1}"
@@ -243,6 +265,7 @@ class Swaps:
             NotFound: there is none. DamagedCheckpoint: its file is not what its card says.
         """
         name, store = fleet.lease.model, self._repository.store
+        damaged: str | None = None
         preferred = [run.version for run in fleet.assignments()]
         for version in [*preferred, *store.versions(name)]:
             try:
@@ -250,42 +273,54 @@ class Swaps:
             except CsiError:  # the others are none the worse for it
                 continue
             if card["encoder_id"] == encoder_id:
-                return json.dumps(card), store.part(name, version, "encoder")
+                if (reason := store.fault(name, version, "encoder")) is None:
+                    return json.dumps(card), store.part(name, version, "encoder")
+                damaged = damaged or f"checkpoint {name}/{version}: {reason}"
+        if damaged:
+            raise DamagedCheckpoint(damaged)
         raise NotFound(f"encoder_id: no version of {name} has encoder {encoder_id}")
 
     # --- from time to time ---
 
     def tick(self) -> None:
         """Decide roll-outs by their guards, keep their figures, retire versions that nothing needs."""
-        for rollout, content in self.rollouts.changed():
-            self._store.keep_rollout(rollout.number, content)
-        for rollout in self.rollouts.all():
-            if rollout.state != "running":
-                continue
-            if rollout.failure:
-                self.abort(rollout.number, "gNB", f"the new version failed: {rollout.failure}")
-            elif rollout.guard is not None:
-                state, reason = rollout.guard.verdict(rollout.comparison.difference())
-                if state == "promoted":
-                    self.promote(rollout.number, "guard", reason)
-                elif state == "aborted":
-                    self.abort(rollout.number, "guard", reason)
+        with self._lock:  # nobody else ends one meanwhile
+            for rollout, content in self.rollouts.changed():
+                self._store.keep_rollout(rollout.number, content)
+            for rollout in self.rollouts.all():
+                if rollout.state == "running":
+                    self._decide(rollout)
         if any(self._unneeded(name) for name in self._repository.names()):
             self._between_batches(self._retire)
 
     # --- parts ---
 
-    def _verified(self, name: str, version: int, by: str, *, serve: bool) -> ModelVersion:
-        """Load a version after all checks; a refusal is an event."""
+    def _decide(self, rollout: Rollout) -> None:
+        """End a roll-out that has failed, or that its guard has seen enough of."""
+        if rollout.failure:
+            self.abort(rollout.number, "gNB", f"the new version failed: {rollout.failure}")
+        elif rollout.guard is not None:
+            state, reason = rollout.guard.verdict(rollout.comparison.difference())
+            if state == "aborted":
+                self.abort(rollout.number, "guard", reason)
+            elif state == "promoted":
+                try:
+                    self.promote(rollout.number, "guard", reason)
+                except NotReady:
+                    raise
+                except CsiError as error:
+                    self.abort(rollout.number, "guard", f"{reason}, but it cannot be loaded any more: {error}")
+
+    def _verified(self, name: str, version: int, by: str) -> ModelVersion:
+        """Load a version after all checks, for nobody yet; a refusal is an event."""
         try:
             self.check_encoder(name, version, str(self._repository.store.card(name, version)["encoder_id"]))
             self._check_card(name, version)
-            model = self._repository.load(name, version, serve=serve)
+            model = self._repository.load(name, version, serve=False)
         except CsiError as error:
             self._store.keep_event("refused", name[:64], str(version), by, str(error)[:400])
             raise
         self._store.keep_version(name, version, model.facts)
-        self._store.keep_loaded(name, [version], loaded=True)
         return model
 
     def check_encoder(self, name: str, version: int, encoder_id: str) -> None:
@@ -297,8 +332,10 @@ class Swaps:
                 f" {known.encoder_id}; give the new one another version"
             )
 
-    def _aim(self, model: ModelVersion) -> None:
+    def _serve(self, model: ModelVersion) -> None:
         """Have all UEs of a model use a version."""
+        self._store.keep_loaded(model.name, [model.version], loaded=True)
+        self._repository.serve(model)
         self._store.keep_target(model.name, model.version)
         self._targets[model.name] = model.version
         for fleet in self._live(model.name):
@@ -311,25 +348,31 @@ class Swaps:
         conditions = fleet.lease.conditions
         try:
             model.scheme.check_scenario(conditions.scenario, conditions.delay_slots)
-            if not fleet.can_switch and model.encoder_id != fleet.encoder_id:
+            if fleet.can_switch is False and model.encoder_id != fleet.encoder_id:
                 raise Conflict(CANNOT_SWITCH)
         except CsiError as error:
             fleet.problem = str(error)
             return
         fleet.facts.setdefault(model.version, model.facts)
-        assigned = np.where(rows, model.version, fleet.assigned)
-        if (assigned == fleet.assigned).all() and fleet.told == _encoders(fleet):
-            return
-        before, fleet.assigned = fleet.assigned, assigned
+        before, fleet.assigned = fleet.assigned, np.where(rows, model.version, fleet.assigned)
         try:
-            self._store.keep_assigned({fleet.lease.token: fleet.assignments()})
+            if (before != fleet.assigned).any():
+                self._store.keep_assigned({fleet.lease.token: fleet.assignments()})
         except CsiError:
             fleet.assigned = before
             raise
-        if (told := _encoders(fleet)) != fleet.told:
-            fleet.told, fleet.problem = told, None
-            if fleet.on_assigned is not None:
-                fleet.on_assigned()
+        self._tell(fleet)
+
+    @staticmethod
+    def _tell(fleet: Fleet) -> None:
+        """Have UEs told their encoders, if these are others than they were told, or they did not take them then."""
+        told = _encoders(fleet)
+        if told == fleet.told and not fleet.problem:
+            return
+        asked = fleet.can_switch is not False  # or else they keep what they have
+        fleet.told, fleet.problem = told, None if asked else ""
+        if asked and fleet.on_assigned is not None:
+            fleet.on_assigned()
 
     def _canary_rows(self, fleet: Fleet, rollout: Rollout, others: list[Fleet]) -> NDArray[np.bool_]:
         """Which UEs of a fleet are on the new version: its first ones, so many that it and the others have the share.
@@ -407,6 +450,16 @@ class Swaps:
                 self._repository.retire(name, version)
                 self._store.forget_loaded(name, version)
                 self._store.keep_event("retired", name, str(version), "gNB", "no UE needs it any more")
+
+
+def _answers(fleet: Fleet, status: SwitchStatus) -> bool:
+    """Whether UEs answer to what they were told last."""
+    said = np.full(fleet.lease.ue_count, fleet.encoder_id)
+    for first_ue, count, encoder_id in status.told:
+        first = max(first_ue - fleet.lease.first_ue, 0)
+        said[first : first + count] = encoder_id
+    told = [encoder_id for _, count, encoder_id in fleet.told for _ in range(count)]
+    return bool((said == told).all())
 
 
 def _encoders(fleet: Fleet) -> list[tuple[int, int, str]]:
