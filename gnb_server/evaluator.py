@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from gnb_server.places import Places
 from gnb_server.sessions import Lease
 from shared.channels.streams import Split
-from shared.checkpoints import CheckpointStore
+from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.conditions import RunConditions
 from shared.errors import CsiError, DamagedCheckpoint
+from shared.link.decoding import check_probe
+from shared.link.encoding import check_encoder
 from shared.link.evaluation import evaluate, true_channels
 from shared.metrics import Domain, Truth
 
@@ -120,3 +122,10 @@ class CardCheck:
                 f" {SLACK_DB} dB and {SLACK_SE:g} standard errors worse are allowed"
             )
         self._passed.add(key)
+
+
+def check_ends(checkpoint: Checkpoint) -> None:
+    """Have both ends of a checkpoint do what the probe of its card says. Raises DamagedCheckpoint."""
+    probe = checkpoint.card.get("probe", {})
+    check_probe(checkpoint.scheme, probe)
+    check_encoder(checkpoint.scheme, probe)

@@ -18,12 +18,11 @@ from typing import Any, BinaryIO
 import torch
 
 from gnb_server.archives import CARD, DECODER, ENCODER, open_archive
+from gnb_server.evaluator import check_ends
 from gnb_server.hardening import shorten
 from shared.channels.scenario import Scenario
 from shared.checkpoints import Checkpoint, CheckpointStore, check_name
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, LimitReached, TooLarge
-from shared.link.decoding import check_probe
-from shared.link.encoding import check_encoder
 from shared.schemes import scheme_class
 
 AT_ONCE = 4
@@ -146,8 +145,7 @@ class Upload:
             bits = checkpoint.scheme.layout.bits
             if bits != card["feedback_bits"]:
                 raise DamagedCheckpoint(f"feedback_bits: {card['feedback_bits']}, of its layout {bits}")
-            check_probe(checkpoint.scheme, card.get("probe", {}))
-            check_encoder(checkpoint.scheme, card.get("probe", {}))
+            check_ends(checkpoint)
         except TooLarge:
             raise
         except Exception as error:  # whatever a card can bring about is the fault of the card

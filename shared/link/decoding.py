@@ -34,8 +34,8 @@ TOLERANCE = 0.01
 """Largest relative difference ||a - b|| / ||b|| of estimates: kernels round differently on different machines, and the
 expected ones are kept as float16."""
 
-MOST_PROBED = 64
-"""UEs of a probe, at most: it is to take no time."""
+MOST_PROBED = 2048
+"""Reports of a probe, at most: it is to take no time."""
 
 
 @torch.inference_mode()
@@ -98,8 +98,8 @@ def probed_reports(scheme: Scheme, probe: dict[str, Any]) -> NDArray[np.uint8]:
     """The reports of a probe, [N, T, bits], zeros and ones. Raises DamagedCheckpoint if the card has no such probe."""
     with _as_a_card_has_it():
         ues, slots = int(probe["ues"]), scheme.scenario.slots
-        if not 1 <= ues <= MOST_PROBED:
-            raise InvalidInput(f"ues: {ues} is not in [1, {MOST_PROBED}]")
+        if not 1 <= ues <= MOST_PROBED // slots:
+            raise InvalidInput(f"ues: {ues} is not in [1, {MOST_PROBED // slots}]")
         sent = scheme.layout.unpack_bits(base64.b64decode(probe["payload"]), ues * slots)
         return sent.reshape(ues, slots, scheme.layout.bits)
 

@@ -82,8 +82,8 @@ def test_a_hundredth_of_the_bits_may_differ(shipped: CheckpointStore) -> None:
     [
         ({}, "ues"),
         ([], "list"),
-        ({"ues": 0}, r"ues: 0 is not in \[1, 64\]"),
-        ({"ues": 65}, r"ues: 65 is not in \[1, 64\]"),
+        ({"ues": 0}, r"ues: 0 is not in \[1, 256\]"),
+        ({"ues": 257}, r"ues: 257 is not in \[1, 256\]"),
         ({"ues": float("inf")}, "infinity"),
         ({"ues": 2}, "payload"),
         ({"ues": 2, "payload": "AAAA"}, "3 bytes for 16 reports"),
