@@ -283,6 +283,7 @@ class ServingLoop:
 
     def _rebuild(self, fleet: Fleet) -> None:
         assert fleet.open is not None
+        self._shadow.forget(fleet.lease.token)  # it may be ahead of the store, and follows from the next frame on
         reached, frames = fleet.next_sequence % fleet.slots, fleet.next_sequence // fleet.slots
         open_frames = np.unique(np.stack([fleet.version, frames, reached], axis=1), axis=0)
         for version, frame, slots in open_frames.tolist():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from gnb_server.repository import Repository
 from gnb_server.rollouts import Pairs, Rollout, Rollouts
 from gnb_server.serving.backend import InProcessBackend, Part
 from gnb_server.serving.chunks import Group, Job
-from gnb_server.sessions import Fleet
+from shared.errors import DamagedCheckpoint
 from shared.metrics import Outcomes
 
 Member = tuple[Job, Group, Part]
@@ -28,6 +28,15 @@ class _Frames:
     ratios: NDArray[np.float64]
 
 
+@dataclass
+class _Held:
+    """What is held for a roll-out: recurrent states, and frames by token."""
+
+    rollout: int
+    backend: InProcessBackend
+    frames: dict[str, _Frames] = field(default_factory=dict)
+
+
 class Shadow:
     """Decodes what the old version of a running shadow roll-out has decoded, with the new version."""
 
@@ -35,9 +44,7 @@ class Shadow:
         self._models = models
         self._rollouts = rollouts
         self._evaluator = evaluator
-        self._number = 0
-        self._backend = InProcessBackend(models.version)
-        self._frames: dict[str, _Frames] = {}
+        self._held: dict[str, _Held] = {}  # by model
 
     def follow(self, members: list[Member]) -> dict[Job, list[Pairs]]:
         """Decode the groups of chunks of one model again, whose outcomes are in their fleets' open frames already.
@@ -46,12 +53,13 @@ class Shadow:
             Mean ratios of the frames that they complete, by chunk.
         """
         rollout = self._rollouts.running(members[0][0].fleet.lease.model) if members else None
-        if rollout is None or rollout.mode != "shadow":
+        if rollout is None or rollout.mode != "shadow" or rollout.failure:
             return {}
-        if rollout.number != self._number:
-            self._number, self._frames, self._backend = rollout.number, {}, InProcessBackend(self._models.version)
+        held = self._held.get(rollout.model)
+        if held is None or held.rollout != rollout.number:
+            held = self._held[rollout.model] = _Held(rollout.number, InProcessBackend(self._models.version))
         try:
-            return self._follow(rollout, members)
+            return self._follow(rollout, held, members)
         except Exception as error:  # a fault of the new version alone
             logging.exception("serving: the shadow of %s failed", rollout.model)
             self._rollouts.fail(rollout.model, rollout.version, str(error))
@@ -59,37 +67,39 @@ class Shadow:
 
     def forget(self, token: str) -> None:
         """Free what is held for a fleet."""
-        self._frames.pop(token, None)
-        self._backend.forget(token)
+        for held in self._held.values():
+            held.frames.pop(token, None)
+            held.backend.forget(token)
 
-    def _follow(self, rollout: Rollout, members: list[Member]) -> dict[Job, list[Pairs]]:
-        chosen = [member for member in members if self._continues(rollout, *member)]
+    def _follow(self, rollout: Rollout, held: _Held, members: list[Member]) -> dict[Job, list[Pairs]]:
+        chosen = [member for member in members if self._continues(rollout, held, *member)]
         if not chosen:
             return {}
         model = self._models.version(rollout.model, rollout.version)
-        decoded = self._backend.decode(rollout.model, rollout.version, [part for *_, part in chosen])
+        decoded = held.backend.decode(rollout.model, rollout.version, [part for *_, part in chosen])
         pairs: dict[Job, list[Pairs]] = {}
         for (job, _, part), estimates in zip(chosen, decoded, strict=True):
             slots = range(part.first_slot, part.first_slot + part.slots)
             truth = self._evaluator.truth(part.lease, model.scheme.domain, part.rows, part.frame, slots)
-            ratios = self._of(job.fleet).ratios
-            ratios[part.rows[:, None], np.array(slots)] = Outcomes.measure(torch.from_numpy(estimates), truth).ratio.T
+            found = Outcomes.measure(torch.from_numpy(estimates), truth).ratio
+            if not np.isfinite(found).all():
+                raise DamagedCheckpoint("it decodes reports to numbers beyond float32")
+            ratios = held.frames[job.fleet.lease.token].ratios
+            ratios[part.rows[:, None], np.array(slots)] = found.T
             if slots.stop == job.fleet.slots and job.fleet.open is not None:
                 old = Outcomes.of(job.fleet.open.outcome[:, part.rows]).ratio
                 pairs.setdefault(job, []).append((ratios[part.rows].mean(axis=1), old.mean(axis=1)))
         return pairs
 
-    def _continues(self, rollout: Rollout, job: Job, group: Group, part: Part) -> bool:
+    @staticmethod
+    def _continues(rollout: Rollout, held: _Held, job: Job, group: Group, part: Part) -> bool:
         """Whether the old version decodes a part, of a frame that the new one has decoded from its beginning."""
         if group.model.version != rollout.old_version or job.fleet.open is None:
             return False
-        frames = self._of(job.fleet).number
+        token, shape = job.fleet.lease.token, (job.fleet.lease.ue_count, job.fleet.slots)
+        if token not in held.frames:
+            held.frames[token] = _Frames(np.full(shape[0], -1, np.int64), np.zeros(shape))
+        frames = held.frames[token].number
         if part.first_slot == 0:
             frames[part.rows] = part.frame
         return bool((frames[part.rows] == part.frame).all())
-
-    def _of(self, fleet: Fleet) -> _Frames:
-        token, shape = fleet.lease.token, (fleet.lease.ue_count, fleet.slots)
-        if token not in self._frames:
-            self._frames[token] = _Frames(np.full(shape[0], -1, np.int64), np.zeros(shape))
-        return self._frames[token]
