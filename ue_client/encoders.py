@@ -108,7 +108,7 @@ def checked(name: str, encoder_id: str, card: str, data: bytes, conditions: RunC
     try:
         content: dict[str, Any] = dict(json.loads(card))
         found, version = str(content["encoder_id"]), int(content["version"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DamagedCheckpoint(f"encoder: its card cannot be read: {error}") from None
     if found != encoder_id:
         raise DamagedCheckpoint(f"encoder: the gNB sent encoder {found}; wanted {encoder_id}")
