@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import socket
+import time
 from collections.abc import Iterator
 
 import uvicorn
@@ -14,7 +15,7 @@ import uvicorn
 from gnb_server.evaluator import CardCheck
 from gnb_server.faults import Faults
 from gnb_server.handlers import Handlers
-from gnb_server.monitor import Monitor
+from gnb_server.monitor import Clock, Monitor
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rest.access import Access
@@ -31,16 +32,20 @@ from shared.errors import Conflict, InvalidInput
 from shared.tls import read_authorities, read_identity
 
 HEALTH_S = 1.0
-"""How often gRPC's health follows what the gNB can do, and roll-outs are looked at."""
+"""How often gRPC's health follows what the gNB can do, and roll-outs and silent fleets are looked at."""
 
 
 @contextlib.contextmanager
-def service(settings: Settings) -> Iterator[Handlers]:
-    """The gNB without its protocols: handlers over a running serving loop, earlier fleets of the run restored."""
+def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handlers]:
+    """The gNB without its protocols: handlers over a running serving loop, earlier fleets of the run restored.
+
+    Args:
+        clock: monotonic [s].
+    """
     repository = Repository(CheckpointStore(settings.checkpoints))
     store = Store(settings.store, settings.run, settings.reports_kept)
     store.own()
-    monitor = Monitor()
+    monitor = Monitor(clock)
     recorder = None
     if settings.record:
         recorder = Recorder(settings.record, settings.record_every, whole_band=settings.record_whole_band)
@@ -55,7 +60,16 @@ def service(settings: Settings) -> Iterator[Handlers]:
         faults=Faults(settings.fault),
         evaluate=settings.evaluate,
     )
-    handlers = Handlers(repository, store, monitor, serving, rollouts, CardCheck(repository.store))
+    handlers = Handlers(
+        repository,
+        store,
+        monitor,
+        serving,
+        rollouts,
+        CardCheck(repository.store),
+        evict_s=settings.evict_s,
+        clock=clock,
+    )
     serving.start()
     try:
         for problem in handlers.restore():

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gnb_server.monitor import LONGEST_WINDOW_S, Monitor, describe, report_rows, ue_row
+from gnb_server.monitor import LONGEST_WINDOW_S, Clock, Monitor, describe, report_rows, ue_row
 from gnb_server.repository import ModelVersion, Repository
 from gnb_server.rollouts import Rollouts
 from gnb_server.serving.admission import RESTORING, check_coordinates
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
-from gnb_server.sessions import Finished, Fleet, Lease, VersionFacts
+from gnb_server.sessions import Absent, Fleet, Lease, VersionFacts
 from gnb_server.store import Store
 from gnb_server.swaps import Swaps
 from shared.channels.scenario import Scenario
@@ -61,6 +63,10 @@ class Handlers:
 
     Attributes:
         swaps: which versions UEs are to use; loads and roll-outs.
+
+    Args:
+        evict_s: what is held for a fleet that has been gone, or silent, for so long is freed [s].
+        clock: monotonic [s].
     """
 
     def __init__(
@@ -71,13 +77,18 @@ class Handlers:
         serving: ServingLoop,
         rollouts: Rollouts,
         check_card: Callable[[str, int], None] = lambda name, version: None,
+        *,
+        evict_s: float = 600.0,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._repository = repository
         self._store = store
         self._monitor = monitor
         self._serving = serving
         self._fleets: dict[str, Fleet] = {}
-        self._finished: dict[str, Finished] = {}
+        self._absent: dict[str, Absent] = {}
+        self._evict_s = evict_s
+        self._clock = clock
         self._lock = threading.RLock()
         self.swaps = Swaps(repository, store, rollouts, self._fleets, self._lock, serving.run, check_card)
         self.started = False
@@ -95,16 +106,17 @@ class Handlers:
     def tick(self) -> bool:
         """What is to be done once a second; returns whether the gNB is ready."""
         try:
+            self._evict()
             self.swaps.tick()
         except NotReady as error:  # the store is away, or a batch is slow: the next time
-            logging.debug("roll-outs wait: %s", error)
+            logging.debug("evictions and roll-outs wait: %s", error)
         except CsiError as error:  # the rest of the gNB is none the worse for it
             logging.error("roll-outs: %s", error)
         return self.ready
 
     def restore(self) -> list[str]:
-        """Bring back the models and leases of an earlier process of this run, with their totals. Returns what could not
-        be.
+        """Bring back the models and leases of an earlier process of this run, with their totals. Fleets that have not
+        detached count as gone since now. Returns what could not be.
         """
         problems, failed = [], {}
         for name, version, loaded in self._store.loaded():
@@ -122,8 +134,8 @@ class Handlers:
         facts = self._store.versions()
         for lease, encoder_id, finished in self._store.leases():
             if finished:
-                self._finished[lease.token] = Finished(lease, encoder_id)
-                self._monitor.fold(self._stored(self._finished[lease.token]))
+                self._absent[lease.token] = Absent(lease, encoder_id, "finished")
+                self._monitor.fold(self._stored(self._absent[lease.token]))
             else:
                 self._from_store(lease, encoder_id, facts.get(lease.model, {}))
         self.swaps.restore()
@@ -152,7 +164,7 @@ class Handlers:
                 fleet.encoder_id = model.encoder_id
             else:
                 fleet = self._new_lease(request, model.encoder_id, conditions)
-            fleet.client = request.client
+            fleet.client, fleet.seen = request.client, self._clock()
             self._store.keep_version(model.name, model.version, model.facts)
             self._store.keep_loaded(model.name, [model.version], loaded=True, asked=False)
             fleet.facts[model.version] = model.facts
@@ -175,7 +187,7 @@ class Handlers:
             fleet = self._fleet(token)
             self._check_open(fleet)
             fleet.stream += 1
-            fleet.status = "attached"
+            fleet.status, fleet.seen = "attached", self._clock()
             return fleet, fleet.stream
 
     def submit(self, fleet: Fleet, stream: int, chunk: Chunk) -> Future[Ack]:
@@ -188,6 +200,7 @@ class Handlers:
         if stream != fleet.stream:
             raise Conflict("fleet-token: a newer stream of this fleet has taken over")
         check_coordinates(fleet, chunk)
+        fleet.seen = self._clock()
         return self._serving.submit(fleet, stream, chunk)
 
     def encoder(self, token: str, encoder_id: str) -> tuple[str, bytes]:
@@ -203,8 +216,8 @@ class Handlers:
         acknowledged is dropped, and what is held for their open frames: the store has it, should they come back.
         """
         with self._lock:
-            if stream == fleet.stream and fleet.status == "attached":
-                fleet.status = "gone"
+            if stream == fleet.stream and fleet.attached:
+                fleet.status, fleet.seen = "gone", self._clock()
                 fleet.stream += 1  # what waits of it is not wanted any more
                 self._serving.drop(fleet)
                 self._serving.forget(fleet, LINGER_S)
@@ -212,17 +225,38 @@ class Handlers:
     def detach(self, token: str) -> None:
         """End a fleet, with all that is held for it but its lease and its part of the sums. Raises NotFound."""
         with self._lock:
-            if token in self._finished:
+            absent = self._absent.get(token)
+            if absent is not None and absent.status == "finished":
                 return
-            fleet = self._fleet(token)
+            fleet = self._fleet(token) if absent is None else self._stored(absent)
             self._store.finish(fleet.lease)
             fleet.status = "finished"
             fleet.stream += 1
             self._serving.drop(fleet)
             self._serving.forget(fleet)
             self._serving.call(lambda: self._monitor.fold(fleet))  # after the batch in hand
-            self._finished[token] = Finished(fleet.lease, fleet.encoder_id, fleet.client)
-            del self._fleets[token]
+            self._absent[token] = Absent(fleet.lease, fleet.encoder_id, "finished", fleet.client)
+            self._fleets.pop(token, None)
+
+    def _evict(self) -> None:
+        """Free what is held for fleets that have been gone or silent for `evict_s`. The store has it: who was silent is
+        told to attach again when it sends something, whoever comes back goes on where it was, and is assigned anew.
+        """
+        with self._lock:
+            due = [fleet for fleet in self._fleets.values() if self._clock() - fleet.seen >= self._evict_s]
+            gone = {fleet.lease.token: fleet for fleet in due if fleet.status == "gone"}
+            for fleet in due:
+                if fleet.status == "attached":
+                    fleet.status = "idle"
+                    self._serving.forget(fleet)
+            if gone:
+                self._store.keep_assigned({token: [] for token in gone})
+            for token, fleet in gone.items():
+                self._absent[token] = Absent(fleet.lease, fleet.encoder_id, "gone", fleet.client)
+                del self._fleets[token]
+                if fleet.open is not None:
+                    self._serving.forget(fleet)
+                self._serving.call(functools.partial(self._monitor.evict, fleet))  # after the batch in hand
 
     def _new_lease(self, request: Attachment, encoder_id: str, conditions: RunConditions) -> Fleet:
         self._check_share(request)
@@ -259,7 +293,12 @@ class Handlers:
         raise LimitReached(f"ue_count: {count} ids in a row are not free")
 
     def _return_to_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
-        fleet = self._fleet(request.token)
+        absent = self._absent.get(request.token)
+        if absent is None or absent.status == "finished":
+            fleet = self._fleet(request.token)
+        else:
+            fleet = Fleet(absent.lease, absent.encoder_id)
+            fleet.facts, fleet.broken = self._store.versions().get(absent.lease.model, {}), True
         lease = fleet.lease
         for name, asked, leased in (
             ("scheme", request.model, lease.model),
@@ -284,27 +323,30 @@ class Handlers:
         """A fleet as the store has it, broken: the states of its open frames are not decoded again yet."""
         fleet = Fleet(lease, encoder_id)
         fleet.facts = dict(facts)
-        fleet.broken = True
+        fleet.broken, fleet.seen = True, self._clock()
         self._store.restore(fleet)
         self._fleets[lease.token] = fleet
+        self._absent.pop(lease.token, None)
         self._monitor.watch(fleet)
         return fleet
 
-    def _stored(self, finished: Finished, rows: range | None = None) -> Fleet:
-        """A fleet that has detached, with its figures as the store has them; only those of some UEs if asked."""
-        fleet = Fleet(finished.lease, finished.encoder_id)
-        fleet.facts = self._store.versions().get(finished.lease.model, {})
-        fleet.status, fleet.open = finished.status, None
+    def _stored(self, absent: Absent, rows: range | None = None) -> Fleet:
+        """A fleet that is not in memory, with its figures as the store has them; only those of some UEs if asked."""
+        fleet = Fleet(absent.lease, absent.encoder_id)
+        fleet.facts = self._store.versions().get(absent.lease.model, {})
+        fleet.status, fleet.open = absent.status, None
         self._store.restore(fleet, rows)
         return fleet
 
-    def _known(self) -> dict[str, Fleet | Finished]:
+    def _known(self) -> dict[str, Fleet | Absent]:
         """All fleets of the run, by token."""
-        known: dict[str, Fleet | Finished] = dict(self._fleets)
-        return known | self._finished
+        known: dict[str, Fleet | Absent] = dict(self._fleets)
+        return known | self._absent
 
     def _fleet(self, token: str) -> Fleet:
-        if token in self._finished:
+        if (absent := self._absent.get(token)) is not None:
+            if absent.status == "gone":
+                raise NotReady(RESTORING)
             raise Conflict(f"fleet-token: '{token}' has detached; attach without a token")
         if token not in self._fleets:
             raise NotFound(f"fleet-token: '{token}' is unknown to this run; attach without a token")
@@ -360,7 +402,7 @@ class Handlers:
             asked_for = range(known.lease.ue_count)[first : None if limit is None else first + limit - len(rows)]
             if not asked_for:
                 continue
-            fleet = self._stored(known, asked_for) if isinstance(known, Finished) else known
+            fleet = self._stored(known, asked_for) if isinstance(known, Absent) else known
             described = {facts.encoder_id: describe(fleet, facts.encoder_id) for facts in list(fleet.facts.values())}
             rows += [
                 {
@@ -393,7 +435,7 @@ class Handlers:
         for known in self._known().values():
             if ue in known.lease.ues:
                 row = ue - known.lease.first_ue
-                return self._stored(known, range(row, row + 1)) if isinstance(known, Finished) else known
+                return self._stored(known, range(row, row + 1)) if isinstance(known, Absent) else known
         raise NotFound(f"ue: {ue} is unknown; /v1/ues lists them")
 
     # --- models ---

@@ -76,7 +76,7 @@ class _Total:
         """Of a fleet's reports that a version decoded, and the UEs whose open or last frame is of it."""
         ues = int((fleet.version == version).sum())
         total = cls(fleet.facts_of(encoder_id), np.zeros((fleet.slots + 1, len(COLUMNS))), ues=ues)
-        total.ues_attached = ues if fleet.status == "attached" else 0
+        total.ues_attached = ues if fleet.attached else 0
         if version in fleet.totals:
             totals = fleet.totals[version]
             total.sums = totals.sums.sum(axis=0)
@@ -93,22 +93,27 @@ class _Total:
         for version, count in other.reports.items():
             self.reports[version] = self.reports.get(version, 0) + count
 
+    def copy(self) -> _Total:
+        """Another one, to add to."""
+        return dataclasses.replace(self, reports=dict(self.reports))
+
     def of_all_slots(self) -> _Total:
         """A copy in which all slots are one."""
         sums = np.stack([self.sums[:-1].sum(axis=0), self.sums[-1]])
-        return dataclasses.replace(self, sums=sums, reports=dict(self.reports))
+        return dataclasses.replace(self.copy(), sums=sums)
 
 
 class Monitor:
-    """All fleets of the run; of those that have detached, their sums by what they have in common. The serving thread
-    adds, any thread asks. `clock` is monotonic [s].
+    """All fleets of the run; of those that have detached, their sums by what they have in common; of those that have
+    been gone for long, the same for each, since they may come back. The serving thread adds, any thread asks. `clock`
+    is monotonic [s].
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._fleets: dict[str, Fleet] = {}
         self._detached: dict[_Key, _Total] = {}
-        self._detached_ues: dict[str, int] = {}
+        self._evicted: dict[str, dict[_Key, _Total]] = {}
         self._groups: dict[_Key, _Group] = {}
         self._in_order: deque[_Group] = deque()
         self._lock = threading.Lock()
@@ -117,14 +122,20 @@ class Monitor:
         """Show a fleet, instead of an earlier object of the same token."""
         with self._lock:
             self._fleets[fleet.lease.token] = fleet
+            self._evicted.pop(fleet.lease.token, None)
 
-    def fold(self, fleet: Fleet) -> None:
-        """Keep of a fleet that has detached nothing but what it adds to the sums."""
-        model = fleet.lease.model
+    def evict(self, fleet: Fleet) -> None:
+        """Keep of a fleet nothing but what it adds to the sums, until it is watched again."""
         with self._lock:
             self._fleets.pop(fleet.lease.token, None)
-            self._detached_ues[model] = self._detached_ues.get(model, 0) + fleet.lease.ue_count
-            _add(self._detached, fleet)
+            self._evicted[fleet.lease.token] = _of_fleet(fleet)
+
+    def fold(self, fleet: Fleet) -> None:
+        """Keep of a fleet that has detached nothing but what it adds to the sums, for good."""
+        with self._lock:
+            self._fleets.pop(fleet.lease.token, None)
+            self._evicted.pop(fleet.lease.token, None)
+            _add(self._detached, _of_fleet(fleet))
 
     def add(
         self,
@@ -170,14 +181,8 @@ class Monitor:
                 latencies.merge(of_row)
                 named = {"version": version or None} if by_version else {}
                 rows.append({**_described(name, encoder_id, conditions, total.facts), **named, **row})
-            shown = [fleet for fleet in self._fleets.values() if model in (None, fleet.lease.model)]
-            detached = sum(ues for name, ues in self._detached_ues.items() if model in (None, name))
-        overall = {
-            "ues": detached + sum(fleet.lease.ue_count for fleet in shown),
-            "ues_attached": sum(fleet.lease.ue_count for fleet in shown if fleet.status == "attached"),
-        }
-        for name in ("reports", "reports_per_s", "feedback_bits_total", "wire_bytes_total"):
-            overall[name] = sum(row[name] for row in rows)
+        added = ("ues", "ues_attached", "reports", "reports_per_s", "feedback_bits_total", "wire_bytes_total")
+        overall = {name: sum(row[name] for row in rows) for name in added}
         return rows, {**overall, "latency_ms": latencies.figures()}
 
     def series(self) -> list[dict[str, Any]]:
@@ -202,14 +207,13 @@ class Monitor:
 
     def _totals(self, model: str | None = None) -> dict[_Key, _Total]:
         """Of all fleets of a model (None: of all), those that have detached first."""
-        found = {
-            key: dataclasses.replace(total, reports=dict(total.reports))
-            for key, total in self._detached.items()
-            if model in (None, key[0])
-        }
+        found: dict[_Key, _Total] = {}
+        _add(found, {key: total for key, total in self._detached.items() if model in (None, key[0])})
+        for evicted in self._evicted.values():
+            _add(found, {key: total for key, total in evicted.items() if model in (None, key[0])})
         for fleet in self._fleets.values():
             if model in (None, fleet.lease.model):
-                _add(found, fleet)
+                _add(found, _of_fleet(fleet))
         return found
 
     def _row(
@@ -244,16 +248,23 @@ class Monitor:
         return row, latencies
 
 
-def _add(totals: dict[_Key, _Total], fleet: Fleet) -> None:
-    """Add a fleet's reports and UEs to sums."""
+def _of_fleet(fleet: Fleet) -> dict[_Key, _Total]:
+    """A fleet's reports and UEs."""
+    found = {}
     for version in sorted({*list(fleet.totals), *np.unique(fleet.version).tolist()}):
         encoder_id = fleet.facts[version].encoder_id if version else fleet.encoder_id
-        total = _Total.of(fleet, encoder_id, version)
         key = (fleet.lease.model, encoder_id, fleet.lease.conditions, version)
+        found[key] = _Total.of(fleet, encoder_id, version)
+    return found
+
+
+def _add(totals: dict[_Key, _Total], others: dict[_Key, _Total]) -> None:
+    """Add sums to sums."""
+    for key, total in others.items():
         if key in totals:
             totals[key].merge(total)
         else:
-            totals[key] = total
+            totals[key] = total.copy()
 
 
 _T = TypeVar("_T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,13 +53,17 @@ class VersionFacts:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A fleet that has detached: its lease, as `Fleet` has it, and nothing else in memory."""
+class Absent:
+    """A fleet that has detached, or has been gone for long: its lease, as `Fleet` has it, and nothing else in memory.
+
+    Attributes:
+        status: `finished` or `gone`.
+    """
 
     lease: Lease
     encoder_id: str
+    status: Literal["finished", "gone"]
     client: str = ""
-    status: ClassVar[str] = "finished"
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,9 @@ class Fleet:
         on_assigned: called in any thread when there is something new to tell; None without a stream.
         stream: number of the newest stream; older ones are fenced off.
         broken: memory and store may differ; the fleet is to be restored from the store at its next attach.
-        status: `attached`, `gone` (its stream ended without a detach) or `finished`.
+        status: `attached`, `idle` (attached, and silent for so long that nothing is held for its open frames), `gone`
+            (its stream ended without a detach) or `finished`.
+        seen: when something was heard of it last, by the gNB's clock [s].
     """
 
     def __init__(self, lease: Lease, encoder_id: str) -> None:
@@ -159,7 +165,13 @@ class Fleet:
         self.on_assigned: Callable[[], None] | None = None
         self.stream = 0
         self.broken = False
-        self.status = "gone"
+        self.status: Literal["attached", "idle", "gone", "finished"] = "gone"
+        self.seen = 0.0
+
+    @property
+    def attached(self) -> bool:
+        """Whether it has a stream."""
+        return self.status in ("attached", "idle")
 
     def totals_of(self, version: int) -> Totals:
         """Sums of a version's reports, zeros at first."""

@@ -42,6 +42,10 @@ class Settings(CheckpointSettings):
     window_s: float = Field(10.0, gt=0, le=600)
     """Default sliding window of the live figures [s]."""
 
+    evict_s: float = Field(600.0, gt=0)
+    """What is held for a fleet that has been gone, or silent, for so long is freed [s]; when it comes back it goes on
+    where it was."""
+
     stream_clients: int = Field(64, ge=1, le=10_000)
     """Clients that may read the live stream at once; further ones are refused with 503."""
 

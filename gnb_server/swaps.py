@@ -105,7 +105,7 @@ class Swaps:
             self._check_idle(name)
             for fleet in self._live(name):
                 if version is None or version in self._needed_by(fleet):
-                    ues, state = fleet.lease.ues, "decoding for" if fleet.status == "attached" else "kept for"
+                    ues, state = fleet.lease.ues, "decoding for" if fleet.attached else "kept for"
                     raise Conflict(
                         f"model: {name} is {state} UEs {ues.start}..{ues.stop - 1} ({fleet.status}); it can be unloaded"
                         " when they have detached or been away for long"
@@ -199,7 +199,7 @@ class Swaps:
         """How many attached UEs of a model are on which version, how many do not take the encoder that they were told,
         and why.
         """
-        attached = [fleet for fleet in self._live(name) if fleet.status == "attached"]
+        attached = [fleet for fleet in self._live(name) if fleet.attached]
         by_version: Counter[int] = Counter()
         for fleet in attached:
             by_version.update(fleet.version.tolist())

@@ -129,7 +129,7 @@ def create_app(
     @app.get("/v1/ues", response_model=models.UesAnswer)
     def ues(
         scheme: SchemeName = None,
-        status: Annotated[str | None, Query(pattern="^(attached|gone|finished)$")] = None,
+        status: Annotated[str | None, Query(pattern="^(attached|idle|gone|finished)$")] = None,
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=100_000)] = 1000,
     ) -> dict[str, Any]:

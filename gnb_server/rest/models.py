@@ -88,7 +88,7 @@ class UeFigures(Figures):
     """Figures of one UE, in total or of its kept reports within a window."""
 
     ue: int
-    status: str = Field(description="attached, gone (its stream ended) or finished (it detached)")
+    status: str = Field(description="attached, idle (and silent), gone (its stream ended) or finished (it detached)")
     next_sequence: int
     decoder_version: int
 
