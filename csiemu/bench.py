@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
-from csiemu.benchmarks import channels, flood, serving, swaps, training
+from csiemu.benchmarks import channels, flood, serving, swaps, training, vanish
 from csiemu.output import console
 from shared.commands import write_json
 from shared.errors import InvalidInput
@@ -19,16 +19,17 @@ class Settings(CheckpointSettings):
     """Measure ratios against a named peer in one run. `serving`: decodes over gRPC against the decoder in a loop.
     `channels`: channel generation against Octave and stock Sionna. `training`: CRNet's step against the
     structure of its public code. `flood`: what a gNB bears while fleets send as fast as they can and hang up. `swaps`:
-    versions with different encoders swapped under full load, with `kill -9` of gNB and UEs.
+    versions with different encoders swapped under full load, with `kill -9` of gNB and UEs. `vanish`: what a gNB holds of
+    fleets that attach, send and vanish.
     """
 
     model_config = options("CSIEMU_BENCH_")
 
-    benchmark: CliPositionalArg[Literal["serving", "channels", "training", "flood", "swaps"]]
+    benchmark: CliPositionalArg[Literal["serving", "channels", "training", "flood", "swaps", "vanish"]]
     """Which one."""
 
     schemes: str = "hyperrnn,dldnn"
-    """serving: checkpoint names, comma-separated; flood, swaps: the first of them."""
+    """serving: checkpoint names, comma-separated; flood, swaps, vanish: the first of them."""
 
     presets: str = ",".join(channels.PRESETS)
     """channels: scenario presets, comma-separated."""
@@ -43,7 +44,7 @@ class Settings(CheckpointSettings):
     """training: images a step."""
 
     fleets: int = Field(200, ge=1, le=2000)
-    """flood: fleets, of 64 UEs each."""
+    """flood, vanish: fleets, of 64 and 1,000 UEs each."""
 
     versions: str = Field("1,3", pattern="^[1-9][0-9]*,[1-9][0-9]*$")
     """swaps: the two versions that take turns."""
@@ -68,7 +69,14 @@ class Settings(CheckpointSettings):
 
 def run(settings: Settings) -> None:
     """Measure, show, keep."""
-    benchmarks = {"serving": _serving, "channels": _channels, "training": _training, "flood": _flood, "swaps": _swaps}
+    benchmarks = {
+        "serving": _serving,
+        "channels": _channels,
+        "training": _training,
+        "flood": _flood,
+        "swaps": _swaps,
+        "vanish": _vanish,
+    }
     screen = console()
     with screen.status(f"{settings.benchmark}: {settings.rounds} rounds of {settings.seconds:g} s each"):
         results, table = benchmarks[settings.benchmark](settings)
@@ -150,6 +158,15 @@ def _swaps(settings: Settings) -> tuple[dict[str, Any], Table]:
         "from load to the last UE's first report: median, longest (s)",
         "{p50:.2f}, {p100:.2f}".format(**found["swap_s"]),
     )
+    return found, table
+
+
+def _vanish(settings: Settings) -> tuple[dict[str, Any], Table]:
+    found = vanish.measure(settings.checkpoints, _names(settings.schemes)[0], settings.fleets, vanish.UES)
+    table = Table("fleets that have vanished", "memory (MB)")
+    for cycles, memory in zip(found["cycles"], found["memory_mb"], strict=True):
+        table.add_row(str(cycles), f"{memory:.1f}")
+    table.add_row("slope, kB a fleet", f"{found['kb_per_cycle']:.1f}")
     return found, table
 
 

@@ -51,18 +51,14 @@ def measure(root: Path, name: str, fleets: int, ues: int, seconds: float) -> dic
 
 
 async def _flood(gnb: Gnb, checkpoint: Checkpoint, fleets: int, ues: int, seconds: float) -> dict[str, Any]:
-    def memory() -> float:
-        """Resident (Linux)."""
-        return int(Path(f"/proc/{gnb.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
     for _ in range(3):  # models, stores and threads are there
         await _first_ack(gnb, checkpoint)
-    before, peak = memory(), 0.0
+    before, peak = gnb.memory_mb(), 0.0
     flooding = [asyncio.create_task(_send(gnb, checkpoint, ues, seconds)) for _ in range(fleets)]
     during, ends = [], time.monotonic() + seconds
     while time.monotonic() < ends:
         during.append(await _first_ack(gnb, checkpoint))
-        peak = max(peak, memory())
+        peak = max(peak, gnb.memory_mb())
         await asyncio.sleep(EVERY_S)
     acked = sum(await asyncio.gather(*flooding))
     after = []
@@ -76,11 +72,12 @@ async def _flood(gnb: Gnb, checkpoint: Checkpoint, fleets: int, ues: int, second
         "acked_per_s": acked / seconds,
         "memory_before_mb": before,
         "memory_peak_mb": peak,
-        "memory_after_mb": memory(),
+        "memory_after_mb": gnb.memory_mb(),
     }
 
 
-async def _attached(stub: pb_grpc.CsiFeedbackStub, checkpoint: Checkpoint, ues: int) -> pb.AttachResponse:
+async def attached(stub: pb_grpc.CsiFeedbackStub, checkpoint: Checkpoint, ues: int) -> pb.AttachResponse:
+    """The lease of so many UEs."""
     encoder_id = bytes.fromhex(checkpoint.encoder_id)
     request = pb.AttachRequest(
         scheme=checkpoint.name, scenario=str(checkpoint.scenario), encoder_id=encoder_id, ue_count=ues
@@ -88,7 +85,7 @@ async def _attached(stub: pb_grpc.CsiFeedbackStub, checkpoint: Checkpoint, ues: 
     return await stub.Attach(request)
 
 
-async def _chunks(checkpoint: Checkpoint, lease: pb.AttachResponse, slots: int) -> AsyncIterator[pb.FeedbackRequest]:
+async def chunks(checkpoint: Checkpoint, lease: pb.AttachResponse, slots: int) -> AsyncIterator[pb.FeedbackRequest]:
     """Reports of zeros, so many slots at once, without end."""
     first, payload = 0, bytes(checkpoint.scheme.layout.chunk_bytes(lease.ue_count * slots))
     while True:
@@ -108,8 +105,8 @@ async def _first_ack(gnb: Gnb, checkpoint: Checkpoint) -> float:
     async with grpc.aio.insecure_channel(gnb.grpc) as channel:
         stub = pb_grpc.CsiFeedbackStub(channel)
         begun = time.monotonic()
-        lease = await _attached(stub, checkpoint, FRESH_UES)
-        async for _ in stub.Feedback(_chunks(checkpoint, lease, 1), metadata=(("fleet-token", lease.token),)):
+        lease = await attached(stub, checkpoint, FRESH_UES)
+        async for _ in stub.Feedback(chunks(checkpoint, lease, 1), metadata=(("fleet-token", lease.token),)):
             return time.monotonic() - begun
     return float("inf")
 
@@ -121,8 +118,8 @@ async def _send(gnb: Gnb, checkpoint: Checkpoint, ues: int, seconds: float) -> i
         stub = pb_grpc.CsiFeedbackStub(channel)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                lease = await _attached(stub, checkpoint, ues)
-                chunks = _chunks(checkpoint, lease, lease.slots_per_frame)
+                lease = await attached(stub, checkpoint, ues)
+                chunks = chunks(checkpoint, lease, lease.slots_per_frame)
                 async for answer in stub.Feedback(chunks, metadata=(("fleet-token", lease.token),)):
                     acked += answer.ack.ue_count * answer.ack.slot_count
     return acked
