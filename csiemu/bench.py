@@ -19,8 +19,8 @@ class Settings(CheckpointSettings):
     """Measure ratios against a named peer in one run. `serving`: decodes over gRPC against the decoder in a loop.
     `channels`: channel generation against Octave and stock Sionna. `training`: CRNet's step against the
     structure of its public code. `flood`: what a gNB bears while fleets send as fast as they can and hang up. `swaps`:
-    versions with different encoders swapped under full load, with `kill -9` of gNB and UEs. `vanish`: what a gNB holds of
-    fleets that attach, send and vanish.
+    versions with different encoders swapped under full load, with `kill -9` of gNB and UEs. `vanish`: what a gNB
+    holds of fleets that attach, send and vanish.
     """
 
     model_config = options("CSIEMU_BENCH_")

@@ -1,7 +1,7 @@
 """A roll-out: a new version of a model beside the old one, until it is promoted or aborted.
 
-shadow    the new version, of the same encoder, decodes every report beside the old one, and serves nobody
-canary    a share of the UEs is on the new version, whose encoder may be another one
+In a *shadow* the new version, of the same encoder, decodes every report beside the old one and serves nobody. In a
+*canary* a share of the UEs is on the new version, whose encoder may be another one.
 """
 
 from __future__ import annotations
@@ -60,17 +60,12 @@ class Guard:
         difference, error = found.difference_db, found.standard_error_db
         if difference is None or error is None or min(found.frames_new, found.frames_old) < self.frames:
             return "running", ""
-        text, margin = f"{difference:+.2f} ± {error:.2f} dB", self.standard_errors * error
+        text, margin = f"guard: {difference:+.2f} ± {error:.2f} dB", self.standard_errors * error
+        sure = f"dB by {self.standard_errors:g} standard errors"
         if difference - margin > self.worse_db:
-            return (
-                "aborted",
-                f"guard: {text}, worse than {self.worse_db:g} dB by {self.standard_errors:g} standard errors",
-            )
+            return "aborted", f"{text}, worse than {self.worse_db:g} {sure}"
         if self.better_db is not None and difference + margin < -self.better_db:
-            return (
-                "promoted",
-                f"guard: {text}, better than {self.better_db:g} dB by {self.standard_errors:g} standard errors",
-            )
+            return "promoted", f"{text}, better than {self.better_db:g} {sure}"
         return "running", ""
 
 

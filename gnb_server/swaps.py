@@ -423,14 +423,11 @@ class Swaps:
     def _needed_by(self, fleet: Fleet) -> set[int]:
         """Versions that a fleet's open and next frames may need."""
         serving = self._repository.serving(fleet.lease.model)
-        encoders = {
-            fleet.encoder_id,
-            *(fleet.facts[v].encoder_id for v in set(fleet.version.tolist()) & {*fleet.facts}),
-        }
-        within = fleet.next_sequence % fleet.slots > 0
+        begun = np.unique(fleet.version).tolist()
+        encoders = {fleet.encoder_id, *(fleet.facts[version].encoder_id for version in begun if version in fleet.facts)}
         return {
-            *fleet.assigned.tolist(),
-            *fleet.version[within].tolist(),
+            *np.unique(fleet.assigned).tolist(),
+            *(run.version for run in fleet.open_frames()),
             *(serving[encoder] for encoder in encoders if encoder in serving),
         }
 

@@ -119,7 +119,7 @@ async def _send(gnb: Gnb, checkpoint: Checkpoint, ues: int, seconds: float) -> i
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 lease = await attached(stub, checkpoint, ues)
-                chunks = chunks(checkpoint, lease, lease.slots_per_frame)
-                async for answer in stub.Feedback(chunks, metadata=(("fleet-token", lease.token),)):
+                reports = chunks(checkpoint, lease, lease.slots_per_frame)
+                async for answer in stub.Feedback(reports, metadata=(("fleet-token", lease.token),)):
                     acked += answer.ack.ue_count * answer.ack.slot_count
     return acked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from csiemu.benchmarks.flood import attached, chunks
 from csiemu.processes import Gnb
+from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.checkpoints import Checkpoint, CheckpointStore
 
@@ -55,9 +57,15 @@ async def _cycles(gnb: Gnb, checkpoint: Checkpoint, cycles: int, ues: int) -> li
             async with grpc.aio.insecure_channel(gnb.grpc) as channel:
                 stub = pb_grpc.CsiFeedbackStub(channel)
                 lease = await attached(stub, checkpoint, ues)
-                reports = chunks(checkpoint, lease, SLOTS)
+                reports = _part_of_a_frame(checkpoint, lease)
                 async for _ in stub.Feedback(reports, metadata=(("fleet-token", lease.token),)):
                     break
         await asyncio.sleep(SETTLED_S)
         memory.append(gnb.memory_mb())
     return memory
+
+
+async def _part_of_a_frame(checkpoint: Checkpoint, lease: pb.AttachResponse) -> AsyncIterator[pb.FeedbackRequest]:
+    async for chunk in chunks(checkpoint, lease, SLOTS):
+        yield chunk
+        await asyncio.Event().wait()
