@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, NotFound, NotReady
+from shared.tls import read_authorities
 
 _ERRORS: dict[int, type[CsiError]] = {
     error.kind.http_status: error for error in (InvalidInput, NotFound, Conflict, DamagedCheckpoint, NotReady)
@@ -24,7 +25,7 @@ class Rest:
         token: bearer token, for what changes something. authority: file of the certificate authority, for https.
 
     Raises:
-        The errors that the gNB says. NotReady: it cannot be reached.
+        The errors that the gNB says. NotReady: it cannot be reached. InvalidInput: `authority` has no certificate.
     """
 
     def __init__(self, url: str, token: str | None = None, authority: Path | None = None) -> None:
@@ -32,7 +33,8 @@ class Rest:
         self._headers = {"content-type": "application/json"}
         if token:
             self._headers["authorization"] = f"Bearer {token}"
-        context = ssl.create_default_context(cafile=authority) if url.startswith("https:") else None
+        trusted = read_authorities("tls_ca", authority)
+        context = ssl.create_default_context(cadata=trusted and trusted.decode()) if url.startswith("https:") else None
         handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
         self._opener = urllib.request.build_opener(*handlers)
 

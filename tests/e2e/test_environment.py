@@ -66,6 +66,16 @@ def test_an_emulation(
     )
 
 
+def test_an_emulation_needs_no_token_and_no_certificates(
+    folder: Path, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its processes are on loopback: what the shell has for others is not for them."""
+    for name in ("GNB_TOKEN", "GNB_TOKEN_FILE", "GNB_TLS_CERTIFICATE", "GNB_TLS_KEY", "GNB_TLS_CLIENT_CA", "UE_TLS_CA"):
+        monkeypatch.setenv(f"CSIEMU_{name}", "/nowhere")
+    options = ("--schemes", "rnn", "--ues", 2, "--slots", 16, "--rate", "max", "--rest-port", 0)
+    csiemu(folder, "emulate", *options, "--out", tmp_path / "out", "--checkpoints", small_store.root)
+
+
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "module://nowhere", "nonsense"])
 def test_a_picture(backend: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made by workers, which import nothing from here either."""

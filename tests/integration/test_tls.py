@@ -175,3 +175,14 @@ def test_files_that_cannot_be_used_end_ues(files: Files, small_store: Any, optio
     chosen = UeSettings(scheme="rnn", **{name: files[file] for name, file in options.items()})
     with pytest.raises(InvalidInput, match=says):
         UeFleet(chosen, small_store.load("rnn"))
+
+
+@pytest.mark.parametrize(("trusts", "says"), [("other", "CERTIFICATE_VERIFY_FAILED"), ("gnb_key", "tls_ca: ")])
+def test_a_swap_trusts_whom_it_is_told_to(
+    start_gnb: Callable[..., Any], files: Files, capfd: pytest.CaptureFixture[str], trusts: str, says: str
+) -> None:
+    gnb = start_gnb(**shown(files, "gnb"))
+    line = ["rnn", "1", "--gnb", f"https://{gnb.rest}", "--tls-ca"]
+    assert run_command("csiemu swap", "csiemu.swap", [*line, str(files["ca"])]) == 0
+    assert run_command("csiemu swap", "csiemu.swap", [*line, str(files[trusts])]) == 2
+    assert says in capfd.readouterr().err
