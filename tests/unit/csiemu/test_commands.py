@@ -66,6 +66,7 @@ NEEDED = {
     "dataset generate": ["--preset=x", "--count=1", "--out=x.mat"],
     "dataset inspect": ["x.mat"],
     "bench": ["serving"],
+    "swap": ["rnn", "2"],
 }
 """Arguments that have to be given."""
 
