@@ -39,6 +39,11 @@ MOST_OF_A_MESSAGE = 400
 PIECE_BYTES = 2**20
 """Of a file that is streamed, in a message."""
 
+PING_S, PONG_S = 60, 20
+"""How often a connection is tried whose other end is silent, and how long the answer may take: then it is closed, for
+the machine there may have gone without a word.
+"""
+
 _Answer = asyncio.Future[Ack] | CsiError | Literal["assigned"] | None
 """What a stream answers next: an ack to wait for, an error that ends it, what UEs are assigned; None: no more."""
 
@@ -266,7 +271,13 @@ class GrpcServer:
     ) -> None:
         # with so_reuseport two gNBs could share a port's UEs; with bdp_probe the windows of HTTP/2's flow control would
         # grow to what a connection can carry: megabytes of reports for each, before any of them is read
-        options = (("grpc.so_reuseport", 0), ("grpc.http2.bdp_probe", 0))
+        options = (
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.keepalive_time_ms", 1000 * PING_S),
+            ("grpc.http2.ping_timeout_ms", 1000 * PONG_S),
+            ("grpc.http2.max_pings_without_data", 0),  # no limit
+        )
         self._server = grpc.aio.server(interceptors=[MalformedIsInvalid()], options=options)
         pb_grpc.add_CsiFeedbackServicer_to_server(CsiFeedbackService(handlers), self._server)
         self._health = health.aio.HealthServicer()
