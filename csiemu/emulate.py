@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +34,7 @@ from shared.commands import write_json
 from shared.errors import DamagedCheckpoint, InvalidInput, NotReady
 from shared.metrics import Domain
 from shared.schemes import schemes
-from shared.settings import JsonFile, OutFolder, Rate, RunSettings, options
+from shared.settings import JsonFile, Late, OutFolder, Rate, RunSettings, options
 from shared.stopping import SIGNALS, STOP_S
 
 POLL_S = 1.0
@@ -86,6 +87,13 @@ class Settings(RunSettings):
     check_every: int = Field(10, ge=1)
     """Every how many frames payloads are recorded and decoded again offline at the end."""
 
+    late: Late = "decode"
+    """What becomes of reports that have waited at the gNB for longer than --late-s: decode them all the same, or drop
+    them and the rest of their frames."""
+
+    late_s: float = Field(1.0, gt=0)
+    """How long a report may wait to be decoded with --late drop [s]."""
+
     fault: Literal["none", "lose", "misdecode", "slow"] = "none"
     """Fault injection in the gNB: shows that lost and misdecoded can be other than 0."""
 
@@ -124,6 +132,8 @@ def run(settings: Settings) -> int:
                 record=out / "recorded",
                 record_every=settings.check_every,
                 fault=settings.fault,
+                late=settings.late,
+                late_s=settings.late_s,
             )
         )
         rest = Rest(f"http://{gnb.rest}")
@@ -299,7 +309,15 @@ def _waiting(fleets: list[_Ues], recent: dict[str, Any]) -> list[str]:
 
 def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
     table = Table(
-        "scheme/version", "UEs", "reports/s", "bits", "NMSE now (dB)", "NMSE total (dB)", "SGCS", "latency p50/p99 (ms)"
+        "scheme/version",
+        "UEs",
+        "reports/s",
+        "dropped",
+        "bits",
+        "NMSE now (dB)",
+        "NMSE total (dB)",
+        "SGCS",
+        "latency p50/p99 (ms)",
     )
     now = {(row["scheme"], row["version"]): row for row in recent["schemes"]}
     for row in total["schemes"]:
@@ -309,6 +327,7 @@ def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
             f"{row['scheme']}/{row['version'] or '-'}",
             f"{row['ues_attached']}/{row['ues']}",
             f"{latest['reports_per_s']:.0f}",
+            str(row["dropped"]),
             str(row["feedback_bits"]),
             number(latest["nmse_db"]),
             number(row["nmse_db"]),
@@ -332,7 +351,7 @@ def _results(
     rows: dict[str, list[dict[str, Any]]] = {}  # one for each encoder
     for row in final["schemes"]:
         rows.setdefault(row["scheme"], []).append(row)
-    counted = _counted(gnb_store)
+    counted, dropped = _counted(gnb_store)
     schemes: dict[str, Any] = {}
     failed = []
     wrong = compared = 0
@@ -353,7 +372,8 @@ def _results(
         schemes[fleet.scheme] = {
             "rate": fleet.rate,
             "reports_sent": sent["sent"],
-            "reports_decoded": counted.get(fleet.scheme, 0),
+            "reports_decoded": counted[fleet.scheme],
+            "reports_dropped": dropped[fleet.scheme],
             "reports_resent": sent["resent"],
             "reports_unacked": sent["unacked"],
             "round_trip_ms": sent["round_trip_ms"],
@@ -365,7 +385,8 @@ def _results(
     return {
         "settings": settings.model_dump(mode="json", exclude={"config", "json_file", "out"}),
         "schemes": schemes,
-        "lost": sum(row["reports_sent"] - row["reports_decoded"] for row in schemes.values()),
+        "lost": sum(r["reports_sent"] - r["reports_decoded"] - r["reports_dropped"] for r in schemes.values()),
+        "dropped": sum(row["reports_dropped"] for row in schemes.values()),
         "unacked": sum(row["reports_unacked"] for row in schemes.values()),
         "misdecoded": wrong,
         "checked": compared,
@@ -383,14 +404,15 @@ def _misdecoded(store: CheckpointStore, fleet: _Ues, screen: Console) -> tuple[i
         return misdecoded(store, fleet.record, recorded, lambda done, of: bar.update(task, completed=done, total=of))
 
 
-def _counted(url: str) -> dict[str, int]:
-    """Reports counted in the store, by scheme, read from it after the gNB has ended."""
+def _counted(url: str) -> tuple[Counter[str], Counter[str]]:
+    """Reports counted in the store and dropped ones, by scheme, read from it after the gNB has ended."""
     store = Store(url, "default", 1)
     try:
         schemes = {lease.token: lease.model for lease, *_ in store.leases()}
-        counts: dict[str, int] = {}
-        for token, count in store.counted().items():
-            counts[schemes[token]] = counts.get(schemes[token], 0) + count
+        counts: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+        for of_scheme, by_token in zip(counts, (store.counted(), store.dropped()), strict=True):
+            for token, count in by_token.items():
+                of_scheme[schemes[token]] += count
         return counts
     finally:
         store.close()
@@ -398,16 +420,25 @@ def _counted(url: str) -> dict[str, int]:
 
 def _show(results: dict[str, Any], screen: Console) -> None:
     table = Table(
-        "scheme", "sent", "decoded", "bits", "wire bytes", "NMSE (dB)", "t=T ratio of sums (dB)", "SGCS", "RTT p50 (ms)"
+        "scheme",
+        "sent",
+        "decoded",
+        "dropped",
+        "bits",
+        "wire bytes",
+        "NMSE (dB)",
+        "t=T ratio of sums (dB)",
+        "SGCS",
+        "RTT p50 (ms)",
     )
     for name, row in results["schemes"].items():
-        sent = name, str(row["reports_sent"]), str(row["reports_decoded"])
+        sent = name, *(str(row[f"reports_{what}"]) for what in ("sent", "decoded", "dropped"))
         if len(row["versions"]) < 2:
             table.add_row(*sent, *_figures(row))
             continue
         table.add_row(*sent, *5 * [""], number(row["round_trip_ms"].get("p50"), 1))
         for version in row["versions"]:
-            table.add_row(f"  version {version['version']}", "", str(version["reports"]), *_figures(version))
+            table.add_row(f"  version {version['version']}", "", str(version["reports"]), "", *_figures(version))
     screen.print(table)
     screen.print(
         f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay_slots']} slots; bits"
@@ -419,8 +450,8 @@ def _show(results: dict[str, Any], screen: Console) -> None:
     for domain, names in by_domain.items():
         screen.print(f"domain of {', '.join(names)}: {domain}")
     screen.print(
-        f"lost {results['lost']}, unacked {results['unacked']}, misdecoded {results['misdecoded']} of"
-        f" {results['checked']} reports decoded again offline"
+        f"lost {results['lost']}, dropped {results['dropped']}, unacked {results['unacked']}, misdecoded"
+        f" {results['misdecoded']} of {results['checked']} reports decoded again offline"
     )
     for text in results["failed"]:
         screen.print(text, style="red")

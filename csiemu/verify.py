@@ -56,7 +56,7 @@ def misdecoded(
     results = zip(decoded["decoder_version"].tolist(), decoded["estimate"], strict=True)
     estimates = dict(zip(reports, results, strict=True))
     wrong = compared = done = 0
-    for version in np.unique(sent["decoder_version"]).tolist():
+    for version in np.unique(sent["decoder_version"][sent["decoder_version"] > 0]).tolist():  # 0: dropped
         checkpoint = store.load(meta["model"], version, ("decoder",))
         scheme, mine = checkpoint.scheme, sent["decoder_version"] == version
         for_another = mine & (sent["encoder_id"] != checkpoint.encoder_id)

@@ -59,6 +59,8 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         recorder=recorder,
         faults=Faults(settings.fault),
         evaluate=settings.evaluate,
+        late_s=settings.late_s if settings.late == "drop" else None,
+        clock=clock,
     )
     handlers = Handlers(
         repository,

@@ -68,16 +68,25 @@ class Evaluator:
             held.open(new, frame, drawn)
         truth = held.truth[torch.from_numpy(held.places.of(rows)), picked]
         if slots.stop == lease.conditions.scenario.slots:
-            held.places.close(rows)
-            if not held.places:
-                del self._held[key]
+            self._close(key, rows)
         return truth
+
+    def _close(self, key: tuple[str, Domain], ues: NDArray[np.int64]) -> None:
+        places = self._held[key].places
+        places.close(ues)
+        if not places:
+            del self._held[key]
 
     @staticmethod
     def _drawn(lease: Lease, domain: Domain, rows: NDArray[np.int64], frame: int) -> Truth:
         """True channels [rows, T, ...] of a frame."""
         samples = lease.conditions.samples(Split.EMULATE, torch.from_numpy(rows + lease.first_ue), frame)
         return true_channels(lease.conditions, domain, samples)
+
+    def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
+        """Free what is held for the open frames of a fleet's UEs [n]."""
+        for key in [key for key in self._held if key[0] == token]:
+            self._close(key, ues)
 
     def forget(self, token: str) -> None:
         """Free what is held for a fleet."""

@@ -414,6 +414,7 @@ class Handlers:
                     "assigned_version": int(fleet.assigned[index]) or None,
                     "switch": "asked" if fleet.problem is None else fleet.problem,
                     "reports": int(sum(totals.sums[index, :-1, 0].sum() for totals in list(fleet.totals.values()))),
+                    "dropped": int(fleet.dropped[index]),
                 }
                 for index in asked_for
             ]

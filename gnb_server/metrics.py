@@ -30,6 +30,7 @@ class RunCollector(Collector):
         values = [[str(row[label]) for label in LABELS] for row in rows]
         for key, text in (
             ("reports", "Reports decoded and stored"),
+            ("dropped", "Reports that came too late and were not decoded"),
             ("feedback_bits_total", "Feedback bits of these reports"),
             ("wire_bytes_total", "Bytes of these reports on the wire"),
         ):

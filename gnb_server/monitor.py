@@ -24,8 +24,8 @@ BUCKET_S = 0.5
 Clock = Callable[[], float]
 
 _Key = tuple[str, str, RunConditions, int]
-"""Model, encoder id, conditions and version (0: UEs that have not reported yet): reports that have all in common are
-averaged together.
+"""Model, encoder id, conditions and version (0: UEs that have not reported yet, and dropped reports): reports that have
+all in common are averaged together.
 """
 
 _Shown = tuple[str, str, RunConditions, int | None]
@@ -34,11 +34,12 @@ _Shown = tuple[str, str, RunConditions, int | None]
 
 @dataclass
 class _Bucket:
-    """What a group added within BUCKET_S: sums [T + 1, COLUMNS], bytes, latencies of its reports."""
+    """What a group added within BUCKET_S: sums [T + 1, COLUMNS], bytes, dropped reports, latencies of the others."""
 
     started: float
     sums: Sums
     wire_bytes: float = 0.0
+    dropped: int = 0
     latencies: LatencyHistogram = field(default_factory=LatencyHistogram)
 
 
@@ -62,6 +63,7 @@ class _Total:
         facts: of the encoder's versions.
         sums: [T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
         reports: by version.
+        dropped: reports that were, which is with version 0.
     """
 
     facts: VersionFacts
@@ -70,6 +72,7 @@ class _Total:
     ues: int = 0
     ues_attached: int = 0
     reports: dict[int, int] = field(default_factory=dict)
+    dropped: int = 0
 
     @classmethod
     def of(cls, fleet: Fleet, encoder_id: str, version: int) -> _Total:
@@ -77,6 +80,7 @@ class _Total:
         ues = int((fleet.version == version).sum())
         total = cls(fleet.facts_of(encoder_id), np.zeros((fleet.slots + 1, len(COLUMNS))), ues=ues)
         total.ues_attached = ues if fleet.attached else 0
+        total.dropped = 0 if version else int(fleet.dropped.sum())
         if version in fleet.totals:
             totals = fleet.totals[version]
             total.sums = totals.sums.sum(axis=0)
@@ -90,6 +94,7 @@ class _Total:
         self.wire_bytes += other.wire_bytes
         self.ues += other.ues
         self.ues_attached += other.ues_attached
+        self.dropped += other.dropped
         for version, count in other.reports.items():
             self.reports[version] = self.reports.get(version, 0) + count
 
@@ -150,19 +155,33 @@ class Monitor:
         """Note what a stored chunk added to a version: sums [T + 1, COLUMNS], bytes, the latency of its new reports,
         and how many of them have a scale at an end of its range. The fleet's own arrays hold the totals already.
         """
-        now, reports = self._clock(), int(sums[:-1, 0].sum())
         with self._lock:
-            group = self._groups.setdefault((lease.model, encoder_id, lease.conditions, version), _Group())
-            if not group.buckets or now - group.buckets[-1].started > BUCKET_S:
-                group.buckets.append(_Bucket(now, np.zeros_like(sums)))
-                self._in_order.append(group)
+            group = self._current(lease, encoder_id, version)
             bucket = group.buckets[-1]
             bucket.sums += sums
             bucket.wire_bytes += wire_bytes
-            bucket.latencies.add(latency_ms, reports)
+            bucket.latencies.add(latency_ms, int(sums[:-1, 0].sum()))
             group.saturated += saturated
-            while self._in_order[0].buckets[0].started < now - LONGEST_WINDOW_S:
-                self._in_order.popleft().buckets.popleft()
+
+    def drop(self, lease: Lease, encoder_id: str, reports: int) -> None:
+        """Note how many reports of a stored chunk were dropped. The fleet's own arrays have them already.
+
+        Args:
+            encoder_id: the fleet's.
+        """
+        with self._lock:
+            self._current(lease, encoder_id, 0).buckets[-1].dropped += reports
+
+    def _current(self, lease: Lease, encoder_id: str, version: int) -> _Group:
+        """The group of a key, its last bucket that of now."""
+        now = self._clock()
+        group = self._groups.setdefault((lease.model, encoder_id, lease.conditions, version), _Group())
+        if not group.buckets or now - group.buckets[-1].started > BUCKET_S:
+            group.buckets.append(_Bucket(now, np.zeros((lease.conditions.scenario.slots + 1, len(COLUMNS)))))
+            self._in_order.append(group)
+        while self._in_order[0].buckets[0].started < now - LONGEST_WINDOW_S:
+            self._in_order.popleft().buckets.popleft()
+        return group
 
     def figures(
         self, window_s: float | None, model: str | None = None, *, by_version: bool = False
@@ -181,7 +200,15 @@ class Monitor:
                 latencies.merge(of_row)
                 named = {"version": version or None} if by_version else {}
                 rows.append({**_described(name, encoder_id, conditions, total.facts), **named, **row})
-        added = ("ues", "ues_attached", "reports", "reports_per_s", "feedback_bits_total", "wire_bytes_total")
+        added = (
+            "ues",
+            "ues_attached",
+            "reports",
+            "dropped",
+            "reports_per_s",
+            "feedback_bits_total",
+            "wire_bytes_total",
+        )
         overall = {name: sum(row[name] for row in rows) for name in added}
         return rows, {**overall, "latency_ms": latencies.figures()}
 
@@ -225,10 +252,11 @@ class Monitor:
         recent = [bucket for group in groups for bucket in group.since(start)]
         for bucket in recent:
             latencies.merge(bucket.latencies)
-        sums, wire_bytes = total.sums, total.wire_bytes
+        sums, wire_bytes, dropped = total.sums, total.wire_bytes, total.dropped
         if window_s is not None:
             sums = sum((bucket.sums for bucket in recent), np.zeros_like(sums))
             wire_bytes = sum(bucket.wire_bytes for bucket in recent)
+            dropped = sum(bucket.dropped for bucket in recent)
         figures = summarise(sums[:-1], sums[-1])
         span = max(now - min(bucket.started for bucket in recent), BUCKET_S) if recent else 1.0
         bits, reports = total.facts.feedback_bits, figures["reports"]
@@ -236,6 +264,7 @@ class Monitor:
             "ues": total.ues,
             "ues_attached": total.ues_attached,
             **figures,
+            "dropped": dropped,
             "reports_per_s": latencies.count / span,
             "feedback_bits": bits,
             "feedback_bits_total": bits * reports,
@@ -249,9 +278,10 @@ class Monitor:
 
 
 def _of_fleet(fleet: Fleet) -> dict[_Key, _Total]:
-    """A fleet's reports and UEs."""
+    """A fleet's reports and UEs; with version 0 UEs whose open or last frame none decodes, and dropped reports."""
     found = {}
-    for version in sorted({*list(fleet.totals), *np.unique(fleet.version).tolist()}):
+    without = [0] if fleet.dropped.any() else []
+    for version in sorted({*list(fleet.totals), *np.unique(fleet.version).tolist(), *without}):
         encoder_id = fleet.facts[version].encoder_id if version else fleet.encoder_id
         key = (fleet.lease.model, encoder_id, fleet.lease.conditions, version)
         found[key] = _Total.of(fleet, encoder_id, version)
@@ -329,6 +359,7 @@ def ue_row(
         **describe(fleet, encoder_id),
         "next_sequence": int(fleet.next_sequence[index]),
         "decoder_version": int(fleet.version[index]),
+        "dropped": int(fleet.dropped[index]),
         **figures,
         "feedback_bits": bits,
         "feedback_bits_total": bits * figures["reports"],

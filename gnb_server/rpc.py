@@ -228,6 +228,7 @@ def _ack(ack: Ack) -> pb.FeedbackResponse:
             slot_count=ack.chunk.slot_count,
             decoder_version=versions[:1] if len(set(versions)) == 1 else versions,
             nmse=ack.nmse.ravel().tolist(),
+            dropped=ack.dropped,
         )
     )
 

@@ -94,7 +94,9 @@ class OpenFrames:
 
     Attributes:
         next_sequence: [ue_count] int64, the sequence to be decoded next.
-        version: [ue_count] int64, that decodes the open (or last) frame; 0 before the first.
+        version: [ue_count] int64, that decodes the open (or last) frame; 0 before the first, and for one of which a
+            report was dropped: its decoder's state lacks it, so that the rest is dropped, too.
+        dropped: [ue_count] int64, reports that were.
         outcome: [MEASURED, ue_count, T], what was measured of the slots so far.
         reports: bits of the slots so far, packed for each report, [ue_count, T, bytes] uint8 by version (kept to bring
             recurrent states back after a crash).
@@ -102,6 +104,7 @@ class OpenFrames:
 
     next_sequence: NDArray[np.int64]
     version: NDArray[np.int64]
+    dropped: NDArray[np.int64]
     outcome: NDArray[np.float64]
     reports: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
 
@@ -115,6 +118,12 @@ class OpenFrames:
         if len(self.reports) > 1:
             for unused in self.reports.keys() - set(self.version.tolist()):
                 del self.reports[unused]
+
+    def drop(self, rows: NDArray[np.int64], sequence: int, slots: int) -> None:
+        """Note that reports of UEs [n] in so many slots from `sequence` on, of one frame, are not decoded."""
+        self.version[rows] = 0
+        self.next_sequence[rows] = sequence + slots
+        self.dropped[rows] += slots
 
     def room_for(self, version: int, report_bytes: int) -> NDArray[np.uint8]:
         """The array of a version's packed reports, of `report_bytes` each."""
@@ -131,7 +140,9 @@ class Fleet:
         encoder_id: of the encoder that it attached with last, or has switched to since.
         client: who attached with it last; empty if that was an earlier process's.
         next_sequence: [ue_count] int64, the sequence that the gNB waits for.
-        version: [ue_count] int64, model version of the open (or last) frame; 0 before the first.
+        version: [ue_count] int64, model version of the open (or last) frame; 0 before the first, and for one of which a
+            report was dropped.
+        dropped: [ue_count] int64, reports that came too late and were not decoded.
         totals: by model version. facts: of these versions, and of the encoder's.
         open: frames in progress; None once the fleet has detached.
         assigned: [ue_count] int64, version that each UE's frames are to begin on; 0: whichever decodes for its encoder.
@@ -153,10 +164,14 @@ class Fleet:
         self.slots = lease.conditions.scenario.slots
         self.next_sequence = np.zeros(lease.ue_count, np.int64)
         self.version = np.zeros(lease.ue_count, np.int64)
+        self.dropped = np.zeros(lease.ue_count, np.int64)
         self.totals: dict[int, Totals] = {}
         self.facts: dict[int, VersionFacts] = {}
         self.open: OpenFrames | None = OpenFrames(
-            self.next_sequence.copy(), self.version.copy(), np.zeros((len(MEASURED), lease.ue_count, self.slots))
+            self.next_sequence.copy(),
+            self.version.copy(),
+            self.dropped.copy(),
+            np.zeros((len(MEASURED), lease.ue_count, self.slots)),
         )
         self.assigned = np.zeros(lease.ue_count, np.int64)
         self.can_switch: bool | None = None

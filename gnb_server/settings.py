@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import CliSuppress
 
 from shared.errors import InvalidInput
-from shared.settings import CheckpointSettings, OutFile, OutFolder, options
+from shared.settings import CheckpointSettings, Late, OutFile, OutFolder, options
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What a bearer token may be (RFC 6750, section 2.1)."""
@@ -45,6 +45,13 @@ class Settings(CheckpointSettings):
     evict_s: float = Field(600.0, gt=0)
     """What is held for a fleet that has been gone, or silent, for so long is freed [s]; when it comes back it goes on
     where it was."""
+
+    late: Late = "decode"
+    """What becomes of reports that have waited for longer than --late-s when their turn comes: decode them all the
+    same, or drop them and the rest of their frames."""
+
+    late_s: float = Field(1.0, gt=0)
+    """How long a report may wait to be decoded with --late drop [s]."""
 
     stream_clients: int = Field(64, ge=1, le=10_000)
     """Clients that may read the live stream at once; further ones are refused with 503."""

@@ -109,6 +109,7 @@ _ues = sa.Table(
     sa.Column(
         "open_frame", sa.LargeBinary, nullable=False
     ),  # reports of the open frame's slots so far, whole bytes each
+    sa.Column("dropped", sa.BigInteger, nullable=False),  # reports that came too late
 )
 
 _totals = sa.Table(
@@ -123,7 +124,7 @@ _totals = sa.Table(
 )
 
 _reports = sa.Table(
-    "reports",  # the newest of each UE: ring = sequence modulo reports_kept
+    "reports",  # the newest of each UE: ring = sequence modulo reports_kept; version 0: dropped
     _metadata,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("ue", sa.BigInteger, primary_key=True),
@@ -150,12 +151,14 @@ class Progress:
     Attributes:
         rows: [n] int64. next_sequence: of all of them.
         version: of the open frame (or the last). open_frame: its reports so far, one of n byte strings per row.
+        dropped: [n] int64, reports of each UE that were, since the start of the run.
     """
 
     rows: NDArray[np.int64]
     next_sequence: int
     version: int
     open_frame: list[bytes]
+    dropped: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ class Reports:
     """Single reports of one version in a chunk, in the order of an increment's [slots, rows].
 
     Attributes:
-        version: that decoded them.
+        version: that decoded them; 0: they were dropped, and nothing was measured.
         rows: [n] int64. first_sequence: of the S reports of each.
         measured: [MEASURED, S, n].
         latency_ms: from arrival to when they were decoded. received_at: seconds since 1970.
@@ -446,7 +449,8 @@ class Store:
             for row in connection.execute(sa.select(_ues).where(self._among(_ues, lease, rows))):
                 index = row.ue - lease.first_ue
                 fleet.next_sequence[index], fleet.version[index] = row.next_sequence, row.version
-                if fleet.open is not None and (reached := row.next_sequence % slots):
+                fleet.dropped[index] = row.dropped
+                if fleet.open is not None and row.version and (reached := row.next_sequence % slots):
                     reports = np.frombuffer(row.open_frame, np.uint8).reshape(reached, -1)
                     fleet.open.room_for(row.version, reports.shape[1])[index, :reached] = reports
             for row in connection.execute(sa.select(_totals).where(self._among(_totals, lease, rows))):
@@ -456,6 +460,7 @@ class Store:
                     totals.wire_bytes[index, row.slot] = row.wire_bytes
         if fleet.open is not None:
             fleet.open.next_sequence[:], fleet.open.version[:] = fleet.next_sequence, fleet.version
+            fleet.open.dropped[:] = fleet.dropped
 
     def _among(self, table: sa.Table, lease: Lease, rows: range | None = None) -> sa.ColumnElement[bool]:
         """The rows of a lease's UEs, or of some of them."""
@@ -480,8 +485,9 @@ class Store:
 
     def _ue_rows(self, first_ue: int, progress: Progress) -> Iterator[tuple[Any, ...]]:
         """Rows of `ues`, as its columns stand."""
-        for ue, frame in zip((first_ue + progress.rows).tolist(), progress.open_frame, strict=True):
-            yield self.run, ue, progress.next_sequence, progress.version, frame
+        ues, dropped = (first_ue + progress.rows).tolist(), progress.dropped.tolist()
+        for ue, frame, count in zip(ues, progress.open_frame, dropped, strict=True):
+            yield self.run, ue, progress.next_sequence, progress.version, frame, count
 
     def _total_rows(self, first_ue: int, increment: Increment) -> Iterator[tuple[Any, ...]]:
         """Rows of `totals`, as its columns stand."""
@@ -501,11 +507,16 @@ class Store:
             for ue, measured in zip(ues, of_rows, strict=True):
                 yield run, ue, ring, sequence, version, *measured, reports.latency_ms, reports.received_at
 
-    def reports(self, ue: int, first: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
-        """Kept reports of a UE from sequence `first` on, the newest `limit`, ascending."""
+    def reports(
+        self, ue: int, first: int = 0, limit: int | None = None, *, dropped: bool = False
+    ) -> list[dict[str, Any]]:
+        """Kept reports of a UE from sequence `first` on, the newest `limit`, ascending; if asked, with those that were
+        dropped, whose version is 0.
+        """
         query = (
             sa.select(_reports)
             .where(_reports.c.run == self.run, _reports.c.ue == ue, _reports.c.sequence >= first)
+            .where(_reports.c.version >= (0 if dropped else 1))
             .order_by(_reports.c.sequence.desc())
             .limit(limit)
         )
@@ -525,6 +536,20 @@ class Store:
                     _totals.c.ue < _leases.c.first_ue + _leases.c.ue_count,
                 ),
             )
+            .where(_leases.c.run == self.run)
+            .group_by(_leases.c.token)
+        )
+        with self._reading() as connection:
+            return {token: int(count) for token, count in connection.execute(query)}
+
+    def dropped(self) -> dict[str, int]:
+        """Reports that came too late and were dropped, by token."""
+        mine = (_ues.c.run == _leases.c.run) & _ues.c.ue.between(
+            _leases.c.first_ue, _leases.c.first_ue + _leases.c.ue_count - 1
+        )
+        query = (
+            sa.select(_leases.c.token, sa.func.sum(_ues.c.dropped))
+            .join(_ues, mine)
             .where(_leases.c.run == self.run)
             .group_by(_leases.c.token)
         )

@@ -17,6 +17,9 @@ from shared.writable import why_no_file, why_no_folder
 Rate = Annotated[float, Field(gt=0, le=1e6)] | Literal["max"]
 """Reports per second and UE, or as fast as they are acked."""
 
+Late = Literal["decode", "drop"]
+"""What becomes of reports that have waited for too long to be decoded."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**64, description="Seed of the world.")]
 
 

@@ -51,6 +51,7 @@ class Counts:
 
     Attributes:
         sent: reports handed to gRPC, each counted once. acked: reports acknowledged. resent: sent again.
+        dropped: reports acknowledged as dropped: they came too late to be decoded.
         unacked: reports that were measured and, when the fleet ended, not acknowledged.
         connects: streams opened.
         nmse_sum: sum of the acks' NMSE. waits: the newest round-trip times [s].
@@ -59,6 +60,7 @@ class Counts:
     sent: int = 0
     acked: int = 0
     resent: int = 0
+    dropped: int = 0
     unacked: int = 0
     connects: int = 0
     nmse_sum: float = 0.0
@@ -353,6 +355,7 @@ class UeFleet:
         if chunk is None:
             return  # of a chunk that was acked on an earlier stream
         self.counts.acked += ack.ue_count * ack.slot_count
+        self.counts.dropped += ack.dropped
         self.counts.waits.append(time.monotonic() - chunk.sent_at)
         nmse = np.array(ack.nmse)
         self.counts.nmse_sum += float(np.nansum(nmse))

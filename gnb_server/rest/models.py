@@ -73,8 +73,10 @@ class SchemeFigures(Figures):
     """Figures of all UEs of a scheme."""
 
     version: int | None = Field(
-        default=None, description="with by=version: that decoded the reports; null: UEs that have sent none yet"
+        default=None,
+        description="with by=version: that decoded the reports; null: UEs that have sent none yet, and dropped ones",
     )
+    dropped: int = Field(description="reports that came too late and were not decoded")
     ues: int = Field(description="whose open or last frame is of the encoder (and version), or that have not begun")
     ues_attached: int
     reports_per_s: float = Field(description="over the window; without one, over the last 600 s")
@@ -90,7 +92,8 @@ class UeFigures(Figures):
     ue: int
     status: str = Field(description="attached, idle (and silent), gone (its stream ended) or finished (it detached)")
     next_sequence: int
-    decoder_version: int
+    decoder_version: int = Field(description="of the open or last frame; 0: none yet, or reports of it were dropped")
+    dropped: int = Field(description="reports that came too late and were not decoded, since the start of the run")
 
 
 class Overall(BaseModel):
@@ -99,6 +102,7 @@ class Overall(BaseModel):
     ues: int
     ues_attached: int
     reports: int
+    dropped: int
     reports_per_s: float
     feedback_bits_total: int
     wire_bytes_total: float
@@ -123,6 +127,7 @@ class UeListed(World):
     assigned_version: int | None = Field(description="that its frames are to begin on; null: any for its encoder")
     switch: str = Field(description="asked: it has not said yet whether it takes its encoder; else why it does not")
     reports: int
+    dropped: int
 
 
 class UesAnswer(BaseModel):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gnb_server.faults import Faults
 from gnb_server.repository import ModelVersion, Repository
-from gnb_server.serving.chunks import Admitted, Chunk, Group, Job
+from gnb_server.serving.chunks import Admitted, Chunk, Dropped, Group, Job
 from gnb_server.sessions import Fleet
 from shared.errors import Conflict, InvalidInput, NotReady, SequenceGap
 
@@ -16,8 +16,9 @@ MAX_CHUNK_REPORTS = 65_536
 RESTORING = "fleet: its state is being restored; attach again with its token"
 
 
-def admit(job: Job, models: Repository, faults: Faults) -> Admitted:
-    """Unpack a chunk of right coordinates and check it; `faults` may change its bits.
+def admit(job: Job, models: Repository, faults: Faults, *, late: bool = False) -> Admitted:
+    """Unpack a chunk of right coordinates and check it; `faults` may change its bits. What is new in a `late` one is
+    dropped.
 
     Raises:
         InvalidInput, Conflict, NotFound, DamagedCheckpoint: its payload is malformed, or nothing decodes it.
@@ -32,9 +33,9 @@ def admit(job: Job, models: Repository, faults: Faults) -> Admitted:
     model.scheme.check_fields(fields)
     shape = (chunk.slot_count, chunk.ue_count)
     rows = np.arange(chunk.ue_count) + (chunk.first_ue - fleet.lease.first_ue)
-    groups = _groups(fleet, chunk, rows, model, models)
+    groups, dropped = _groups(fleet, chunk, rows, model, models, late=late)
     by_slot = {name: values.reshape(*shape, values.shape[1]) for name, values in fields.items()}
-    return Admitted(bits.reshape(*shape, model.layout.bits), by_slot, rows, groups, model)
+    return Admitted(bits.reshape(*shape, model.layout.bits), by_slot, rows, groups, dropped, model)
 
 
 def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:
@@ -56,10 +57,11 @@ def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:
 
 
 def _groups(
-    fleet: Fleet, chunk: Chunk, rows: NDArray[np.int64], model: ModelVersion, models: Repository
-) -> list[Group]:
-    """The chunk's new reports by version and first slot. Frames that begin in it are begun on the version that their UE
-    is assigned, if that decodes for the chunk's encoder, or else on `model`.
+    fleet: Fleet, chunk: Chunk, rows: NDArray[np.int64], model: ModelVersion, models: Repository, *, late: bool
+) -> tuple[list[Group], list[Dropped]]:
+    """The chunk's new reports by version and first slot, and those to be dropped: of frames that lack an earlier report
+    (their version is 0), or all if it is late. Frames that begin in it are begun on the version that their UE is
+    assigned, if that decodes for the chunk's encoder, or else on `model`.
     """
     assert fleet.open is not None  # checked by `admit`
     expected = fleet.open.next_sequence[rows]
@@ -71,12 +73,15 @@ def _groups(
     fitting = [version for version, facts in list(fleet.facts.items()) if facts.encoder_id == chunk.encoder_id]
     assigned = fleet.assigned[rows]
     begun_on = np.where(np.isin(assigned, fitting), assigned, model.version)
-    versions = np.where(within, fleet.open.version[rows], begun_on)
-    groups = []
+    versions = np.zeros_like(rows) if late else np.where(within, fleet.open.version[rows], begun_on)
+    groups, dropped = [], []
     for version, first in sorted({*zip(versions.tolist(), skipped.tolist(), strict=True)}):
         if first >= chunk.slot_count:
             continue
         columns = np.flatnonzero((versions == version) & (skipped == first))
+        if not version:
+            dropped.append(Dropped(columns, first))
+            continue
         decoding = model if version == model.version else models.version(fleet.lease.model, version)
         if decoding.encoder_id != chunk.encoder_id:
             raise Conflict(
@@ -86,4 +91,4 @@ def _groups(
         if version not in fleet.facts:
             decoding.scheme.check_scenario(fleet.lease.conditions.scenario, fleet.lease.conditions.delay_slots)
         groups.append(Group(decoding, columns, first))
-    return groups
+    return groups, dropped

@@ -63,6 +63,10 @@ class DecodeBackend(Protocol):
         """
         ...
 
+    def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
+        """Free what is held for the open frames of a fleet's UEs [n]: the rest of them is not decoded."""
+        ...
+
     def forget(self, token: str) -> None:
         """Free what is held for a fleet."""
         ...
@@ -141,6 +145,10 @@ class InProcessBackend:
             self._end(each, {name: values[mine] for name, values in state.items()})
             results[index] = torch.stack([found[mine] for found in estimates[: each.part.slots]]).numpy()
         return results
+
+    def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
+        for _, version in [key for key in self._frames if key[0] == token]:
+            self._close(token, version, ues)
 
     def forget(self, token: str) -> None:
         for key in [key for key in self._frames if key[0] == token]:

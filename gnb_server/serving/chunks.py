@@ -39,11 +39,18 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Ack:
-    """A stored chunk: decoder version per UE [U], NMSE [slots, U] (NaN where a repeat's result is not kept)."""
+    """A stored chunk.
+
+    Attributes:
+        versions: [U] int64, that decoded each UE's reports; 0: they were dropped.
+        nmse: [slots, U] float64; NaN where a repeat's result is not kept, or the report was dropped.
+        dropped: reports of it that were.
+    """
 
     chunk: Chunk
     versions: NDArray[np.int64]
     nmse: NDArray[np.float64]
+    dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,21 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """UEs of a chunk whose new reports begin at the same slot and are not decoded; fields as in `Group`."""
+
+    columns: NDArray[np.int64]
+    skipped: int
+
+
+@dataclass(frozen=True)
 class Admitted:
     """What admission found out about a chunk.
 
     Attributes:
         bits: [slots, U, bits] uint8, zeros and ones. fields: name -> [slots, U, count] int64.
         rows: [U] int64, UE rows of the fleet.
-        groups: what is to be decoded; UEs that have sent nothing new are in none.
+        groups: what is to be decoded. dropped: what is not. UEs that have sent nothing new are in neither.
         model: the version that decodes new frames of the chunk's encoder.
     """
 
@@ -76,6 +91,7 @@ class Admitted:
     fields: Fields
     rows: NDArray[np.int64]
     groups: list[Group]
+    dropped: list[Dropped]
     model: ModelVersion
 
 

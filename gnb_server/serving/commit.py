@@ -108,6 +108,9 @@ class Committer:
         for progress in stored.progress:
             fleet.next_sequence[progress.rows] = progress.next_sequence
             fleet.version[progress.rows] = progress.version
+            fleet.dropped[progress.rows] = progress.dropped
+        if scored.dropped:
+            self._monitor.drop(fleet.lease, fleet.encoder_id, scored.dropped)
         saturated = dict(scored.saturated)
         for increment in stored.increments:
             totals, slots = fleet.totals_of(increment.version), slice(increment.slots.start, increment.slots.stop)

@@ -24,7 +24,7 @@ import torch
 
 from gnb_server.evaluator import Evaluator
 from gnb_server.faults import Faults
-from gnb_server.monitor import Monitor
+from gnb_server.monitor import Clock, Monitor
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rollouts import Rollouts
@@ -52,7 +52,12 @@ _Call = tuple[Callable[[], Any], Future[Any]]
 
 
 class ServingLoop:
-    """The serving thread and its queue. With `evaluate` off (benchmarks) nothing is compared nor stored."""
+    """The serving thread and its queue. With `evaluate` off (benchmarks) nothing is compared nor stored.
+
+    Args:
+        late_s: chunks that have waited for longer than this [s] when their turn comes are dropped; None: none are.
+        clock: monotonic [s].
+    """
 
     def __init__(
         self,
@@ -65,12 +70,16 @@ class ServingLoop:
         recorder: Recorder | None = None,
         faults: Faults | None = None,
         evaluate: bool = True,
+        late_s: float | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._models = models
         self._backend = backend
         self._recorder = recorder
         self._faults = faults or Faults("none")
         self._evaluate = evaluate
+        self._late_s = late_s
+        self._clock = clock
         self._evaluator = Evaluator()
         self._scorer = Scorer(self._evaluator if evaluate else None, store, recorder)
         self._committer = Committer(store, monitor, recorder, rollouts, write=evaluate)
@@ -108,7 +117,7 @@ class ServingLoop:
 
     def submit(self, fleet: Fleet, stream: int, chunk: Chunk) -> Future[Ack]:
         """Queue a chunk. The future holds its Ack once stored, or a CsiError."""
-        job = Job(fleet, stream, chunk, _started())
+        job = Job(fleet, stream, chunk, _started(), arrived=self._clock())
         with self._changed:
             if not self._closed:
                 self._waiting.add(job)
@@ -210,8 +219,9 @@ class ServingLoop:
         scored: list[Scored] = []
         for round_ in rounds_of(jobs):
             admitted = list(self._admitted(round_))
+            self._abandon(admitted)
             decoded = self._decoded(admitted)
-            now = time.monotonic()
+            now = self._clock()
             done: list[Scored] = []
             for job, found in admitted:
                 if job.future.done():
@@ -228,12 +238,21 @@ class ServingLoop:
     def _admitted(self, jobs: list[Job]) -> Iterator[tuple[Job, Admitted]]:
         """Chunks that are taken; the others get their errors."""
         for job in jobs:
+            late = self._late_s is not None and self._clock() - job.arrived > self._late_s
             try:
-                yield job, admit(job, self._models, self._faults)
+                yield job, admit(job, self._models, self._faults, late=late)
             except CsiError as error:  # the UE's to mend: nothing has changed
                 job.future.set_exception(error)
             except Exception as error:
                 _fail(job, error)
+
+    def _abandon(self, admitted: list[tuple[Job, Admitted]]) -> None:
+        """Free what is held for frames whose rest is dropped."""
+        for job, found in admitted:
+            for dropped in found.dropped:
+                token, rows = job.fleet.lease.token, found.rows[dropped.columns]
+                for holder in (self._backend, self._evaluator, self._shadow):
+                    holder.abandon(token, rows)
 
     def _decoded(self, admitted: list[tuple[Job, Admitted]]) -> dict[Job, Decoded]:
         """Estimates of chunks of disjoint UEs, all of a model version in one call."""
@@ -287,7 +306,7 @@ class ServingLoop:
         reached, frames = fleet.next_sequence % fleet.slots, fleet.next_sequence // fleet.slots
         open_frames = np.unique(np.stack([fleet.version, frames, reached], axis=1), axis=0)
         for version, frame, slots in open_frames.tolist():
-            if not slots:
+            if not (slots and version):  # at a frame's beginning, or dropped
                 continue
             rows = np.flatnonzero((fleet.version == version) & (frames == frame) & (reached == slots))
             model = self._models.version(fleet.lease.model, version)

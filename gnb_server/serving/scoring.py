@@ -18,7 +18,7 @@ from gnb_server.sessions import VersionFacts
 from gnb_server.store import Increment, Progress, Reports, Store, Stored
 from shared.errors import InvalidInput
 from shared.link.payload import saturated
-from shared.metrics import COLUMNS, Outcomes
+from shared.metrics import COLUMNS, MEASURED, Outcomes
 
 Decoded = list[tuple[Group, Estimates]]
 """What became of a chunk's groups."""
@@ -35,6 +35,7 @@ class Scored:
     Attributes:
         facts: of the versions that decoded it.
         stored: what it adds to the store. ack: its answer, for when it is stored.
+        dropped: its new reports that were.
         saturated: new reports of each version whose scale is at an end of its range.
         latency_ms: from arrival to when it was decoded.
         records: for the recorder, one row per report.
@@ -45,6 +46,7 @@ class Scored:
     facts: dict[int, VersionFacts]
     stored: Stored
     ack: Ack
+    dropped: int
     saturated: dict[int, int]
     latency_ms: float
     records: list[dict[str, NDArray[Any]]]
@@ -68,7 +70,7 @@ class Scorer:
         fleet, chunk = job.fleet, job.chunk
         assert fleet.open is not None  # admitted
         nmse = np.full((chunk.slot_count, chunk.ue_count), np.nan)
-        new = np.zeros_like(nmse, bool)
+        new, dropped = np.zeros_like(nmse, bool), np.zeros_like(nmse, bool)
         versions = fleet.open.version[admitted.rows]
         stored, records = Stored(fleet.lease), []
         for group, estimates in decoded:
@@ -96,14 +98,25 @@ class Scorer:
             if self._recorder is not None and self._recorder.wants(job.frame):
                 bits = admitted.bits[group.skipped :, group.columns]
                 records.append(self._recorder.rows(fleet.lease, group.model, rows, first, bits, estimates, truth))
-        if self._evaluator is not None and not new.all():
-            self._add_repeats(job, admitted, versions, new, stored)
-            self._fill_repeats(job, versions, new, nmse)
+        for late in admitted.dropped:
+            rows, first = admitted.rows[late.columns], chunk.first_slot + late.skipped
+            slots = job.slots[late.skipped :]
+            fleet.open.drop(rows, first, len(slots))
+            versions[late.columns] = 0
+            dropped[late.skipped :, late.columns] = True
+            reached = chunk.first_slot + chunk.slot_count
+            stored.progress.append(Progress(rows, reached, 0, [b""] * len(rows), fleet.open.dropped[rows]))
+            nothing = np.zeros((len(MEASURED), len(slots), len(rows)))
+            stored.reports.append(Reports(0, rows, first, nothing, latency_ms, job.received))
+        newly_dropped, first_time = int(dropped.sum()), new | dropped
+        if self._evaluator is not None and not first_time.all():
+            self._add_repeats(job, admitted, versions, first_time, stored)
+            self._fill_repeats(job, versions, first_time, nmse, dropped)
         at_an_end = np.broadcast_to(saturated(admitted.model.layout, admitted.fields), new.shape)
-        ack = Ack(chunk, versions, nmse)
+        ack = Ack(chunk, versions, nmse, int(dropped.sum()))
         facts = {group.model.version: group.model.facts for group, _ in decoded}
         ends = {version: int((at_an_end & new)[:, versions == version].sum()) for version in facts}
-        return Scored(job, facts, stored, ack, ends, latency_ms, records)
+        return Scored(job, facts, stored, ack, newly_dropped, ends, latency_ms, records)
 
     @staticmethod
     def _progress(job: Job, group: Group, rows: NDArray[np.int64]) -> Progress:
@@ -111,28 +124,39 @@ class Scorer:
         assert job.fleet.open is not None
         kept = job.fleet.open.reports[version][rows, :reached] if reached else ()
         open_frame = [row.tobytes() for row in kept] or [b""] * len(rows)
-        return Progress(rows, job.chunk.first_slot + job.chunk.slot_count, version, open_frame)
+        reached_in_all = job.chunk.first_slot + job.chunk.slot_count
+        return Progress(rows, reached_in_all, version, open_frame, job.fleet.open.dropped[rows])
 
     @staticmethod
     def _add_repeats(
         job: Job, admitted: Admitted, versions: NDArray[np.int64], new: NDArray[np.bool_], stored: Stored
     ) -> None:
-        """Count the bytes of reports that were stored before: they were on the wire again."""
+        """Count the bytes of reports that were stored before: they were on the wire again. No version has those of UEs
+        whose frame is dropped.
+        """
         for k, slot in enumerate(job.slots):
-            for version in np.unique(versions[~new[k]]).tolist():
+            for version in np.unique(versions[~new[k] & (versions > 0)]).tolist():
                 rows = admitted.rows[~new[k] & (versions == version)]
                 sums, none = np.zeros((1, len(rows), len(COLUMNS))), np.zeros((0, len(COLUMNS)))
                 each = job.chunk.wire_bytes / job.chunk.reports
                 stored.increments.append(Increment(version, rows, range(slot, slot + 1), sums, none, each))
 
     def _fill_repeats(
-        self, job: Job, versions: NDArray[np.int64], new: NDArray[np.bool_], nmse: NDArray[np.float64]
+        self,
+        job: Job,
+        versions: NDArray[np.int64],
+        new: NDArray[np.bool_],
+        nmse: NDArray[np.float64],
+        dropped: NDArray[np.bool_],
     ) -> None:
         """Put into the ack of a repeated chunk what the store has of its reports."""
         chunk = job.chunk
         for column in np.flatnonzero(~new.all(axis=0)).tolist():
-            for row in self._store.reports(chunk.first_ue + column, chunk.first_slot, None):
+            for row in self._store.reports(chunk.first_ue + column, chunk.first_slot, dropped=True):
                 k = row["sequence"] - chunk.first_slot
                 if k < chunk.slot_count and not new[k, column]:
                     versions[column] = row["version"]
-                    nmse[k, column] = row["error"] / row["power"]
+                    if row["version"]:
+                        nmse[k, column] = row["error"] / row["power"]
+                    else:
+                        dropped[k, column] = True

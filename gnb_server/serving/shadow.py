@@ -65,6 +65,10 @@ class Shadow:
             self._rollouts.fail(rollout.model, rollout.version, str(error))
             return {}
 
+    def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
+        """Free what is held for the open frames of a fleet's UEs [n]."""
+        self._backend.abandon(token, ues)
+
     def forget(self, token: str) -> None:
         """Free what is held for a fleet."""
         for held in self._held.values():

@@ -296,18 +296,25 @@ class Ack(_message.Message):
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
     DECODER_VERSION_FIELD_NUMBER: _builtins.int
     NMSE_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
     first_ue: _builtins.int
     """The chunk of the same coordinates is stored."""
     ue_count: _builtins.int
     first_slot: _builtins.int
     slot_count: _builtins.int
+    dropped: _builtins.int
+    """or dropped
+    reports of the chunk that came too late, or in a frame with one that did, and
+    """
     @_builtins.property
     def decoder_version(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """per UE: the version that decoded the chunk (one value if all are equal)"""
+        """per UE: the version that decoded the chunk (one value if all are equal); 0: it"""
 
     @_builtins.property
     def nmse(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """||e||^2 / ||h||^2 per report, in the chunk's order; NaN if no longer at hand"""
+        """was dropped
+        ||e||^2 / ||h||^2 per report, in the chunk's order; NaN if no longer at hand,
+        """
 
     def __init__(
         self,
@@ -318,10 +325,11 @@ class Ack(_message.Message):
         slot_count: _builtins.int = ...,
         decoder_version: _abc.Iterable[_builtins.int] | None = ...,
         nmse: _abc.Iterable[_builtins.float] | None = ...,
+        dropped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoder_version", b"decoder_version", "first_slot", b"first_slot", "first_ue", b"first_ue", "nmse", b"nmse", "slot_count", b"slot_count", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoder_version", b"decoder_version", "dropped", b"dropped", "first_slot", b"first_slot", "first_ue", b"first_ue", "nmse", b"nmse", "slot_count", b"slot_count", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
