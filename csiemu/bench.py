@@ -8,8 +8,8 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
-from csiemu.benchmarks import channels, flood, serving, swaps, training, vanish
-from csiemu.output import console
+from csiemu.benchmarks import OnProgress, channels, flood, serving, swaps, training, vanish
+from csiemu.output import console, progress
 from shared.commands import write_json
 from shared.errors import InvalidInput
 from shared.settings import CheckpointSettings, JsonFile, options
@@ -78,18 +78,21 @@ def run(settings: Settings) -> None:
         "vanish": _vanish,
     }
     screen = console()
-    with screen.status(f"{settings.benchmark}: {settings.rounds} rounds of {settings.seconds:g} s each"):
-        results, table = benchmarks[settings.benchmark](settings)
+    with progress(screen) as bar:
+        task = bar.add_task(f"{settings.benchmark}: {'seconds' if settings.benchmark == 'flood' else 'measurements'}")
+        results, table = benchmarks[settings.benchmark](
+            settings, lambda done, of: bar.update(task, completed=done, total=of)
+        )
     screen.print(table)
     if settings.json_file:
         write_json(settings.json_file, results)
 
 
-def _serving(settings: Settings) -> tuple[dict[str, Any], Table]:
+def _serving(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
     names, store = _names(settings.schemes), settings.checkpoint_store()
     for name in names:
         store.load(name)  # before any of them is measured
-    results = serving.measure(store.root, names, settings.ues, settings.seconds, settings.rounds)
+    results = serving.measure(store.root, names, settings.ues, settings.seconds, settings.rounds, on_progress)
     table = Table(
         "scheme", "decodes per server CPU second: ceiling", "decode only", "everything on", "share", "share, all on"
     )
@@ -100,8 +103,10 @@ def _serving(settings: Settings) -> tuple[dict[str, Any], Table]:
     return results, table
 
 
-def _channels(settings: Settings) -> tuple[dict[str, Any], Table]:
-    results = channels.measure(_names(settings.presets), settings.samples, settings.seconds, settings.rounds)
+def _channels(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
+    results = channels.measure(
+        _names(settings.presets), settings.samples, settings.seconds, settings.rounds, on_progress
+    )
     table = Table("preset", "per CPU second: images", "pairs", "pairs one by one", "stock Sionna, pairs", "ratio")
     for preset, row in results["presets"].items():
         if "pairs_to_stock_sionna" in row:
@@ -114,8 +119,8 @@ def _channels(settings: Settings) -> tuple[dict[str, Any], Table]:
     return results, table
 
 
-def _training(settings: Settings) -> tuple[dict[str, Any], Table]:
-    results = training.measure(settings.batch, settings.seconds, settings.rounds)
+def _training(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
+    results = training.measure(settings.batch, settings.seconds, settings.rounds, on_progress)
     table = Table("CRNet 1/4, samples per CPU second", "ours", "public structure", "ratio")
     for precision, row in results["precisions"].items():
         rates = (row[f"{name}_per_cpu_s"] for name in ("ours", "public_structure"))
@@ -123,9 +128,9 @@ def _training(settings: Settings) -> tuple[dict[str, Any], Table]:
     return results, table
 
 
-def _flood(settings: Settings) -> tuple[dict[str, Any], Table]:
+def _flood(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
     found = flood.measure(
-        settings.checkpoints, _names(settings.schemes)[0], settings.fleets, flood.UES, settings.seconds
+        settings.checkpoints, _names(settings.schemes)[0], settings.fleets, flood.UES, settings.seconds, on_progress
     )
     table = Table("figure", "value")
     for when in ("during", "after"):
@@ -138,14 +143,21 @@ def _flood(settings: Settings) -> tuple[dict[str, Any], Table]:
     return found, table
 
 
-def _swaps(settings: Settings) -> tuple[dict[str, Any], Table]:
+def _swaps(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
     name, (first, second) = _names(settings.schemes)[0], map(int, settings.versions.split(","))
     if settings.kills > settings.swaps:
         raise InvalidInput(f"kills: {settings.kills} of {settings.swaps} swaps; wanted at most one each")
     for version in (first, second):
         settings.checkpoint_store().load(name, version)
     found = swaps.measure(
-        settings.checkpoints, name, (first, second), settings.ues, settings.swaps, settings.kills, settings.seed
+        settings.checkpoints,
+        name,
+        (first, second),
+        settings.ues,
+        settings.swaps,
+        settings.kills,
+        settings.seed,
+        on_progress,
     )
     table = Table("figure", "value")
     table.add_row("swaps; kill -9 of the gNB, of UEs", "{}; {gNB}, {UEs}".format(found["swaps"], **found["kills"]))
@@ -154,15 +166,13 @@ def _swaps(settings: Settings) -> tuple[dict[str, Any], Table]:
     table.add_row("misdecoded, of those made and decoded again", f"{found['misdecoded']} of {found['checked']:,}")
     for version, frames in found["frames_by_version"].items():
         table.add_row(f"frames on version {version}", f"{frames:,}")
-    table.add_row(
-        "from load to the last UE's first report: median, longest (s)",
-        "{p50:.2f}, {p100:.2f}".format(**found["swap_s"]),
-    )
+    table.add_row("until all UEs use it: median, longest (s)", "{p50:.2f}, {p100:.2f}".format(**found["swap_s"]))
+    table.add_row("UE processes ended with", ", ".join(map(str, found["ues_ended_with"])))
     return found, table
 
 
-def _vanish(settings: Settings) -> tuple[dict[str, Any], Table]:
-    found = vanish.measure(settings.checkpoints, _names(settings.schemes)[0], settings.fleets, vanish.UES)
+def _vanish(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
+    found = vanish.measure(settings.checkpoints, _names(settings.schemes)[0], settings.fleets, vanish.UES, on_progress)
     table = Table("fleets that have vanished", "memory (MB)")
     for cycles, memory in zip(found["cycles"], found["memory_mb"], strict=True):
         table.add_row(str(cycles), f"{memory:.1f}")

@@ -63,19 +63,23 @@ def run(settings: Settings) -> None:
     screen = console()
     if settings.renew_card:
         _check_renewal(settings, store.folder(checkpoint.name, checkpoint.version))
-        with screen.status(f"{checkpoint.name}: {settings.ues} UEs"):
-            checkpoint = measure(checkpoint, store, settings.ues)
-        result = checkpoint.card["evaluation"]
-    else:
-        with progress(screen) as bar:
-            task = bar.add_task(f"{checkpoint.name}: frames", total=settings.ues * settings.frames)
+    with progress(screen) as bar:
+        task = bar.add_task(f"{checkpoint.name}: frames", total=settings.ues * settings.frames)
+
+        def show(frames: int) -> None:
+            bar.update(task, completed=frames)
+
+        if settings.renew_card:
+            checkpoint = measure(checkpoint, store, settings.ues, show)
+            result = checkpoint.card["evaluation"]
+        else:
             result = evaluate(
                 checkpoint.scheme,
                 settings.conditions(checkpoint),
                 split=Split[settings.split.upper()],
                 ues=settings.ues,
                 frames=settings.frames,
-                on_progress=lambda frames: bar.advance(task, frames),
+                on_progress=show,
             )
     card = checkpoint.card.get("evaluation", {})
     screen.print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['feedback_bits']} bits a report")

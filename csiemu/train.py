@@ -7,7 +7,15 @@ from typing import Any
 
 from pydantic import Field, create_model
 from pydantic_settings import BaseSettings, CliPositionalArg
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from csiemu.output import console
 from csiemu.training import trainer
@@ -33,27 +41,34 @@ Settings = create_model("Settings", __base__=_Settings, __doc__=_Settings.__doc_
 
 
 def run(settings: _Settings) -> None:
-    """Train with a progress bar, write the checkpoint, say what it reaches."""
+    """Train with a progress bar, and one for what is before and after it, write the checkpoint, say what it reaches."""
     job = job_of(settings.model_dump())
     name, steps = job.save_as or job.name, job.chosen.steps
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  NMSE {task.fields[nmse]:.2f} dB"),
+        TextColumn("{task.fields[reached]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     screen = console()
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
-        task = bar.add_task(name, total=steps, loss=float("nan"), nmse=float("nan"))
+        task = bar.add_task(name, total=steps, reached="")
+        stages: dict[str, TaskID] = {}
 
         def show(progress: trainer.Progress) -> None:
-            bar.update(task, completed=progress.step, loss=progress.loss, nmse=progress.nmse_db)
+            reached = f"loss {progress.loss:.4f}  NMSE {progress.nmse_db:.2f} dB"
+            bar.update(task, completed=progress.step, reached=reached)
             if bar.disable and progress.step % 500 == 0:
                 screen.print(f"{name} step {progress.step}/{steps} {progress.nmse_db:.3f} dB")
 
-        checkpoint = job.run(show)
+        def show_stage(stage: str, done: int, of: int | None) -> None:
+            if stage not in stages:
+                stages[stage] = bar.add_task(f"{name}: {stage}", reached="")
+            bar.update(stages[stage], completed=done, total=of)
+
+        checkpoint = job.run(show, show_stage)
     figures = checkpoint.card["evaluation"]
     last = figures["by_slot"][-1]
     screen.print(

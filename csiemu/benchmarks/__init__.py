@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike
 
 K = TypeVar("K")
 
+OnProgress = Callable[[int, int], None]
+"""Is told how many measurements (or seconds) are done, and of how many."""
+
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
@@ -31,10 +34,11 @@ def rate(work: Callable[[], object], count: int, seconds: float) -> float:
     return calls * count / spent
 
 
-def medians(contenders: Mapping[K, Callable[[], ArrayLike]], rounds: int) -> dict[K, Any]:
+def medians(contenders: Mapping[K, Callable[[], ArrayLike]], rounds: int, on_progress: OnProgress) -> dict[K, Any]:
     """Of a figure, or several, that each contender's measurement gives: medians over so many interleaved rounds."""
     found: dict[K, list[Any]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, measure in contenders.items():
+    for number in range(rounds):
+        for place, (name, measure) in enumerate(contenders.items()):
             found[name].append(measure())
+            on_progress(number * len(contenders) + place + 1, rounds * len(contenders))
     return {name: np.median(values, axis=0) for name, values in found.items()}

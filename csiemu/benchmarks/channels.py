@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from csiemu.benchmarks import machine, medians, rate
+from csiemu.benchmarks import OnProgress, machine, medians, rate
 from shared.channels.scenario import SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.tr38901 import Tr38901
@@ -36,7 +36,9 @@ PRESETS = (
 STOCK_BATCH = 32
 
 
-def measure(presets: list[str], samples: int, seconds: float, rounds: int) -> dict[str, Any]:
+def measure(
+    presets: list[str], samples: int, seconds: float, rounds: int, on_progress: OnProgress = lambda done, of: None
+) -> dict[str, Any]:
     """All figures: medians over `rounds` interleaved rounds of `seconds` of CPU time each.
 
     Args:
@@ -51,7 +53,7 @@ def measure(presets: list[str], samples: int, seconds: float, rounds: int) -> di
         for name, work, count in _contenders(world, samples)
     }
     results: dict[str, dict[str, Any]] = {preset: {} for preset in presets}
-    for (preset, name), found in medians(contenders, rounds).items():
+    for (preset, name), found in medians(contenders, rounds, on_progress).items():
         results[preset][f"{name}_per_cpu_s"] = found
     for row in results.values():
         if "stock_sionna_pairs_per_cpu_s" in row:

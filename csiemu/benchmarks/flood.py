@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 
+from csiemu.benchmarks import OnProgress
 from csiemu.processes import Gnb
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
@@ -27,21 +28,32 @@ UES, FRESH_UES = 64, 8
 EVERY_S = 1.0
 """How often a fresh fleet comes."""
 
+FRESH_AFTER = 5
+"""Fresh fleets after the flood."""
+
 SETTLED_S = 8.0
 """When memory is read after the flood."""
 
 
-def measure(root: Path, name: str, fleets: int, ues: int, seconds: float) -> dict[str, Any]:
+def measure(
+    root: Path,
+    name: str,
+    fleets: int,
+    ues: int,
+    seconds: float,
+    on_progress: OnProgress = lambda done, of: None,
+) -> dict[str, Any]:
     """All figures; times in seconds, memory in MB.
 
     Args:
         root: folder of checkpoints. name: checkpoint that all use.
         fleets, ues: flooding fleets, and UEs of each.
         seconds: length of the flood.
+        on_progress: is told how many seconds have passed.
     """
     checkpoint = CheckpointStore(root).load(name, ends=("encoder",))
     with tempfile.TemporaryDirectory() as folder, Gnb(Path(folder), checkpoints=root) as gnb:
-        found = asyncio.run(_flood(gnb, checkpoint, fleets, ues, seconds))
+        found = asyncio.run(_flood(gnb, checkpoint, fleets, ues, seconds, on_progress))
         begun = time.monotonic()
         gnb.process.terminate()
         gnb.process.wait()
@@ -50,7 +62,10 @@ def measure(root: Path, name: str, fleets: int, ues: int, seconds: float) -> dic
     return {"settings": settings, **found}
 
 
-async def _flood(gnb: Gnb, checkpoint: Checkpoint, fleets: int, ues: int, seconds: float) -> dict[str, Any]:
+async def _flood(
+    gnb: Gnb, checkpoint: Checkpoint, fleets: int, ues: int, seconds: float, on_progress: OnProgress
+) -> dict[str, Any]:
+    telling = asyncio.create_task(_tell(on_progress, round(seconds + FRESH_AFTER * EVERY_S + SETTLED_S)))
     for _ in range(3):  # models, stores and threads are there
         await _first_ack(gnb, checkpoint)
     before, peak = gnb.memory_mb(), 0.0
@@ -62,10 +77,11 @@ async def _flood(gnb: Gnb, checkpoint: Checkpoint, fleets: int, ues: int, second
         await asyncio.sleep(EVERY_S)
     acked = sum(await asyncio.gather(*flooding))
     after = []
-    for _ in range(5):
+    for _ in range(FRESH_AFTER):
         after.append(await _first_ack(gnb, checkpoint))
         await asyncio.sleep(EVERY_S)
     await asyncio.sleep(SETTLED_S)
+    telling.cancel()
     return {
         "first_ack_during_s": during,
         "first_ack_after_s": after,
@@ -74,6 +90,12 @@ async def _flood(gnb: Gnb, checkpoint: Checkpoint, fleets: int, ues: int, second
         "memory_peak_mb": peak,
         "memory_after_mb": gnb.memory_mb(),
     }
+
+
+async def _tell(on_progress: OnProgress, seconds: int) -> None:
+    for passed in range(seconds + 1):
+        on_progress(passed, seconds)
+        await asyncio.sleep(1)
 
 
 async def attached(stub: pb_grpc.CsiFeedbackStub, checkpoint: Checkpoint, ues: int) -> pb.AttachResponse:

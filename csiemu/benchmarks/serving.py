@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from csiemu.benchmarks import machine, medians
+from csiemu.benchmarks import OnProgress, machine, medians
 from csiemu.processes import Gnb
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
@@ -39,7 +39,14 @@ WINDOW = 4
 """Chunks in flight."""
 
 
-def measure(root: Path, schemes: list[str], ues: int, seconds: float, rounds: int) -> dict[str, Any]:
+def measure(
+    root: Path,
+    schemes: list[str],
+    ues: int,
+    seconds: float,
+    rounds: int,
+    on_progress: OnProgress = lambda done, of: None,
+) -> dict[str, Any]:
     """All figures of all schemes: medians over `rounds` interleaved rounds.
 
     Args:
@@ -48,22 +55,18 @@ def measure(root: Path, schemes: list[str], ues: int, seconds: float, rounds: in
         seconds: length of each measurement.
     """
     store = CheckpointStore(root)
-    results: dict[str, Any] = {}
+    contenders: dict[tuple[str, str], Callable[[], tuple[float, float]]] = {}
     for name in schemes:
         checkpoint = store.load(name)
-        contenders = {
-            "ceiling": partial(_ceiling, checkpoint, ues, seconds),
-            "decode_only": partial(_served, root, checkpoint, ues, seconds, evaluate=False),
-            "everything": partial(_served, root, checkpoint, ues, seconds, evaluate=True),
-        }
-        rates = medians(contenders, rounds)
-        by_cpu, by_wall = ({mode: found[clock] for mode, found in rates.items()} for clock in (0, 1))
-        results[name] = {
-            **{f"{mode}_per_cpu_s": found for mode, found in by_cpu.items()},
-            **{f"{mode}_per_s": found for mode, found in by_wall.items()},
-            "share_of_ceiling": by_cpu["decode_only"] / by_cpu["ceiling"],
-            "share_of_ceiling_everything": by_cpu["everything"] / by_cpu["ceiling"],
-        }
+        contenders[name, "ceiling"] = partial(_ceiling, checkpoint, ues, seconds)
+        contenders[name, "decode_only"] = partial(_served, root, checkpoint, ues, seconds, evaluate=False)
+        contenders[name, "everything"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True)
+    results: dict[str, dict[str, Any]] = {name: {} for name in schemes}
+    for (name, mode), (by_cpu, by_wall) in medians(contenders, rounds, on_progress).items():
+        results[name] |= {f"{mode}_per_cpu_s": by_cpu, f"{mode}_per_s": by_wall}
+    for row in results.values():
+        row["share_of_ceiling"] = row["decode_only_per_cpu_s"] / row["ceiling_per_cpu_s"]
+        row["share_of_ceiling_everything"] = row["everything_per_cpu_s"] / row["ceiling_per_cpu_s"]
     settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": "fp32"}
     return {"settings": settings, "machine": machine(), "schemes": results}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from csiemu.benchmarks import machine
+from csiemu.benchmarks import OnProgress, machine
 from csiemu.processes import Gnb, end, spawn
 from csiemu.rest import Rest
 from csiemu.verify import recoded
@@ -121,7 +121,7 @@ def measure(
     swaps: int,
     kills: int,
     seed: int,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: OnProgress,
 ) -> dict[str, Any]:
     """Swap, kill, and check.
 
@@ -155,7 +155,7 @@ def measure(
                         raise NotReady(f"swap {number} to version {version}: not done after {PATIENCE_S:g} s")
                     time.sleep(0.02)
                 took.append(time.monotonic() - begun)
-                on_progress(number + 1)
+                on_progress(number + 1, swaps)
             for fleet in run.fleets:
                 end(fleet.process, PATIENCE_S)
             codes = [fleet.process.returncode for fleet in run.fleets]

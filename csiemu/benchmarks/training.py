@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from csiemu.benchmarks import machine, medians, rate
+from csiemu.benchmarks import OnProgress, machine, medians, rate
 from csiemu.training.complexity import count
 from csiemu.training.recipes import Design
 from csiemu.training.run import build
@@ -27,7 +27,7 @@ SLOPE = 0.3
 PRECISIONS = ("fp32", "bf16")
 
 
-def measure(batch: int, seconds: float, rounds: int) -> dict[str, Any]:
+def measure(batch: int, seconds: float, rounds: int, on_progress: OnProgress = lambda done, of: None) -> dict[str, Any]:
     """Medians over `rounds` interleaved rounds of `seconds` of CPU time each, at CRNet 1/4."""
     contenders: dict[tuple[str, str], Callable[[], float]] = {}
     for precision in PRECISIONS:
@@ -40,7 +40,7 @@ def measure(batch: int, seconds: float, rounds: int) -> dict[str, Any]:
         peer = _public(numbers.contiguous(), batch, precision)
         contenders["ours", precision] = partial(rate, _ours(trainer), batch, seconds)
         contenders["public structure", precision] = partial(rate, peer, batch, seconds)
-    rates, network = medians(contenders, rounds), PublicCrNet()
+    rates, network = medians(contenders, rounds, on_progress), PublicCrNet()
     return {
         "settings": {"scenario": SCENARIO, "batch": batch, "seconds": seconds, "rounds": rounds, "threads": 1},
         "machine": machine(),

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from csiemu.benchmarks import OnProgress
 from csiemu.benchmarks.flood import attached, chunks
 from csiemu.processes import Gnb
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
@@ -34,7 +35,7 @@ PARTS = 5
 """Memory is read so many times, after as many cycles each."""
 
 
-def measure(root: Path, name: str, cycles: int, ues: int) -> dict[str, Any]:
+def measure(root: Path, name: str, cycles: int, ues: int, on_progress: OnProgress) -> dict[str, Any]:
     """Memory [MB] along the cycles.
 
     Args:
@@ -43,14 +44,16 @@ def measure(root: Path, name: str, cycles: int, ues: int) -> dict[str, Any]:
     """
     checkpoint = CheckpointStore(root).load(name, ends=("encoder",))
     with tempfile.TemporaryDirectory() as folder, Gnb(Path(folder), checkpoints=root, evict_s=EVICT_S) as gnb:
-        memory = asyncio.run(_cycles(gnb, checkpoint, cycles, ues))
+        memory = asyncio.run(_cycles(gnb, checkpoint, cycles, ues, on_progress))
     done = [cycles * part // PARTS for part in range(1, PARTS + 1)]
     slope = float(np.polyfit(done, memory, 1)[0])
     settings = {"checkpoint": name, "cycles": cycles, "ues": ues, "evict_s": EVICT_S, "cores": os.cpu_count()}
     return {"settings": settings, "cycles": done, "memory_mb": memory, "kb_per_cycle": 1e3 * slope}
 
 
-async def _cycles(gnb: Gnb, checkpoint: Checkpoint, cycles: int, ues: int) -> list[float]:
+async def _cycles(
+    gnb: Gnb, checkpoint: Checkpoint, cycles: int, ues: int, on_progress: OnProgress
+) -> list[float]:
     memory = []
     for part in range(PARTS):
         for _ in range(cycles * (part + 1) // PARTS - cycles * part // PARTS):
@@ -62,6 +65,7 @@ async def _cycles(gnb: Gnb, checkpoint: Checkpoint, cycles: int, ues: int) -> li
                     break
         await asyncio.sleep(SETTLED_S)
         memory.append(gnb.memory_mb())
+        on_progress(part + 1, PARTS)
     return memory
 
 

@@ -84,7 +84,7 @@ def run(settings: Settings) -> None:
             on_progress=lambda done, of: bar.update(reading_it, completed=done, total=of),
         )
         bar.remove_task(reading_it)
-        task = bar.add_task("samples", total=len(channels))
+        task = bar.add_task(f"{settings.file.name}: samples", total=len(channels))
         seen = look(channels, lambda samples: bar.advance(task, samples))
         found = {
             "file": settings.file.name,

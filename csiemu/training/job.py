@@ -12,7 +12,7 @@ import torch
 
 from csiemu.training import recipes
 from csiemu.training.recipes import DESIGNS, EPOCH, RECIPES, Design
-from csiemu.training.run import train
+from csiemu.training.run import OnStage, train
 from csiemu.training.trainer import Progress, Recipe
 from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints, shipped_checkpoints
 from shared.errors import InvalidInput, NotFound
@@ -92,7 +92,9 @@ class TrainingJob:
         """The recipe with other values. Raises NotFound, InvalidInput."""
         return recipes.recipe(self.recipe or recipes.design(self.name).recipe, self.changes, self.epochs)
 
-    def run(self, on_progress: Callable[[Progress], None]) -> Checkpoint:
+    def run(
+        self, on_progress: Callable[[Progress], None], on_stage: OnStage = lambda stage, done, of: None
+    ) -> Checkpoint:
         """Train and write the checkpoint. Raises as `training.run.train`, NotFound, and InvalidInput for a folder that
         is a part of an installed package.
         """
@@ -123,6 +125,7 @@ class TrainingJob:
             save_every=self.save_every,
             evaluation_ues=self.evaluation_ues,
             on_progress=on_progress,
+            on_stage=on_stage,
         )
 
     def _source(self, named: str | None) -> Checkpoint | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from shared.link.encoding import encode_frames
 from shared.link.evaluation import evaluate
 from shared.schemes import Scheme, scheme_class
 from shared.stopping import stopping
+
+OnStage = Callable[[str, int, int | None], None]
+"""Is told what is being done, how much of it is done and of how much (None: that is not known)."""
 
 MEASURED_FRAMES = 16_384
 """Frames of the training split by which a start or a quantiser is set: fewer lack the far ends of codewords."""
@@ -58,6 +62,7 @@ def train(
     report_every: int = 50,
     evaluation_ues: int = 5000,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_stage: OnStage = lambda stage, done, of: None,
 ) -> Checkpoint:
     """Train a design and write it as `name`/`version`.
 
@@ -68,6 +73,7 @@ def train(
             no steps they are only quantised anew, and the card's account of their training stays.
         frozen_from: take over from this checkpoint the parts that the recipe's stage does not train.
         pilots_from: copy the downlink pilots of this checkpoint (for references).
+        on_stage: is told of what goes before and after the steps.
 
     Raises:
         Conflict: the version exists. InvalidInput: design and frozen encoder do not fit, or settings changed in resume.
@@ -75,10 +81,12 @@ def train(
     store.new_folder(name, version)
     scheme = build(design, recipe.seed, pilots_from)
     if recipe.start != "random" and not (state / STATE).exists():
-        training_of(scheme).start(recipe.start, _training_frames(scheme, recipe.seed))
+        with _stage("start", on_stage):
+            training_of(scheme).start(recipe.start, _training_frames(scheme, recipe.seed))
     if start_from is not None:
         _copy("start_from", start_from, start_from.scheme, scheme)
-        calibrate(training_of(scheme.eval()), recipe.seed)  # its quantiser may have other bits
+        with _stage("quantisers of the start", on_stage):  # they may have other bits
+            calibrate(training_of(scheme.eval()), recipe.seed)
     if frozen_from is not None:
         _copy_frozen(frozen_from, scheme, recipe.stage)
     if freeze_encoder_from is not None:
@@ -117,11 +125,20 @@ def train(
     last = training_of(scheme.eval(), recipe.stage)
     tuned = start_from is not None and recipe.steps > 0 and getattr(design.config, "quantised_training", False)
     if freeze_encoder_from is None and not tuned:  # a quantiser that the networks were tuned to stays as it is
-        calibrate(last, recipe.seed)
+        with _stage("quantisers", on_stage):
+            calibrate(last, recipe.seed)
     cost = {part: dataclasses.asdict(found) for part, found in complexity(scheme).items()}
     account = {"training": training, "parameters": parameter_counts(scheme), "complexity": cost}
     checkpoint = store.save(name, version, scheme, account)
-    return measure(checkpoint, store, evaluation_ues)
+    return measure(checkpoint, store, evaluation_ues, lambda done: on_stage("evaluation", done, evaluation_ues))
+
+
+@contextlib.contextmanager
+def _stage(name: str, on_stage: OnStage) -> Iterator[None]:
+    """One that does not say how far it is."""
+    on_stage(name, 0, None)
+    yield
+    on_stage(name, 1, 1)
 
 
 def _named(source: Checkpoint | None) -> str | None:
@@ -173,10 +190,17 @@ def _training_frames(scheme: Scheme, seed: int) -> DownlinkView:
     return DownlinkView(scheme.scenario, Samples(seed, Split.TRAIN, ue, torch.zeros_like(ue)))
 
 
-def measure(checkpoint: Checkpoint, store: CheckpointStore, ues: int) -> Checkpoint:
-    """Evaluate a checkpoint as stored, and write its reference figures and its probe to its card."""
+def measure(
+    checkpoint: Checkpoint,
+    store: CheckpointStore,
+    ues: int,
+    on_progress: Callable[[int], None] = lambda frames: None,
+) -> Checkpoint:
+    """Evaluate a checkpoint as stored, and write its reference figures and its probe to its card; `on_progress` is told
+    how many frames are done.
+    """
     scheme, scenario = checkpoint.scheme, checkpoint.scenario
-    reference = evaluate(scheme, RunConditions(scenario), ues=ues)
+    reference = evaluate(scheme, RunConditions(scenario), ues=ues, on_progress=on_progress)
     probe = make_probe(scheme, encode_frames(scheme, scenario, probed_frames()))
     return store.annotate(checkpoint, {"evaluation": reference, "probe": probe})
 

@@ -67,7 +67,8 @@ class Shadow:
 
     def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
         """Free what is held for the open frames of a fleet's UEs [n]."""
-        self._backend.abandon(token, ues)
+        for held in self._held.values():
+            held.backend.abandon(token, ues)
 
     def forget(self, token: str) -> None:
         """Free what is held for a fleet."""

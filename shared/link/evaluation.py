@@ -53,7 +53,7 @@ def evaluate(
     frames: int = 1,
     on_progress: Callable[[int], None] = lambda frames: None,
 ) -> dict[str, Any]:
-    """NMSE and SGCS of frames 0..frames-1 of UEs 0..ues-1; `on_progress` is told how many frames more are done.
+    """NMSE and SGCS of frames 0..frames-1 of UEs 0..ues-1; `on_progress` is told how many frames are done.
 
     Returns:
         `shared.metrics.summarise` of them, with the settings under `settings`, and the number of reports whose scale
@@ -73,7 +73,7 @@ def evaluate(
         at_an_end += int(saturated(scheme.layout, fields).sum())
         by_slot += found.moments().sum(axis=0)
         of_frames += found.frame_moments().sum(axis=0)
-        on_progress(len(samples))
+        on_progress(int(of_frames[0]))
     settings = {
         **dataclasses.replace(conditions, scenario=conditions.scenario.pinned()).to_json(),
         "split": split.name.lower(),

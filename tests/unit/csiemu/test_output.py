@@ -3,26 +3,71 @@
 from __future__ import annotations
 
 import io
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.io
 from rich.console import Console
 
-from csiemu.evaluate import Settings, run
+from csiemu import cli
 from csiemu.output import progress
 from shared.checkpoints import CheckpointStore
+from shared.commands import run_command
+
+
+class Seconds:
+    """A clock for benchmarks: an hour has passed whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 3600
+        return self.now
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_an_evaluation_shows_how_far_it_is(
-    terminal: bool, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("line", "bar", "counts", "result"),
+    [
+        ("evaluate rnn --ues=1000 --frames=2", "rnn: frames", "2000/2000", "card, all"),
+        ("evaluate rnn --ues=1000 --renew-card", "rnn: frames", "1000/1000", "card, all"),
+        (
+            "train rnn --scenario=multipath-p2:antennas=16 --steps=1 --version=2 --evaluation-ues=600",
+            "rnn: evaluation",
+            "600/600",
+            "all slots",
+        ),
+        ("dataset inspect x.mat --antennas=4 --first-rows=4", "x.mat: samples", "1500/1500", "effective_entries"),
+        ("bench channels --presets=cost2100-indoor --samples=2 --rounds=2", "channels: meas", "6/6", "cost2100-indoor"),
+    ],
+)
+def test_commands_show_how_far_they_are(
+    line: str,
+    bar: str,
+    counts: str,
+    result: str,
+    terminal: bool,
+    small_store: CheckpointStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With counts, on a terminal; elsewhere the result alone."""
     shown = io.StringIO()
     screen = Console(file=shown, force_terminal=terminal, width=160, markup=False)
-    monkeypatch.setattr("csiemu.evaluate.console", lambda: screen)
-    run(Settings(name="rnn", checkpoints=small_store.root, ues=1000, frames=2))
-    assert ("rnn: frames" in shown.getvalue()) == terminal
-    assert ("2000/2000" in shown.getvalue()) == terminal
-    assert "card, all" in shown.getvalue()
+    command = next(name for name in cli.COMMANDS if line.startswith(name))
+    monkeypatch.setattr(f"{cli.COMMANDS[command][0]}.console", lambda: screen)
+    monkeypatch.setattr("csiemu.benchmarks.time.process_time", Seconds())
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(small_store.root / "rnn", tmp_path / "store" / "rnn")
+    scipy.io.savemat("x.mat", {"HT": np.random.default_rng(0).random((1500, 32))})
+    stores = [] if command.startswith("dataset") else [f"--checkpoints={tmp_path / 'store'}"]
+    arguments = [*line.removeprefix(command).split(), *stores]
+    assert run_command(f"csiemu {command}", cli.COMMANDS[command][0], arguments) == 0
+    assert (bar in shown.getvalue(), counts in shown.getvalue()) == (terminal, terminal)
+    assert result in shown.getvalue()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
