@@ -6,7 +6,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -117,6 +117,7 @@ class Monitor:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._fleets: dict[str, Fleet] = {}
+        self._places: dict[tuple[str, str, RunConditions], int] = {}
         self._detached: dict[_Key, _Total] = {}
         self._evicted: dict[str, dict[_Key, _Total]] = {}
         self._groups: dict[_Key, _Group] = {}
@@ -124,10 +125,11 @@ class Monitor:
         self._lock = threading.Lock()
 
     def watch(self, fleet: Fleet) -> None:
-        """Show a fleet, instead of an earlier object of the same token."""
+        """Show a fleet, instead of an earlier object of the same token; its row keeps its place from now on."""
         with self._lock:
             self._fleets[fleet.lease.token] = fleet
             self._evicted.pop(fleet.lease.token, None)
+            self._place(_of_fleet(fleet))
 
     def evict(self, fleet: Fleet) -> None:
         """Keep of a fleet nothing but what it adds to the sums, until it is watched again."""
@@ -140,7 +142,13 @@ class Monitor:
         with self._lock:
             self._fleets.pop(fleet.lease.token, None)
             self._evicted.pop(fleet.lease.token, None)
-            _add(self._detached, _of_fleet(fleet))
+            totals = _of_fleet(fleet)
+            self._place(totals)
+            _add(self._detached, totals)
+
+    def _place(self, totals: Iterable[_Key]) -> None:
+        for model, encoder_id, conditions, _ in totals:
+            self._places.setdefault((model, encoder_id, conditions), len(self._places))
 
     def add(
         self,
@@ -233,7 +241,7 @@ class Monitor:
             ]
 
     def _totals(self, model: str | None = None) -> dict[_Key, _Total]:
-        """Of all fleets of a model (None: of all), those that have detached first."""
+        """Of all fleets of a model (None: of all), in the order in which they were seen first."""
         found: dict[_Key, _Total] = {}
         _add(found, {key: total for key, total in self._detached.items() if model in (None, key[0])})
         for evicted in self._evicted.values():
@@ -241,7 +249,8 @@ class Monitor:
         for fleet in self._fleets.values():
             if model in (None, fleet.lease.model):
                 _add(found, _of_fleet(fleet))
-        return found
+        last = len(self._places)
+        return dict(sorted(found.items(), key=lambda item: (self._places.get(item[0][:3], last), item[0][3])))
 
     def _row(
         self, total: _Total, groups: list[_Group], window_s: float | None

@@ -51,9 +51,7 @@ def measure(root: Path, name: str, cycles: int, ues: int, on_progress: OnProgres
     return {"settings": settings, "cycles": done, "memory_mb": memory, "kb_per_cycle": 1e3 * slope}
 
 
-async def _cycles(
-    gnb: Gnb, checkpoint: Checkpoint, cycles: int, ues: int, on_progress: OnProgress
-) -> list[float]:
+async def _cycles(gnb: Gnb, checkpoint: Checkpoint, cycles: int, ues: int, on_progress: OnProgress) -> list[float]:
     memory = []
     for part in range(PARTS):
         for _ in range(cycles * (part + 1) // PARTS - cycles * part // PARTS):

@@ -170,6 +170,22 @@ def test_fleets_that_have_detached_are_one_sum() -> None:
     assert run.monitor.figures(None, "another")[1]["ues"] == 0
 
 
+def test_rows_keep_their_places(run: Run) -> None:
+    """Whoever detaches first."""
+    conditions = run.fleet.lease.conditions
+    fleets = [run.fleet]
+    for seed in (3, 1, 2):
+        lease = dataclasses.replace(
+            run.fleet.lease, token=f"{seed}", conditions=dataclasses.replace(conditions, seed=seed)
+        )
+        fleets.append(Fleet(lease, ENCODER))
+        fleets[-1].facts = run.fleet.facts
+        run.monitor.watch(fleets[-1])
+    for fleet in (fleets[3], fleets[0], fleets[1]):
+        run.monitor.fold(fleet)
+        assert [row["seed"] for row in run.monitor.figures(None)[0]] == [0, 3, 1, 2]
+
+
 def test_buckets_of_conditions_that_nobody_has_any_more_are_dropped(run: Run) -> None:
     first = next(iter(run.monitor._groups.values()))
     lease = dataclasses.replace(run.fleet.lease, conditions=dataclasses.replace(run.fleet.lease.conditions, seed=7))

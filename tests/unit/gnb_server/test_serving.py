@@ -103,10 +103,10 @@ def breaking(stage: str, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     if stage == "admission":
         admit = ServingLoop._admitted.__globals__["admit"]
 
-        def admission(job: Job, *others: Any) -> Any:
+        def admission(job: Job, *others: Any, **options: Any) -> Any:
             if job.fleet.lease.token == token:
                 raise KeyError("codeword4")
-            return admit(job, *others)
+            return admit(job, *others, **options)
 
         monkeypatch.setattr("gnb_server.serving.loop.admit", admission)
     elif stage == "decoding":
