@@ -28,7 +28,7 @@ from gnb_server.settings import Settings
 from gnb_server.store import Store
 from gnb_server.uploads import Uploads
 from shared.checkpoints import CheckpointStore
-from shared.errors import Conflict, InvalidInput
+from shared.errors import Conflict, InvalidInput, StoreUnavailable
 from shared.tls import read_authorities, read_identity
 
 HEALTH_S = 1.0
@@ -81,6 +81,8 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
     finally:
         handlers.started = False
         serving.close()
+        with contextlib.suppress(StoreUnavailable):
+            handlers.swaps.keep_figures()
         store.close()
 
 

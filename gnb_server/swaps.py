@@ -284,14 +284,19 @@ class Swaps:
 
     def tick(self) -> None:
         """Decide roll-outs by their guards, keep their figures, retire versions that nothing needs."""
+        self.keep_figures()
         with self._lock:  # nobody else ends one meanwhile
-            for rollout, content in self.rollouts.changed():
-                self._store.keep_rollout(rollout.number, content)
             for rollout in self.rollouts.all():
                 if rollout.state == "running":
                     self._decide(rollout)
         if any(self._unneeded(name) for name in self._repository.names()):
             self._between_batches(self._retire)
+
+    def keep_figures(self) -> None:
+        """Store what roll-outs have come to. Raises StoreUnavailable."""
+        with self._lock:  # nobody else ends one meanwhile
+            for rollout, content in self.rollouts.changed():
+                self._store.keep_rollout(rollout.number, content)
 
     # --- parts ---
 

@@ -311,7 +311,6 @@ def test_a_restart_goes_on_with_a_canary(settings: Settings, small_store: Checkp
         number = canary(handlers, 2, 0.5)
         ues.submit(0, slots=8).result(30)
         ues.submit(8, slots=8).result(30)
-        handlers.tick()
         before = handlers.swaps.describe(handlers.swaps.rollouts.get(number))
         assert before["figures"]["frames_new"] == 2
     with service(settings) as handlers:
