@@ -49,12 +49,14 @@ class TakingUploads:
 
 @pytest.fixture
 def rest_app(small_store: CheckpointStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
-    """With two UEs to ask for."""
+    """With two UEs and a roll-out to ask for."""
     answered.clear()
     store = f"sqlite:///{tmp_path_factory.mktemp('rest') / 'gnb.sqlite'}"
     with service(Settings(checkpoints=small_store.root, store=store)) as handlers:
         checkpoint = small_store.load("rnn")
         handlers.attach(Attachment("rnn", str(checkpoint.scenario), 0, checkpoint.encoder_id, ue_count=2))
+        handlers.swaps.load("hyperrnn", 1)
+        handlers.swaps.start("hyperrnn", 3, "canary", 0.5, None)
         app = create_app(handlers, 10.0, access=Access(TOKEN), uploads=Uploads(small_store, 2**20))
         app.state.stopping.set()  # or a stream would never end
         app.add_middleware(TakingUploads)
@@ -93,6 +95,8 @@ def schema_of(app: FastAPI) -> schemathesis.BaseSchema:
         match found:
             case {"parameters": {"version": version, **others}}:
                 return {**found, "parameters": {**others, "version": there("version", version)}}
+            case {"model": model, "version": version, **others}:
+                return {**others, "model": there("name", model), "version": there("version", version)}
         return found
 
     return schema
@@ -120,7 +124,7 @@ def all_is_well(caplog: pytest.LogCaptureFixture, *found: str) -> None:
 @pytest.mark.parametrize("examples", [20, pytest.param(1000, marks=SLOW)])
 def test_every_operation(rest_app: FastAPI, caplog: pytest.LogCaptureFixture, examples: int) -> None:
     operations = [found.ok() for found in schema_of(rest_app).get_all_operations()]
-    assert len(operations) >= 16
+    assert len(operations) >= 22
     for operation in operations:
         settings(examples)(hypothesis.given(case=operation.as_strategy())(validate))()
     everything = hypothesis.strategies.one_of(operation.as_strategy() for operation in operations)
@@ -128,6 +132,8 @@ def test_every_operation(rest_app: FastAPI, caplog: pytest.LogCaptureFixture, ex
     name = "/v2/models/{name}"
     load, unload = (f"POST /v2/repository/models/{{name}}/{action}" for action in ("load", "unload"))
     all_is_well(caplog, "GET /v1/ues/{ue}", f"GET {name}", f"GET {name}/versions/{{version}}", load, unload)
+    all_is_well(caplog, "GET /v1/rollouts", "GET /v1/rollouts/{number}", "GET /v1/events")
+    assert answered["POST /v1/rollouts/{number}/promote", 200] + answered["POST /v1/rollouts/{number}/abort", 200]
 
 
 @pytest.mark.parametrize(("runs", "steps"), [(8, 15), pytest.param(300, 40, marks=SLOW)])
