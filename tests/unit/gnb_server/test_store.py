@@ -62,7 +62,9 @@ def test_leases(store: Store) -> None:
 
 
 def a_fleet(generator: np.random.Generator) -> tuple[Fleet, list[Stored]]:
-    """A fleet whose first UEs are two slots into a frame and whose third is at the end of one, and its chunks."""
+    """A fleet whose first UEs are two slots into a frame and whose third has had the first two of it dropped, and its
+    chunks.
+    """
     fleet, chunks = Fleet(LEASE, ENCODER), []
     assert fleet.open is not None
     for version, rows, first, count in ((7, [0, 1, 2], 0, 4), (8, [0, 1], 4, 1), (8, [0, 1], 5, 1)):
@@ -74,13 +76,17 @@ def a_fleet(generator: np.random.Generator) -> tuple[Fleet, list[Stored]]:
         frames = [row.tobytes() for row in fleet.open.reports[version][index, :reached]]
         whole = generator.random((len(rows) if reached == 0 else 0, len(COLUMNS)))
         slots = range(first % SLOTS, first % SLOTS + count)
-        progress = Progress(index, first + count, version, frames)
+        progress = Progress(index, first + count, version, frames, np.zeros(len(rows), np.int64))
         chunks.append(Stored(LEASE, [progress], [Increment(version, index, slots, sums, whole, 1.5)]))
         totals = fleet.totals_of(version)
         totals.sums[index, slots.start : slots.stop] += sums.swapaxes(0, 1)
         totals.sums[index[: len(whole)], -1] += whole
         totals.wire_bytes[index, slots.start : slots.stop] += 1.5
         fleet.next_sequence[index], fleet.version[index] = first + count, version
+    third = np.array([2])
+    fleet.open.drop(third, 4, 2)
+    fleet.next_sequence[2], fleet.version[2], fleet.dropped[2] = 6, 0, 2
+    chunks.append(Stored(LEASE, [Progress(third, 6, 0, [b""], fleet.open.dropped[third])]))
     return fleet, chunks
 
 
@@ -94,7 +100,7 @@ def test_a_fleet_comes_back_as_it_was(store: Store, together: bool) -> None:
     store.restore(again)
     assert again.open is not None
     assert fleet.open is not None
-    for name in ("next_sequence", "version"):
+    for name in ("next_sequence", "version", "dropped"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fleet, name))
         np.testing.assert_array_equal(getattr(again.open, name), getattr(fleet.open, name))
     assert set(again.totals) == {7, 8}
@@ -104,6 +110,7 @@ def test_a_fleet_comes_back_as_it_was(store: Store, together: bool) -> None:
     assert set(again.open.reports) == {8}
     np.testing.assert_array_equal(again.open.reports[8][:2, :2], fleet.open.reports[8][:2, :2])
     assert store.counted() == {"t": 16}
+    assert store.dropped() == {"t": 2}
     store.finish(LEASE)
     finished = Fleet(LEASE, ENCODER)
     finished.open = None
@@ -125,6 +132,16 @@ def test_ring(store: Store) -> None:
         "sgcs": 0.5,
         "rho": 0.6,
     }
+
+
+def test_reports_that_were_dropped_have_their_places_in_the_ring(store: Store) -> None:
+    store.commit([reports(range(3))])
+    nothing = np.zeros((len(MEASURED), 2, 1))
+    store.commit([Stored(LEASE, reports=[Reports(0, np.array([1]), 3, nothing, 3.0, 4.0)])])
+    assert [row["sequence"] for row in store.reports(11)] == [1, 2]
+    assert [row["sequence"] for row in store.reports(11, limit=1)] == [2]
+    kept = store.reports(11, first=2, dropped=True)
+    assert [(row["sequence"], row["version"]) for row in kept] == [(2, 7), (3, 0), (4, 0)]
 
 
 def test_versions(store: Store) -> None:
