@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +67,19 @@ def test_sources_of_the_folder_go_before_those_that_come_with_csiemu(
     asked: Asked, package: Path, small_store: CheckpointStore, tmp_path: Path
 ) -> None:
     folder = tmp_path / "mine"
-    (folder / "rnn").mkdir(parents=True)
-    (folder / "rnn" / "1").symlink_to(small_store.root / "hyperrnn" / "3")  # to know it by
+    shutil.copytree(small_store.root / "hyperrnn" / "3", folder / "rnn" / "1")  # to know it by
+    card = json.loads((folder / "rnn" / "1" / "card.json").read_text()) | {"name": "rnn", "version": 1}
+    (folder / "rnn" / "1" / "card.json").write_text(json.dumps(card))
     run(checkpoints=folder, start_from="rnn", frozen_from="dldnn", pilots_from="hyperrnn/2")
     assert asked["store"].root == folder
     names = {name: asked[name] and asked[name].card["name"] for name in asked if name.endswith("_from")}
     assert names == {
-        "start_from": "hyperrnn",
+        "start_from": "rnn",
         "frozen_from": "dldnn",
         "pilots_from": "hyperrnn",
         "freeze_encoder_from": None,
     }
-    assert asked["start_from"].card["version"] == 3
+    assert asked["start_from"].card["scheme"] == "hyperrnn"
     assert asked["pilots_from"].card["version"] == 2
 
 
