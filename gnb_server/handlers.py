@@ -445,6 +445,10 @@ class Handlers:
         """What happened to models: the newest events above number `after`, at most `limit`, ascending."""
         return self._store.events(after, limit)
 
+    def uploaded(self, name: str, version: int, by: str) -> None:
+        """Note that a version was uploaded."""
+        self._store.keep_event("uploaded", name, str(version), by, "not loaded")
+
     def model(self, name: str, version: int | None = None) -> dict[str, Any]:
         """Metadata of a model: versions, and the card of one, by default the one loaded last.
 

@@ -78,3 +78,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def who(request: Request) -> str:
+    """Who asks, for the events."""
+    return request.client.host if request.client else "unknown"

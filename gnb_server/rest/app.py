@@ -25,9 +25,8 @@ from gnb_server.hardening import shorten
 from gnb_server.metrics import RunCollector
 from gnb_server.monitor import LONGEST_WINDOW_S
 from gnb_server.rest import models
-from gnb_server.rest.access import Access
+from gnb_server.rest.access import Access, who
 from gnb_server.rest.rollouts import router as rollouts_router
-from gnb_server.rest.rollouts import who
 from gnb_server.rest.uploads import UPLOAD, HearOut
 from gnb_server.rest.uploads import router as uploads_router
 from gnb_server.uploads import Uploads
@@ -102,7 +101,7 @@ def create_app(
         return _error(text, error.status_code, error.headers)
 
     if uploads is not None:
-        app.include_router(uploads_router(uploads, changing))
+        app.include_router(uploads_router(uploads, changing, handlers.uploaded))
         app.add_middleware(HearOut, most_bytes=uploads.most_bytes)
     app.include_router(rollouts_router(handlers, changing))
     clients = 0

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 
 from gnb_server.handlers import Handlers
+from gnb_server.rest.access import who
 from gnb_server.rest.models import Strict
 from gnb_server.rollouts import Guard
 from shared.checkpoints import NAME
@@ -105,11 +106,6 @@ class EventsAnswer(BaseModel):
     """Answer of GET /v1/events."""
 
     events: list[Event] = Field(description="the oldest first")
-
-
-def who(request: Request) -> str:
-    """Who asks, for the events."""
-    return request.client.host if request.client else "local"
 
 
 def router(handlers: Handlers, changing: dict[str, Any]) -> APIRouter:

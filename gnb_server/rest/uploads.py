@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gnb_server.rest.access import who
 from gnb_server.rest.models import ErrorAnswer
 from gnb_server.uploads import Upload, Uploads
 from shared.checkpoints import NAME
@@ -51,8 +53,8 @@ class UploadAnswer(BaseModel):
     card: CardSummary
 
 
-def router(uploads: Uploads, changing: dict[str, Any]) -> APIRouter:
-    """The route. `changing`: what routes have that change something."""
+def router(uploads: Uploads, changing: dict[str, Any], uploaded: Callable[[str, int, str], None]) -> APIRouter:
+    """The route. `changing`: what routes have that change something. `uploaded` is told name, version and by whom."""
     routes = APIRouter()
     others = {HTTPStatus.REQUEST_TIMEOUT.value: {"model": ErrorAnswer}}
     changing = {**changing, "responses": changing["responses"] | others}
@@ -70,6 +72,7 @@ def router(uploads: Uploads, changing: dict[str, Any]) -> APIRouter:
         with uploads.begin() as begun:
             await _receive(request, begun, uploads.most_bytes)
             checkpoint = await asyncio.to_thread(begun.accept, name, version)
+        await asyncio.to_thread(uploaded, checkpoint.name, checkpoint.version, who(request))
         card = checkpoint.card
         response.headers["location"] = f"/v2/models/{checkpoint.name}/versions/{checkpoint.version}"
         return {

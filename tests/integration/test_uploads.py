@@ -96,6 +96,8 @@ def test_an_upload_can_be_used(gnb: Any, root: Path, files: Files) -> None:
     assert sorted(path.name for path in root.iterdir()) == ["dldnn", "rnn"]
     assert reason(gnb, "dldnn/1") == "not loaded"
     assert gnb.call("/v2/repository/models/dldnn/load", {})[0] == 200
+    happened = [(event["kind"], event["model"], event["version"]) for event in gnb.call("/v1/events")[1]["events"]]
+    assert happened[:2] == [("uploaded", "dldnn", "1"), ("loaded", "dldnn", "1")]
     assert gnb.run_ues(scheme="dldnn", ues=2, slots=8).counts.acked == 16
 
 
