@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from shared.link.payload import PayloadLayout
 from shared.quantizers.base import Quantizer
 from shared.quantizers.float32 import Float32
+from shared.quantizers.lloyd_max import LloydMax
 from shared.quantizers.sign import BinaryLevels, Sign
 from shared.quantizers.sum_of_sigmoids import SumOfSigmoids
 from shared.quantizers.uniform import Angle, UniformQuantizer
@@ -25,6 +26,14 @@ def allocated() -> UniformQuantizer:
     return quantizer
 
 
+def tables() -> LloydMax:
+    """Of 4 and 3 bits an entry."""
+    values = torch.randn(500, ENTRIES, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, 1, ENTRIES)
+    quantizer = LloydMax("codeword", ENTRIES, 20)
+    quantizer.calibrate(values)
+    return quantizer
+
+
 QUANTIZERS: dict[str, Quantizer] = {
     "sign": Sign("codeword", ENTRIES),
     "binary": BinaryLevels("codeword", ENTRIES),
@@ -32,6 +41,7 @@ QUANTIZERS: dict[str, Quantizer] = {
     "uniform": UniformQuantizer("codeword", ENTRIES, 5),
     "uniform, mu-law": UniformQuantizer("codeword", ENTRIES, 5, mu=50.0),
     "uniform, allocated": allocated(),
+    "tables": tables(),
     "angle": Angle("codeword", ENTRIES, 4),
     "sum of sigmoids": SumOfSigmoids("codeword", ENTRIES, 4),
 }
@@ -82,6 +92,7 @@ def test_weights_and_ranges_are_state_and_nothing_else(kind: str) -> None:
     """Names that checkpoints have."""
     wanted = {"uniform": ["low", "high"], "uniform, mu-law": ["low", "high"], "sum of sigmoids": ["weight"]}
     wanted["uniform, allocated"] = ["low", "high", "bits"]
+    wanted["tables"] = ["levels", "distortion"]
     assert list(QUANTIZERS[kind].state_dict()) == wanted.get(kind, [])
 
 
