@@ -59,7 +59,8 @@ class Settings(RunSettings):
     """UEs of each scheme."""
 
     schemes: str | None = None
-    """Checkpoint names, comma-separated; default: the trained ones that bear their scheme's name."""
+    """Checkpoint names, comma-separated; default: those that bear their scheme's name, unless it is a mere bound, which
+    has nothing to train."""
 
     duration: float | None = Field(None, gt=0)
     """Seconds to send for; default 30 if --slots is not given."""
@@ -180,8 +181,8 @@ def _rates(settings: Settings, store: CheckpointStore, screen: Console) -> dict[
     """Reports per second and UE of each scheme that is to run. Raises InvalidInput, NotFound."""
     if settings.schemes is None:
         known, there = schemes(), store.names()
-        names = [n for n in dict.fromkeys([*DESIGNS, *known]) if n in known and n in there]
-        names = [name for name in names if _is_trained(store, name, screen)]
+        names = [n for n in dict.fromkeys([*DESIGNS, *known]) if n in there and n in known and known[n].trainable]
+        names = [name for name in names if _is_readable(store, name, screen)]
     else:
         names = [name.strip() for name in settings.schemes.split(",") if name.strip()]
     if not names or len(set(names)) < len(names):
@@ -206,13 +207,14 @@ def _swaps(settings: Settings, store: CheckpointStore, rates: dict[str, Rate]) -
     return swaps
 
 
-def _is_trained(store: CheckpointStore, name: str, screen: Console) -> bool:
-    """Whether the first version of a checkpoint was; what cannot be read is said, and is not for an emulation."""
+def _is_readable(store: CheckpointStore, name: str, screen: Console) -> bool:
+    """Whether the first version of a checkpoint has a card; where it cannot be read, this is said."""
     try:
-        return bool(store.card(name, store.versions(name)[0]).get("training", {}).get("trained"))
+        store.card(name, store.versions(name)[0])
     except DamagedCheckpoint as error:
         screen.print(f"left out: {error}", style="red")
         return False
+    return True
 
 
 def _start_ues(settings: Settings, out: Path, name: str, rate: Rate, base: int, gnb: str) -> _Ues:

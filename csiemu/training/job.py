@@ -57,7 +57,7 @@ class TrainingJob:
         "NAME[/VERSION] of a checkpoint from which the parts are taken that this stage does not train.",
     ] = None
     pilots_from: Annotated[
-        str | None, "NAME[/VERSION] of a checkpoint whose downlink pilots a reference takes over."
+        str | None, "NAME[/VERSION] of a checkpoint whose downlink pilots to begin with; references keep them."
     ] = None
     scenario: Annotated[str | None, "preset[:field=value,...] instead of the design's."] = None
     sizes: Annotated[

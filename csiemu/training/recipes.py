@@ -100,6 +100,7 @@ DESIGNS: dict[str, Design] = {
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),
+    "pilot_lmmse": Design("pilot_lmmse"),
 }
 """Designs by checkpoint name. A default checkpoint bears its scheme's name."""
 

@@ -72,7 +72,7 @@ def train(
         start_from: begin with all weights of this checkpoint instead of random ones; its quantiser may be another. With
             no steps they are only quantised anew, and the card's account of their training stays.
         frozen_from: take over from this checkpoint the parts that the recipe's stage does not train.
-        pilots_from: copy the downlink pilots of this checkpoint (for references).
+        pilots_from: begin with the downlink pilots of this checkpoint; references keep them.
         on_stage: is told of what goes before and after the steps.
 
     Raises:
@@ -91,7 +91,12 @@ def train(
         _copy_frozen(frozen_from, scheme, recipe.stage)
     if freeze_encoder_from is not None:
         _copy("freeze_encoder_from", freeze_encoder_from, freeze_encoder_from.scheme.encoder, scheme.encoder)
-    sources = {"frozen_encoder_from": freeze_encoder_from, "started_from": start_from, "frozen_from": frozen_from}
+    sources = {
+        "frozen_encoder_from": freeze_encoder_from,
+        "started_from": start_from,
+        "frozen_from": frozen_from,
+        "pilots_from": pilots_from,
+    }
     training: dict[str, Any] = {"trained": False}
     if scheme.trainable and recipe.steps > 0:
         trainer = Trainer(

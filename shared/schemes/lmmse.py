@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from shared.channels import multipath
-from shared.channels.multipath import Multipath
-from shared.channels.scenario import Link
+from shared.channels.multipath import Multipath, require_multipath
+from shared.channels.scenario import Link, Scenario
 from shared.channels.uplink import UplinkView
 from shared.quantizers.base import Quantizer
+from shared.quantizers.lloyd_max import LloydMax
 from shared.schemes.angles import estimate_angles
 from shared.schemes.base import Decoder, State, to_complex
-from shared.schemes.pilots import PilotConfig, Pilots
+from shared.schemes.pilots import PilotConfig, Pilots, PilotScheme
 
 
 class LmmseDecoder(Decoder):
@@ -29,14 +33,6 @@ class LmmseDecoder(Decoder):
         self.pilots = pilots
         self.quantizer = quantizer
 
-    def received(self, fields: dict[str, Tensor]) -> Tensor:
-        """What the received pilots are taken for, [N, 2 L_dl]."""
-        return self.quantizer.decode(fields)
-
-    def error_power(self) -> Tensor:
-        """Variance of the error of what `received` gives, beside noise: [L_dl] or a scalar."""
-        return torch.zeros(())
-
     def side_information(self, uplink: UplinkView) -> Tensor:
         if self.config.uplink_reading == "genie":
             return uplink.path_sines()[:, None].expand(-1, self.scenario.slots, -1)
@@ -47,27 +43,76 @@ class LmmseDecoder(Decoder):
         return {"received": torch.zeros(count, length), "slots": torch.zeros(count, 1)}
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
-        newest = self.received(fields)
-        received = torch.cat([newest, state["received"][:, : -newest.shape[1]]], dim=1)
-        slots = state["slots"] + 1
-        return self.estimate(received, slots, side), {"received": received, "slots": slots}
+        state = self.receive(self.quantizer.decode(fields), state)
+        return self.channel(self.amplitudes(state["received"], state["slots"], side), side), state
 
-    def estimate(self, received: Tensor, slots: Tensor, sine: Tensor) -> Tensor:
-        """[N, M] complex64 from pilots of the slots t, t-1, ... ([N, T * 2 L_dl]), their number and the angles."""
+    def receive(self, newest: Tensor, state: State) -> State:
+        """The state with one more slot's received pilots, [N, 2 L_dl]."""
+        received = torch.cat([newest, state["received"][:, : -newest.shape[1]]], dim=1)
+        return {"received": received, "slots": state["slots"] + 1}
+
+    def forward(self, received: Tensor, side: Tensor) -> Tensor:
+        """Whole frames, for training of pilots: [N, T, 2 L_dl] and [N, T, P] to [N, T, M] complex64."""
+        return self.channel(self.frame_amplitudes(received, side), side)
+
+    def amplitudes(self, received: Tensor, slots: Tensor, sine: Tensor) -> Tensor:
+        """Fading of the paths in the newest slot, [N, P] complex64.
+
+        Args:
+            received: [N, T * 2 L_dl], pilots of the slots t, t-1, ...
+            slots: [N, 1], their number.
+            sine: [N, P], of the angles.
+        """
         world, slots_max = self.scenario, self.scenario.slots
         pilots = to_complex(received.unflatten(1, (slots_max, -1))).conj()  # y* = X^H h + n*
-        vectors = world.gain * multipath.steering(world, world.downlink_ghz, sine)  # [N, M, P]
-        response = self.pilots().mH @ vectors  # [N, L, P]
+        response = self.pilots().mH @ self.vectors(sine)  # [N, L, P]
         age = torch.arange(slots_max, device=sine.device)
         correlation = torch.full((), world.correlation(Link.DOWNLINK), device=sine.device) ** (age[:, None] - age).abs()
         known = (age < slots).to(response.dtype)  # [N, T]
         gram = response @ response.mH  # [N, L, L]
         covariance = torch.einsum("ns,st,nt,nij->nsitj", known, correlation.to(gram.dtype), known, gram)
         covariance = covariance.flatten(3, 4).flatten(1, 2)
-        noise = (world.noise_power + self.error_power()).expand(slots_max, pilots.shape[-1]).flatten()
-        weighted = torch.linalg.solve(covariance + noise.diag(), (pilots * known[..., None]).flatten(1)[..., None])
+        noise = (world.noise_power + self._quantisation_noise()).repeat(slots_max).diag()
+        weighted = torch.linalg.solve(covariance + noise, (pilots * known[..., None]).flatten(1)[..., None])
         weight = known * correlation[0]
-        amplitudes = torch.einsum(
-            "nlp,nt,ntl->np", response.conj(), weight, weighted.unflatten(1, (slots_max, -1))[..., 0]
-        )
-        return (vectors @ amplitudes[..., None])[..., 0]
+        return torch.einsum("nlp,nt,ntl->np", response.conj(), weight, weighted.unflatten(1, (slots_max, -1))[..., 0])
+
+    def frame_amplitudes(self, received: Tensor, sine: Tensor) -> Tensor:
+        """As `amplitudes`, of every slot of whole frames: [N, T, 2 L_dl] and [N, T, P] to [N, T, P] complex64."""
+        slot = torch.arange(self.scenario.slots, device=received.device)
+        age = slot[:, None] - slot  # [t, place in the window]
+        windows = (received[:, age.clamp(min=0)] * (age >= 0)[..., None]).flatten(2)  # [N, T, T * 2 L_dl]
+        slots = (slot + 1).repeat(len(received))[:, None]
+        return self.amplitudes(windows.flatten(0, 1), slots, sine.flatten(0, 1)).unflatten(0, sine.shape[:2])
+
+    def channel(self, amplitudes: Tensor, sine: Tensor) -> Tensor:
+        """[..., P] fading of the paths and sines of their angles to the downlink [..., M] complex64."""
+        return (self.vectors(sine) @ amplitudes[..., None])[..., 0]
+
+    def _quantisation_noise(self) -> Tensor:
+        """Mean squared error of the tables by which pilots are sent, [L_dl]; it counts as noise."""
+        if isinstance(self.quantizer, LloydMax):
+            return self.quantizer.distortion.unflatten(0, (2, -1)).sum(0)
+        return torch.zeros(self.config.downlink_pilots, device=self.pilots.parts.device)
+
+    def vectors(self, sine: Tensor) -> Tensor:
+        """Steering vectors of the downlink times the gain of a path, [..., M, P]."""
+        return self.scenario.gain * multipath.steering(self.scenario, self.scenario.downlink_ghz, sine)
+
+
+class MultipathScheme(PilotScheme):
+    """Base of the schemes that know the multipath world that they were built for; any other is refused."""
+
+    sizes: ClassVar[tuple[str, ...]] = tuple(field.name for field in dataclasses.fields(Multipath))
+
+    @property
+    def world(self) -> Multipath:
+        """The scenario that it was built for. Raises InvalidInput for one without paths."""
+        return require_multipath(self.scenario, self.name)
+
+    def check_sizes(self) -> None:
+        super().check_sizes()
+        require_multipath(self.scenario, self.name)
+
+    def check_scenario(self, scenario: Scenario, delay_slots: int = 0) -> None:
+        super().check_scenario(require_multipath(scenario, self.name), delay_slots)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from shared.errors import InvalidInput
 from shared.fields import OneOf, Within, check_fields
+from shared.quantizers.base import Quantizer
 from shared.schemes.base import Downlink, Encoder, Scheme, SchemeConfig, to_real
 
 UplinkReading = Literal["array", "projected", "none", "genie"]
@@ -67,7 +68,13 @@ class Pilots(nn.Module):
 
 
 class PilotEncoder(Encoder):
-    """A UE that measures its pilots X_dl."""
+    """A UE that measures its pilots X_dl.
+
+    Attributes:
+        quantizer: of what it sends.
+    """
+
+    quantizer: Quantizer
 
     def __init__(self, pilots: Pilots) -> None:
         super().__init__()

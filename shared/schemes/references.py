@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from shared.channels import multipath
-from shared.channels.multipath import Multipath, require_multipath
-from shared.channels.scenario import Scenario
+from shared.channels.multipath import Multipath
 from shared.channels.uplink import UplinkView
 from shared.quantizers.float32 import Float32
 from shared.schemes import register
 from shared.schemes.angles import estimate_angles
 from shared.schemes.base import Decoder, Downlink, Encoder, SchemeConfig, State, to_complex, to_real
-from shared.schemes.lmmse import LmmseDecoder
-from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme, UplinkReading
+from shared.schemes.lmmse import LmmseDecoder, MultipathScheme
+from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, UplinkReading
 
 SAMPLES = "samples"
 """Name of the payload's field."""
@@ -53,19 +52,11 @@ class GenieConfig(ReferenceConfig):
     uplink_reading: UplinkReading = "genie"
 
 
-class Reference(PilotScheme):
-    """Base of the references: they know the multipath world that they were built for, and no other."""
+class Reference(MultipathScheme):
+    """Base of the references."""
 
     config_class: ClassVar[type[SchemeConfig]] = ReferenceConfig
     trainable: ClassVar[bool] = False
-    sizes: ClassVar[tuple[str, ...]] = tuple(field.name for field in dataclasses.fields(Multipath))
-
-    def check_sizes(self) -> None:
-        super().check_sizes()
-        require_multipath(self.scenario, self.name)
-
-    def check_scenario(self, scenario: Scenario, delay_slots: int = 0) -> None:
-        super().check_scenario(require_multipath(scenario, self.name), delay_slots)
 
 
 class FloatFeedbackScheme(Reference):
@@ -79,7 +70,7 @@ class FloatFeedbackScheme(Reference):
     def make_decoder(self) -> LmmseDecoder:
         pilots = self.encoder.pilots if hasattr(self, "encoder") else self._new_pilots()
         quantizer = Float32(SAMPLES, 2 * self.config.downlink_pilots)
-        return LmmseDecoder(require_multipath(self.scenario, self.name), self.config, pilots, quantizer)
+        return LmmseDecoder(self.world, self.config, pilots, quantizer)
 
     def _new_pilots(self) -> Pilots:
         return Pilots(self.scenario.antennas, self.config.downlink_pilots).requires_grad_(False)
@@ -149,7 +140,7 @@ class UplinkOnly(Reference):
         return SilentEncoder(self.scenario.antennas)
 
     def make_decoder(self) -> UplinkOnlyDecoder:
-        return UplinkOnlyDecoder(require_multipath(self.scenario, self.name), self.config)
+        return UplinkOnlyDecoder(self.world, self.config)
 
 
 def _least_squares(vectors: Tensor, received: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def test_who_has_ended_waits_for_nothing(tmp_path: Path, running: subprocess.Pop
 
 def test_bad_checkpoints_are_left_out_and_named(small_store: CheckpointStore, tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
-    for name in ("rnn", "dldnn", "crnet", "uplink_only"):  # the last is not trained
+    for name in ("rnn", "dldnn", "crnet", "uplink_only"):  # the last has nothing to train
         shutil.copytree(small_store.root / name, tmp_path / name)
     shutil.copytree(tmp_path / "rnn", tmp_path / "rnn.bak")
     (tmp_path / "dldnn" / "1" / "card.json").write_text("{")

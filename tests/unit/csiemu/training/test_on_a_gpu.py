@@ -25,6 +25,7 @@ PILOTS = "multipath-p2:antennas=16"
         ("rnn", PILOTS, {"uplink_reading": "none"}),
         ("hyperdnn", PILOTS, {}),
         ("dldnn", PILOTS, {"uplink_reading": "none"}),
+        ("pilot_lmmse", PILOTS, {}),
         ("crnet", IMAGES, {}),
         ("crnet", IMAGES, {"quantised_training": True}),
         ("csinet", IMAGES, {}),
