@@ -11,6 +11,7 @@ from shared.errors import InvalidInput, NotFound
 from shared.schemes import SchemeConfig, schemes
 from shared.schemes.crnet import CrNetConfig
 from shared.schemes.dualnet_mp import DualNetConfig
+from shared.schemes.hyperrnn_angles import AngleConfig
 from shared.schemes.image_feedback import ImageConfig
 from shared.schemes.pilots import PilotConfig
 
@@ -101,6 +102,7 @@ DESIGNS: dict[str, Design] = {
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),
     "pilot_lmmse": Design("pilot_lmmse"),
+    "hyperrnn_angles": Design("hyperrnn_angles", config=AngleConfig()),
 }
 """Designs by checkpoint name. A default checkpoint bears its scheme's name."""
 

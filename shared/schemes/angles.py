@@ -42,6 +42,25 @@ def estimate_angles(scenario: Multipath, received: Tensor) -> Tensor:
     return _refine(scenario, snapshots, grid[chosen], 2 * edge / (GRID - 1)).clamp(-edge, edge).float()
 
 
+def path_powers(scenario: Multipath, received: Tensor, sine: Tensor) -> Tensor:
+    """Mean power of each path in the uplink over the slots so far, amplitudes by least squares.
+
+    Args:
+        received: [N, T, M] complex64.
+        sine: [N, T, P] of the paths' angles, as `estimate_angles` gives them.
+
+    Returns:
+        [N, T, P] float32; row t uses snapshots 0..t.
+    """
+    slots = received.shape[1]
+    vectors = multipath.steering(scenario, scenario.uplink_ghz, sine)  # [N, T, M, P]
+    gram = vectors.mH @ vectors + torch.eye(scenario.paths, device=sine.device)  # the ridge keeps equal angles harmless
+    matched = (vectors.mH.flatten(1, 2) @ received.mT).unflatten(1, (slots, -1))  # [N, T, P, snapshot]
+    power = torch.linalg.solve(gram, matched).abs().square()
+    seen = torch.ones(slots, slots, device=sine.device).tril()
+    return (power * seen[:, None]).sum(-1) / seen.sum(-1, keepdim=True)
+
+
 def _search(scenario: Multipath, snapshots: Tensor, grid: Tensor) -> Tensor:
     """Alternating projection on the grid [G]: [N, T, P] indices of it."""
     vectors = multipath.steering(scenario, scenario.uplink_ghz, grid)  # [M, G]

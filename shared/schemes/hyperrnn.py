@@ -23,18 +23,18 @@ ESTIMATOR_WIDTH = 256
 class EstimatorRnn(nn.Module):
     """Eqs. (4) and (5), with the columns of its three matrices scaled by omega = [omega_A, omega_B, omega_C]."""
 
-    def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.input = nn.Linear(config.feedback_bits, ESTIMATOR_WIDTH)  # W_A, b_A
+        self.input = nn.Linear(inputs, ESTIMATOR_WIDTH)  # W_A, b_A
         self.recurrence = nn.Linear(ESTIMATOR_WIDTH, ESTIMATOR_WIDTH, bias=False)  # W_C
-        self.output = nn.Linear(ESTIMATOR_WIDTH, 2 * scenario.antennas)  # W_B, b_B
-        self.scales = (config.feedback_bits, ESTIMATOR_WIDTH, ESTIMATOR_WIDTH)
+        self.output = nn.Linear(ESTIMATOR_WIDTH, outputs)  # W_B, b_B
+        self.scales = (inputs, ESTIMATOR_WIDTH, ESTIMATOR_WIDTH)
         identity_like(self.recurrence)
 
-    def step(self, bits: Tensor, omega: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, B] signs, [N, B + 2 l^E] scales (None: all 1) and s_{t-1} to [N, 2M] and s_t."""
+    def step(self, report: Tensor, omega: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, inputs], [N, inputs + 2 l^E] scales (None: all 1) and s_{t-1} to [N, outputs] and s_t."""
         scale_a, scale_b, scale_c = [torch.ones(())] * 3 if omega is None else omega.split(self.scales, dim=-1)
-        state = torch.relu(self.input(bits * scale_a) + self.recurrence(state * scale_c))
+        state = torch.relu(self.input(report * scale_a) + self.recurrence(state * scale_c))
         return self.output(state * scale_b), state
 
 
@@ -43,7 +43,7 @@ class HyperRnnDecoder(SignDecoder):
 
     def __init__(self, scenario: Scenario, config: PilotConfig) -> None:
         super().__init__(config)
-        self.estimator = EstimatorRnn(scenario, config)
+        self.estimator = EstimatorRnn(config.feedback_bits, 2 * scenario.antennas)
         self.add_hypernetwork(scenario, config, sum(self.estimator.scales), recurrent=True)
 
     def initial_state(self, count: int) -> State:

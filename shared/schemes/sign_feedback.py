@@ -108,12 +108,12 @@ class UplinkInput(nn.Module):
 class Hypernetwork(nn.Module):
     """Recurrent (eq. 6) or memoryless map from uplink input to scaling factors, all 1 at the start of training."""
 
-    def __init__(self, inputs: int, outputs: int, *, recurrent: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, *, recurrent: bool, width: int = HYPER_WIDTH) -> None:
         super().__init__()
-        self.input = nn.Linear(inputs, HYPER_WIDTH)  # W_A, b_A
-        self.recurrence = nn.Linear(HYPER_WIDTH, HYPER_WIDTH, bias=False) if recurrent else None  # W_C
-        self.output = nn.Linear(HYPER_WIDTH, outputs)  # W_B, b_B
-        nn.init.normal_(self.output.weight, std=0.02 * HYPER_WIDTH**-0.5)
+        self.input = nn.Linear(inputs, width)  # W_A, b_A
+        self.recurrence = nn.Linear(width, width, bias=False) if recurrent else None  # W_C
+        self.output = nn.Linear(width, outputs)  # W_B, b_B
+        nn.init.normal_(self.output.weight, std=0.02 * width**-0.5)
         nn.init.ones_(self.output.bias)
         if self.recurrence is not None:
             identity_like(self.recurrence)

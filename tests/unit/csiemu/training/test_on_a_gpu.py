@@ -26,6 +26,8 @@ PILOTS = "multipath-p2:antennas=16"
         ("hyperdnn", PILOTS, {}),
         ("dldnn", PILOTS, {"uplink_reading": "none"}),
         ("pilot_lmmse", PILOTS, {}),
+        ("hyperrnn_angles", PILOTS, {}),
+        ("hyperrnn_angles", PILOTS, {"report": "signs", "lmmse": False, "steering": True}),
         ("crnet", IMAGES, {}),
         ("crnet", IMAGES, {"quantised_training": True}),
         ("csinet", IMAGES, {}),

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from csiemu.training.schemes import training_of
 from shared.channels.downlink import DownlinkView
-from shared.channels.multipath import Multipath
 from shared.channels.streams import Samples
 from shared.channels.uplink import UplinkView
 from shared.schemes import Scheme
 from shared.schemes.hyperrnn import EstimatorRnn
-from shared.schemes.pilots import PilotConfig
 
 MakeScheme = Callable[..., Scheme]
 MakeSamples = Callable[..., Samples]
@@ -226,7 +224,7 @@ def test_frames_start_from_zero_states(make_scheme: MakeScheme, make_samples: Ma
 def test_omega_scales_the_columns_of_the_three_matrices() -> None:
     """Eqs. (4), (5) with W_A diag(omega_A), W_B diag(omega_B), W_C diag(omega_C)."""
     torch.manual_seed(0)
-    estimator = EstimatorRnn(Multipath(antennas=3), PilotConfig(feedback_bits=5)).double()
+    estimator = EstimatorRnn(5, 6).double()
     bits = torch.randn(4, 5, dtype=torch.float64).sign()
     omega = torch.randn(4, 5 + 2 * 256, dtype=torch.float64)
     state = torch.rand(4, 256, dtype=torch.float64)
@@ -244,7 +242,7 @@ def test_omega_scales_the_columns_of_the_three_matrices() -> None:
 @torch.no_grad()
 def test_no_omega_is_omega_of_ones() -> None:
     torch.manual_seed(0)
-    estimator = EstimatorRnn(Multipath(antennas=3), PilotConfig(feedback_bits=5))
+    estimator = EstimatorRnn(5, 6)
     bits, state = torch.randn(4, 5).sign(), torch.rand(4, 256)
     for ours, ones in zip(
         estimator.step(bits, None, state), estimator.step(bits, torch.ones(4, 517), state), strict=True
