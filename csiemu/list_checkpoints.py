@@ -59,7 +59,7 @@ IMAGE_COLUMNS: Columns = {
     "scheme": lambda card: card["scheme"],
     "scenario": lambda card: card["scenario"],
     "compression": _compression,
-    "bits an entry": lambda card: str(card["config"].get("entry_bits", card["config"].get("phase_bits"))),
+    "bits an entry": lambda card: str(card["config"].get("entry_bits", card["config"].get("phase_bits", "-"))),
     "bits": lambda card: str(card["feedback_bits"]),
     "samples seen": lambda card: f"{_frames_seen(card['training']):,}" if card["training"]["trained"] else "-",
     "NMSE (dB)": lambda card: _decibels(card["evaluation"]),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shared.schemes import Scheme
 from shared.schemes.image_feedback import ImageEstimator, ImageObserver
+from shared.schemes.transform import Basis
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,9 @@ class Complexity:
     """Of one report.
 
     Attributes:
-        macs: multiply-accumulates of convolutions and fully connected layers.
-        paper_flops: the CRNet paper's count: MACs of convolutions, (2 in - 1) out of fully connected layers, 4 for each
-            element that is batch-normalised, 1 for each that a leaky ReLU takes.
+        macs: real multiply-accumulates of convolutions, fully connected layers and transforms.
+        paper_flops: the CRNet paper's count: MACs of convolutions (and of transforms), (2 in - 1) out of fully
+            connected layers, 4 for each element that is batch-normalised, 1 for each that a leaky ReLU takes.
     """
 
     macs: int
@@ -44,7 +45,7 @@ def complexity(scheme: Scheme) -> dict[str, Complexity]:
     }
 
 
-_COUNTED = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LeakyReLU)
+_COUNTED = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LeakyReLU, Basis)
 
 
 @torch.no_grad()
@@ -72,6 +73,9 @@ def _layer(module: nn.Module, elements: int) -> Complexity:
         return Complexity(macs, macs)
     if isinstance(module, nn.Linear):
         return Complexity(module.in_features * module.out_features, (2 * module.in_features - 1) * module.out_features)
+    if isinstance(module, Basis):  # complex: four real ones each
+        macs = 2 * module.vectors.numel()
+        return Complexity(macs, macs)
     if isinstance(module, nn.BatchNorm2d):
         return Complexity(0, 4 * elements)
     return Complexity(0, elements)

@@ -14,6 +14,7 @@ from shared.schemes.dualnet_mp import DualNetConfig
 from shared.schemes.hyperrnn_angles import AngleConfig
 from shared.schemes.image_feedback import ImageConfig
 from shared.schemes.pilots import PilotConfig
+from shared.schemes.transform import TransformConfig
 
 EPOCH = 100_000
 """Frames of the training set of the CRNet paper (section IV.A)."""
@@ -98,6 +99,10 @@ DESIGNS: dict[str, Design] = {
         DualNetConfig(phase="mdpq", mdpq_bits=(0, 0, 2, 4, 6), scale_low_db=-10, scale_high_db=50),
         "dualnet",
     ),
+    "transform": Design("transform", _INDOOR, TransformConfig(components=120)),
+    "transform-2056": Design("transform", _INDOOR, TransformConfig(bits=2056, components=256, companding=MU)),
+    "transform-4104": Design("transform", _INDOOR, TransformConfig(bits=4104, components=384, companding=MU)),
+    "transform-outdoor": Design("transform", _OUTDOOR, TransformConfig(bits=4104, components=640)),
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),

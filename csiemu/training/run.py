@@ -31,9 +31,6 @@ from shared.stopping import stopping
 OnStage = Callable[[str, int, int | None], None]
 """Is told what is being done, how much of it is done and of how much (None: that is not known)."""
 
-MEASURED_FRAMES = 16_384
-"""Frames of the training split by which a start or a quantiser is set: fewer lack the far ends of codewords."""
-
 
 def build(design: Design, seed: int, pilots_from: Checkpoint | None = None) -> Scheme:
     """A scheme with the initial weights that `seed` gives, and the downlink pilots of another one if asked."""
@@ -82,7 +79,8 @@ def train(
     scheme = build(design, recipe.seed, pilots_from)
     if recipe.start != "random" and not (state / STATE).exists():
         with _stage("start", on_stage):
-            training_of(scheme).start(recipe.start, _training_frames(scheme, recipe.seed))
+            starting = training_of(scheme)
+            starting.start(recipe.start, _training_frames(starting, recipe.seed))
     if start_from is not None:
         _copy("start_from", start_from, start_from.scheme, scheme)
         with _stage("quantisers of the start", on_stage):  # they may have other bits
@@ -187,12 +185,12 @@ def _copy_frozen(source: Checkpoint, into: Scheme, stage: str) -> None:
 
 def calibrate(training: SchemeTraining, seed: int) -> None:
     """Set what is measured of a scheme, as its quantisers' ranges, by channels of the training split."""
-    training.calibrate(_training_frames(training.scheme, seed))
+    training.calibrate(_training_frames(training, seed))
 
 
-def _training_frames(scheme: Scheme, seed: int) -> DownlinkView:
-    ue = torch.arange(MEASURED_FRAMES)
-    return DownlinkView(scheme.scenario, Samples(seed, Split.TRAIN, ue, torch.zeros_like(ue)))
+def _training_frames(training: SchemeTraining, seed: int) -> DownlinkView:
+    ue = torch.arange(training.measured_frames)
+    return DownlinkView(training.scheme.scenario, Samples(seed, Split.TRAIN, ue, torch.zeros_like(ue)))
 
 
 def measure(

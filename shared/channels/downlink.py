@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,13 @@ class DownlinkView:
     scenario: Scenario
     samples: Samples
     known: Tensor | None = None
+
+    def parts(self, frames: int) -> Iterator[DownlinkView]:
+        """The same, so many frames at a time: their images need not be held all at once."""
+        for first in range(0, len(self.samples), frames):
+            rows = slice(first, first + frames)
+            known = None if self.known is None else self.known[rows]
+            yield DownlinkView(self.scenario, self.samples.take(rows), known)
 
     def truth(self, domain: Domain, delay_slots: int = 0) -> Truth:
         """What estimates of the given domain are compared with, [N, T, ...]; slots as for `channel`.

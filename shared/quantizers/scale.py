@@ -1,4 +1,4 @@
-"""The scale of an image, twice its largest magnitude, as 8 bits of a logarithmic scale."""
+"""The scale of an image, by its largest magnitude or by its power, as 8 bits of a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from torch import Tensor
 
 from shared.errors import InvalidInput
 from shared.link.payload import SCALE
+from shared.metrics import energy
 from shared.quantizers.base import Quantizer
 
 BITS = 8
 
 
 class Scale(Quantizer):
-    """Level l stands for a scale of low + l (high - low) / 255 dB. It takes the images themselves.
+    """Level l stands for a scale of low + l (high - low) / 255 dB: twice the largest magnitude of an image. It takes
+    the images themselves.
 
     Raises:
         InvalidInput: limits that are none.
@@ -33,6 +35,15 @@ class Scale(Quantizer):
     def from_levels(self, levels: Tensor) -> Tensor:
         """[N, 1] int64 to scales [N, 1] float32."""
         return 10 ** ((self.low + levels * self.step) / 20)
+
+
+class PowerScale(Scale):
+    """The scale that brings an image to mean power 1 an entry: the root of its mean power, to the nearest level."""
+
+    def to_levels(self, values: Tensor) -> Tensor:
+        """[N, Q, M] complex images to [N, 1] int64."""
+        power = energy(values, axes=2)[:, None] / values[0].numel()
+        return ((10 * power.clamp(min=1e-30).log10() - self.low) / self.step).round().clamp(0, 2**BITS - 1).long()
 
 
 def largest_magnitude(image: Tensor) -> Tensor:

@@ -39,19 +39,25 @@ class UniformQuantizer(Quantizer):
         low, high: [n].
         bits: [n] uint8, b of each entry: K for all, or if `allocated`, after `calibrate`, K on average; entries of the
             same number of bits are a field, those of 0 bits are not sent.
+        total: bits of all entries, n K and the `extra` ones, which the first entries get as long as none are allocated.
     """
 
     low: Tensor
     high: Tensor
     bits: Tensor
 
-    def __init__(self, field: str, entries: int, bits: int, *, allocated: bool = False, mu: float = 0.0) -> None:
+    def __init__(
+        self, field: str, entries: int, bits: int, *, allocated: bool = False, mu: float = 0.0, extra: int = 0
+    ) -> None:
         super().__init__(field, entries, bits)
         self.mu = mu
         self.allocated = allocated
+        self.total = entries * bits + extra
         self.register_buffer("low", -torch.ones(entries))
         self.register_buffer("high", torch.ones(entries))
-        self.register_buffer("bits", torch.full((entries,), bits, dtype=torch.uint8), persistent=allocated)
+        each = torch.full((entries,), bits, dtype=torch.uint8)
+        each[:extra] += 1
+        self.register_buffer("bits", each, persistent=allocated)
 
     def fields(self) -> tuple[Field, ...]:
         return tuple(Field(name, int(of.sum()), int(self.bits[of][0])) for name, of in self._groups())
@@ -96,7 +102,7 @@ class UniformQuantizer(Quantizer):
             self.bits.fill_(bits)
             errors.append(self._fit(values))
         gains = (torch.stack(errors).diff(dim=0).neg() * weight).cummin(0).values  # [bits, n]
-        chosen = gains.flatten().argsort(descending=True, stable=True)[: self.entries * self.entry_bits]
+        chosen = gains.flatten().argsort(descending=True, stable=True)[: self.total]
         self.bits.copy_(torch.zeros_like(gains).flatten().index_fill_(0, chosen, 1).view_as(gains).sum(0))
 
     def _fit(self, values: Tensor, finer: Tensor | None = None) -> Tensor:

@@ -12,10 +12,10 @@ from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
+from shared.channels.downlink import DownlinkView
 from shared.errors import InvalidInput
 from shared.metrics import energy
 from shared.schemes import Scheme, import_all
-from shared.schemes.base import Downlink
 
 ENTRY_POINTS = "csiemu.training"
 """Group of entry points whose modules say how schemes of other packages are trained."""
@@ -26,6 +26,8 @@ class SchemeTraining:
 
     Class attributes:
         stages: `all` and those that train some parts of the scheme.
+        measured_frames: frames of the training split by which a start is set, and what `calibrate` measures; fewer lack
+            the far ends of codewords.
 
     Args:
         scheme: what is trained.
@@ -36,6 +38,7 @@ class SchemeTraining:
     """
 
     stages: ClassVar[tuple[str, ...]] = ("all",)
+    measured_frames: ClassVar[int] = 16_384
 
     scheme: Scheme
 
@@ -78,7 +81,7 @@ class SchemeTraining:
         """Numerator and denominator of the NMSE that training shows: squared error and power, ratio of sums."""
         return energy(estimate - truth).mean(), energy(truth).mean()
 
-    def start(self, kind: str, downlink: Downlink) -> None:
+    def start(self, kind: str, downlink: DownlinkView) -> None:
         """Set initial weights that are not random, by channels of the training split: `principal`, from their principal
         components, or `linear`, as their best linear autoencoder, for training with `frozen_norms`. A scheme that has
         such a start has a method of that name, `start_principal(downlink)`.
@@ -91,7 +94,7 @@ class SchemeTraining:
             raise InvalidInput(f"start: '{self.scheme.name}' has no {kind} start; start is random")
         begin(downlink)
 
-    def calibrate(self, downlink: Downlink) -> None:
+    def calibrate(self, downlink: DownlinkView) -> None:
         """Set what is measured rather than trained (ranges of quantisers), from channels of the training split."""
 
     def compile(self, mode: str) -> None:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from csiemu.training.schemes import trains
 from csiemu.training.schemes.images import ImageTraining
+from shared.channels.downlink import DownlinkView
 from shared.errors import InvalidInput
-from shared.schemes.base import Downlink
 from shared.schemes.crnet import HEADS, CrBlock, CrNet, MultiResolution
 from shared.schemes.layouts.rows import RowBatchNorm, RowConv2d
 
@@ -71,7 +71,7 @@ class CrNetTraining(ImageTraining):
                 nn.init.constant_(module.weight, scale)
 
     @torch.no_grad()
-    def start_linear(self, downlink: Downlink) -> None:
+    def start_linear(self, downlink: DownlinkView) -> None:
         """As the best linear autoencoder of the given channels.
 
         Raises:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from csiemu.training.schemes import trains
 from csiemu.training.schemes.images import ImageEstimatorTraining
+from shared.channels.downlink import DownlinkView
 from shared.errors import InvalidInput
 from shared.quantizers.sign import BinaryLevels
 from shared.schemes import Scheme
-from shared.schemes.base import Downlink
 from shared.schemes.dualnet_mp import DualNetMp
 from shared.schemes.dualnet_mp.branches import BranchDecoder, BranchEncoder, Combiner
 from shared.schemes.dualnet_mp.magnitudes import MAGNITUDE, DominantEntries, PerfectMagnitudes
@@ -89,7 +89,7 @@ class DualNetTraining(ImageEstimatorTraining):
         return error.square().sum((-2, -1)).mean()
 
     @torch.no_grad()
-    def start_principal(self, downlink: Downlink) -> None:
+    def start_principal(self, downlink: DownlinkView) -> None:
         """Both branches as linear maps to these, the combining network as the identity."""
         encoder, decoder = self.scheme.encoder, self.scheme.decoder
         image = self._scaled(encoder.observe(downlink))
@@ -103,7 +103,7 @@ class DualNetTraining(ImageEstimatorTraining):
         self.calibrate(downlink)
 
     @torch.no_grad()
-    def calibrate(self, downlink: Downlink) -> None:
+    def calibrate(self, downlink: DownlinkView) -> None:
         """Fit what chooses the dominant entries, unless the phases were trained with it, and give the gNB its copy of
         what both ends hold.
         """

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from csiemu.training.schemes import SchemeTraining, trains
+from shared.channels.downlink import DownlinkView
 from shared.errors import InvalidInput
 from shared.metrics import energy
 from shared.quantizers.scale import largest_magnitude
-from shared.schemes.base import Downlink
 from shared.schemes.csinet import CsiNet, RefineNet
 from shared.schemes.image_feedback import ImageEstimator, ImageScheme, from_network, to_network
 
@@ -48,7 +48,7 @@ class ImageTraining(ImageEstimatorTraining):
         return estimate.unflatten(0, observation.shape[:2])
 
     @torch.no_grad()
-    def start_principal(self, downlink: Downlink) -> None:
+    def start_principal(self, downlink: DownlinkView) -> None:
         """Convolutions pass, and the fully connected layers project on those of the given
         channels: the best linear autoencoder, were it not for the leaky ReLUs. Training from random weights spends most
         of its time on the way to such a projection.
@@ -73,7 +73,7 @@ class ImageTraining(ImageEstimatorTraining):
         """
         raise InvalidInput(f"start: '{self.scheme.name}' has no principal start; start is random")
 
-    def scaled(self, downlink: Downlink) -> Tensor:
+    def scaled(self, downlink: DownlinkView) -> Tensor:
         """What the encoder's network gets, [N T, M, 2, Q]."""
         image = self.scheme.encoder.images(self.scheme.encoder.observe(downlink).flatten(0, 1))
         return to_network(image, self.scheme.encoder.scale(image))
@@ -87,7 +87,7 @@ class ImageTraining(ImageEstimatorTraining):
         return vectors[:, values.argsort(descending=True)[: self.scheme.entries]]
 
     @torch.no_grad()
-    def calibrate(self, downlink: Downlink) -> None:
+    def calibrate(self, downlink: DownlinkView) -> None:
         """Set the codeword's quantiser by the codewords of the given channels, and give the gNB its copy."""
         encoder, decoder = self.scheme.encoder, self.scheme.decoder
         if next(encoder.quantizer.buffers(), None) is None:

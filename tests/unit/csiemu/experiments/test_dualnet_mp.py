@@ -53,7 +53,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(arms.SCENARIOS, "indoor", world)
     monkeypatch.setattr(protocol, "FRAMES", 400)
     monkeypatch.setattr(protocol, "UES", 64)
-    monkeypatch.setattr("csiemu.training.run.MEASURED_FRAMES", 256)
+    monkeypatch.setattr("csiemu.training.schemes.SchemeTraining.measured_frames", 256)
 
 
 @pytest.mark.usefixtures("small")

@@ -226,7 +226,8 @@ def test_designs_by_name_and_by_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", DESIGNS)
 def test_designs_can_be_built(name: str) -> None:
     made = DESIGNS[name]
-    scheme = build(Design(made.scheme, f"{made.scenario}:antennas=2", made.config), 1)
+    fewer = "" if made.scheme == "transform" else ":antennas=2"  # whose components are not more than an image's entries
+    scheme = build(Design(made.scheme, made.scenario + fewer, made.config), 1)
     assert scheme.name == made.scheme
     assert scheme.config == made.config
 

@@ -36,6 +36,10 @@ FEEDBACK_BITS = {
     "crnet-32": 8 + 64 * 6,
     "crnet-outdoor": 8 + 512 * 8,
     "csinet": 8 + 512 * 8,
+    "transform": 776,  # scale 8, coefficients the rest
+    "transform-2056": 2056,
+    "transform-4104": 4104,
+    "transform-outdoor": 4104,
 }
 
 
