@@ -8,6 +8,9 @@ rho = |h_hat^H h| / (||h_hat|| ||h||) and SGCS = rho^2 (TS 38.214, 5.2.1.4.6), m
 Images are compared in the truncated angular-delay domain. `nmse_sf_db` is the same mean of ratios in the full
 spatial-frequency domain, where what was cut off is missed whole: by Parseval its error is ||e||^2 + ||H||^2 - ||h||^2.
 `truncation_floor_db` is what it would be if e were 0. Narrowband channels have nothing cut off: both domains are one.
+
+Precoders are directions: a codebook reports no scale, and a gNB that had none could not form e. So they have SGCS and
+rho, means over subbands, and no NMSE.
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ from torch import Tensor
 
 from shared.errors import InvalidInput
 
-Domain = Literal["spatial", "angular-delay"]
-"""What an estimate is: the array's channel on one subcarrier, or an image of the kept delay rows."""
+Domain = Literal["spatial", "angular-delay", "precoder"]
+"""What an estimate is: the array's channel on one subcarrier, an image of the kept delay rows, or a precoder for each
+subband.
+"""
 
 DOMAIN_NAMES: dict[Domain, str] = {
     "spatial": "spatial, one subcarrier",
     "angular-delay": "angular-delay, truncated to the kept delay rows",
+    "precoder": "precoder per subband: a direction without scale, SGCS over subbands and no NMSE",
 }
 """How the domain is called beside every NMSE."""
 
@@ -44,6 +50,19 @@ COLUMNS = ("count", *SQUARED, *(f"{name}_sq" for name in SQUARED), "error_power"
 MEASURED = ("error", "power", "total", "sgcs", "rho")
 """What is measured of a report; all columns follow from it."""
 
+OF_ERRORS = (
+    "nmse_db",
+    "nmse_se_db",
+    "ratio_of_sums_db",
+    "ratio_of_sums_se_db",
+    "mean_of_db",
+    "mean_of_db_se",
+    "nmse_sf_db",
+    "nmse_sf_se_db",
+    "truncation_floor_db",
+)
+"""Averages that precoders, which have no scale, do not have."""
+
 _INDEX = {name: index for index, name in enumerate(COLUMNS)}
 
 
@@ -57,10 +76,11 @@ class Truth:
     """True channels, and what is needed to compare with them.
 
     Attributes:
-        channel: [..., M] complex64, or images [..., Q, M].
-        total: [...] squared norm of the channel with what was cut off.
+        channel: [..., M] complex64, images [..., Q, M], or precoders of S subbands [..., S, M].
+        total: [...] squared norm of the channel with what was cut off; 0 for precoders, which have no scale.
         subcarriers: [..., F, M] complex64, the whole channel at some subcarriers; the domain of M does not matter.
         synthesis: [F, Q] complex64, from an image's rows to these subcarriers; None for channels [..., M].
+        scaled: whether estimates have a scale, without which there is no error.
 
     Raises:
         InvalidInput: shapes that do not belong together.
@@ -70,6 +90,7 @@ class Truth:
     total: Tensor
     subcarriers: Tensor
     synthesis: Tensor | None = None
+    scaled: bool = True
 
     def __post_init__(self) -> None:
         leading = self.channel.shape[: -1 if self.synthesis is None else -2]
@@ -82,10 +103,17 @@ class Truth:
         """Of channels on one subcarrier, [..., M]."""
         return cls(channel, energy(channel), channel[..., None, :])
 
+    @classmethod
+    def precoders(cls, precoders: Tensor) -> Truth:
+        """Of precoders of S subbands, [..., S, M], each compared with that of its own subband."""
+        total = torch.zeros(precoders.shape[:-2], device=precoders.device)
+        same = torch.eye(precoders.shape[-2], dtype=precoders.dtype, device=precoders.device)
+        return cls(precoders, total, precoders, same, scaled=False)
+
     def room_for(self, count: int) -> Truth:
         """Zeros for `count` of the first axis."""
         channel, total, subcarriers = (torch.zeros(count, *part.shape[1:], dtype=part.dtype) for part in self._parts)
-        return Truth(channel, total, subcarriers, self.synthesis)
+        return Truth(channel, total, subcarriers, self.synthesis, self.scaled)
 
     def put(self, rows: Tensor, other: Truth) -> None:
         """Replace rows ([K] int64) of the first axis."""
@@ -98,7 +126,8 @@ class Truth:
 
     def __getitem__(self, index: Any) -> Truth:
         """Some of the channels."""
-        return Truth(self.channel[index], self.total[index], self.subcarriers[index], self.synthesis)
+        channel, total, subcarriers = (part[index] for part in self._parts)
+        return Truth(channel, total, subcarriers, self.synthesis, self.scaled)
 
 
 @dataclass(frozen=True)
@@ -107,9 +136,10 @@ class Outcomes:
 
     Attributes:
         error: squared norm of the error.
-        power: squared norm of the true channel. total: with what was cut off.
-        sgcs, rho: squared cosine similarity, and cosine similarity, mean over subcarriers; 0 for an all-zero estimate.
-        ratio: error / power. db: 10 log10 of it.
+        power: squared norm of the true channel. total: with what was cut off. All three are 0 for precoders.
+        sgcs, rho: squared cosine similarity, and cosine similarity, mean over subcarriers, for precoders over subbands;
+            0 for an all-zero estimate.
+        ratio: error / power; of precoders 1 - SGCS, which orders them alike and is no NMSE. db: 10 log10 of it.
         ratio_sf: the ratio in the full spatial-frequency domain. floor: that of a perfect estimate.
     """
 
@@ -127,10 +157,17 @@ class Outcomes:
     def of(cls, measured: NDArray[np.float64]) -> Outcomes:
         """Outcomes from what was measured: [MEASURED, ...]."""
         error, power, total, sgcs, rho = measured
-        ratio = error / power
-        cut = np.maximum(total - power, 0)
+        scaled = power > 0
+        ratio = np.where(scaled, error / np.where(scaled, power, 1), 1 - sgcs)
+        cut, whole = np.maximum(total - power, 0), np.where(scaled, total, 1)
         decibels = 10 * np.log10(np.maximum(ratio, 1e-30))
-        return cls(error, power, total, sgcs, rho, ratio, decibels, (error + cut) / total, cut / total)
+        ratio_sf = np.where(scaled, (error + cut) / whole, ratio)
+        return cls(error, power, total, sgcs, rho, ratio, decibels, ratio_sf, cut / whole)
+
+    @property
+    def nmse(self) -> NDArray[np.float64]:
+        """The ratio where it is an NMSE, NaN for precoders."""
+        return np.where(self.power > 0, self.ratio, np.nan)
 
     @property
     def measured(self) -> NDArray[np.float64]:
@@ -145,6 +182,8 @@ class Outcomes:
             raise InvalidInput(f"estimates: shape {found}; the true channels have {asked}")
         axes = truth.channel.dim() - truth.total.dim()
         error, power = energy(estimate - truth.channel, axes), energy(truth.channel, axes)
+        if not truth.scaled:
+            error, power = torch.zeros_like(error), torch.zeros_like(power)
         ours = estimate[..., None, :] if truth.synthesis is None else truth.synthesis @ estimate
         norms = energy(ours) * energy(truth.subcarriers)
         match = (ours.conj() * truth.subcarriers).sum(-1).abs().square()
@@ -184,25 +223,32 @@ def averages(sums: Sums, spread: Sums) -> dict[str, Any]:
     Returns:
         reports, nmse_db, nmse_se_db, ratio_of_sums_db, ratio_of_sums_se_db, mean_of_db, mean_of_db_se, sgcs, sgcs_se,
         rho, rho_se, nmse_sf_db, nmse_sf_se_db, truncation_floor_db (None where nothing was cut off); None where there
-        are too few observations. Standard errors of dB values by the delta method.
+        are too few observations, and every NMSE of precoders. Standard errors of dB values by the delta method.
     """
     count = sums[0]
     if count == 0:
         return {**dict.fromkeys(averages(np.ones_like(sums), spread)), "reports": 0}
     mean = dict(zip(COLUMNS, (sums / count).tolist(), strict=True))
+    similarities = {
+        "sgcs": mean["sgcs"],
+        "sgcs_se": _mean_error(spread, "sgcs"),
+        "rho": mean["rho"],
+        "rho_se": _mean_error(spread, "rho"),
+    }
+    errors = _of_errors(mean, spread) if mean["power"] else dict.fromkeys(OF_ERRORS)
+    return {"reports": int(count), **errors, **similarities}
+
+
+def _of_errors(mean: dict[str, float], spread: Sums) -> dict[str, float | None]:
+    """The part of `averages` that needs a scale, OF_ERRORS."""
     of_sums = mean["error"] / mean["power"]
     return {
-        "reports": int(count),
         "nmse_db": _to_db(mean["ratio"]),
         "nmse_se_db": _db_error(_mean_error(spread, "ratio"), mean["ratio"]),
         "ratio_of_sums_db": _to_db(of_sums),
         "ratio_of_sums_se_db": _db_error(_quotient_error(spread, of_sums), of_sums),
         "mean_of_db": mean["db"],
         "mean_of_db_se": _mean_error(spread, "db"),
-        "sgcs": mean["sgcs"],
-        "sgcs_se": _mean_error(spread, "sgcs"),
-        "rho": mean["rho"],
-        "rho_se": _mean_error(spread, "rho"),
         "nmse_sf_db": _to_db(mean["ratio_sf"]),
         "nmse_sf_se_db": _db_error(_mean_error(spread, "ratio_sf"), mean["ratio_sf"]),
         "truncation_floor_db": _to_db(mean["floor"]) if mean["floor"] > 0 else None,

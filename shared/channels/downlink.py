@@ -13,7 +13,9 @@ from shared.channels.files import DataFile
 from shared.channels.files.layouts import HF_SUBCARRIERS
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Purpose, Samples
-from shared.channels.wideband import require_wideband
+from shared.channels.subbands import precoders
+from shared.channels.transforms import to_antennas
+from shared.channels.wideband import Wideband, require_wideband
 from shared.metrics import Domain, Truth
 
 
@@ -46,18 +48,14 @@ class DownlinkView:
         """
         if domain == "spatial":
             return Truth.narrowband(self.channel(delay_slots))
+        if domain == "precoder":
+            return Truth.precoders(self.precoders(delay_slots=delay_slots))
         world = require_wideband(self.scenario, "an image")
         full = world.angular_delay(self.samples, Link.DOWNLINK, self._slots(delay_slots), full=True)
         whole = world.whole(self.samples) if isinstance(world, DataFile) else None
-        chosen = (
-            torch.arange(0, world.subcarriers, world.comparison_stride)
-            if whole is None
-            else torch.arange(HF_SUBCARRIERS)
-        )
+        chosen = world.compared() if whole is None else torch.arange(HF_SUBCARRIERS)
         rows = world.rows().to(full.device)
-        waves = torch.polar(
-            torch.ones(()), (-2 * math.pi / world.subcarriers) * (chosen[:, None] * torch.arange(world.subcarriers))
-        ).to(full.device)
+        waves = _waves(world, chosen).to(full.device)
         image, total, synthesis = full[..., rows, :], full.abs().square().sum((-2, -1)), waves[:, rows].contiguous()
         if whole is None:
             return Truth(image, total, waves @ full, synthesis)
@@ -75,6 +73,22 @@ class DownlinkView:
         if images is None:
             images = world.angular_delay(self.samples, Link.DOWNLINK, self._slots())
         return world.estimated(self.samples, Purpose.DOWNLINK_NOISE, self._slots(), images) if noisy else images
+
+    def precoders(self, *, noisy: bool = False, delay_slots: int = 0) -> Tensor:
+        """Precoders of the subbands [N, T, S, M] complex64 (`subbands.precoders`), from the whole channel, nothing cut
+        off, at the subcarriers of comparison (of a data file, from the rows that it has).
+
+        Args:
+            noisy: of a channel that is estimated at the scenario's SNR, per subcarrier and antenna.
+        """
+        world = require_wideband(self.scenario, "a precoder per subband")
+        slots = self._slots(delay_slots)
+        full = world.angular_delay(self.samples, Link.DOWNLINK, slots, full=True)
+        if noisy:
+            full = world.estimated(self.samples, Purpose.DOWNLINK_NOISE, slots, full)
+        chosen = world.compared()
+        channels = to_antennas(_waves(world, chosen).to(full.device) @ full)
+        return precoders(channels, world.subband_of(chosen).to(full.device), world.subbands)
 
     def channel(self, delay_slots: int = 0) -> Tensor:
         """Downlink channels [N, T, M], complex64, of slots delay_slots .. T-1+delay_slots.
@@ -100,3 +114,9 @@ class DownlinkView:
 
     def _slots(self, delay_slots: int = 0) -> Tensor:
         return torch.arange(self.scenario.slots, device=self.samples.ue.device) + delay_slots
+
+
+def _waves(world: Wideband, subcarriers: Tensor) -> Tensor:
+    """From delay rows to some subcarriers: exp(-j 2 pi f n / N_f), [F, N_f] complex64."""
+    turns = subcarriers[:, None] * torch.arange(world.subcarriers)
+    return torch.polar(torch.ones(()), (-2 * math.pi / world.subcarriers) * turns)

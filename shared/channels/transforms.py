@@ -21,8 +21,12 @@ def to_angular_delay(channel: Tensor) -> Tensor:
 
 def to_spatial_frequency(image: Tensor) -> Tensor:
     """[..., delay, angle] to [..., subcarrier, antenna], complex: the exact inverse of `to_angular_delay`."""
-    delay = torch.fft.ifft(torch.fft.ifftshift(image, dim=-1), dim=-1)
-    return torch.fft.fft(delay, dim=-2)
+    return torch.fft.fft(to_antennas(image), dim=-2)
+
+
+def to_antennas(channel: Tensor) -> Tensor:
+    """[..., angle] to [..., antenna], complex: undoes the DFT over antennas alone."""
+    return torch.fft.ifft(torch.fft.ifftshift(channel, dim=-1), dim=-1)
 
 
 def kept_rows(subcarriers: int, first: int, last: int) -> Tensor:

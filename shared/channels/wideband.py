@@ -30,6 +30,8 @@ class Wideband(Scenario):
         subcarriers: N_f, evenly spaced over the band, its edges included.
         bandwidth_mhz: from the first to the last subcarrier [MHz].
         first_rows, last_rows: delay rows that are kept (Q_f, Q_l): the image has Q = Q_f + Q_l rows.
+        subbands: N3, equal parts of the band, each with a precoder of its own where precoders are reported. The default
+            is that of 52 resource blocks in subbands of 4 (TS 38.214, Table 5.2.1.4-2).
     """
 
     antennas: int = 32
@@ -38,6 +40,7 @@ class Wideband(Scenario):
     bandwidth_mhz: Annotated[float, Within(1e-3, 1e5)] = 20.0
     first_rows: Annotated[int, Within(0, 65536)] = 32
     last_rows: Annotated[int, Within(0, 65536)] = 0
+    subbands: Annotated[int, Within(3, 19)] = 13
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +55,14 @@ class Wideband(Scenario):
     def comparison_stride(self) -> int:
         """Every how many subcarriers estimate and truth are compared (rho, SGCS): about 100 over the band."""
         return max(1, self.subcarriers // 100)
+
+    def compared(self) -> Tensor:
+        """Numbers of the subcarriers at which estimate and truth are compared, [F] int64."""
+        return torch.arange(0, self.subcarriers, self.comparison_stride)
+
+    def subband_of(self, subcarriers: Tensor) -> Tensor:
+        """The subband that each subcarrier (int64) lies in, in [0, N3)."""
+        return subcarriers * self.subbands // self.subcarriers
 
     def rows(self, full: bool = False) -> Tensor:
         """Numbers of the delay rows kept, [Q] int64, or of all N_f."""

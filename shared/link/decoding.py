@@ -57,7 +57,7 @@ def decode_frames(scheme: Scheme, scenario: Scenario, samples: Samples, reports:
         reports: [N, T, bits], zeros and ones.
 
     Returns:
-        Estimates [N, T, M], or images [N, T, Q, M], complex64.
+        Estimates [N, T, M], images [N, T, Q, M] or precoders [N, T, S, M], complex64.
     """
     side = side_information(scheme, scenario, samples)
     state, estimates = scheme.decoder.initial_state(len(samples)), []
@@ -69,10 +69,13 @@ def decode_frames(scheme: Scheme, scenario: Scenario, samples: Samples, reports:
 
 def whole_band(scheme: Scheme, scenario: Scenario, estimates: Tensor) -> Tensor:
     """Estimates as the channel at every subcarrier and antenna: images [N, Q, M] by zero filling and inverse DFT (CRNet
-    paper, section II) to [N, N_f, M]; channels of one subcarrier [N, M] to [N, 1, M].
+    paper, section II) to [N, N_f, M]; precoders [N, S, M], each at the subcarriers of its subband, to the same;
+    channels of one subcarrier [N, M] to [N, 1, M].
     """
     if scheme.domain == "spatial" or not isinstance(scenario, Wideband):
         return estimates[:, None]
+    if scheme.domain == "precoder":
+        return estimates[:, scenario.subband_of(torch.arange(scenario.subcarriers))]
     image = zero_fill(estimates, scenario.first_rows, scenario.last_rows, scenario.subcarriers)
     return to_spatial_frequency(image)
 

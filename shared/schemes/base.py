@@ -36,6 +36,10 @@ class Downlink(Protocol):
         """Angular-delay images [N, T, Q, M] complex64, perfect or estimated at the scenario's SNR."""
         ...
 
+    def precoders(self, *, noisy: bool = False) -> Tensor:
+        """Precoders of subbands [N, T, S, M] complex64, of a perfect channel or one estimated at the scenario's SNR."""
+        ...
+
 
 @dataclass(frozen=True)
 class SchemeConfig:
@@ -86,7 +90,7 @@ class Decoder(nn.Module, ABC):
             state: of the same UEs, before this slot.
 
         Returns:
-            Downlink estimates [N, M] complex64, or images [N, Q, M], and the state after this slot.
+            Downlink estimates [N, M] complex64, images [N, Q, M] or precoders [N, S, M], and the state after this slot.
         """
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from shared.channels.transforms import kept_rows, to_spatial_frequency, zero_fill
 from shared.errors import InvalidInput
-from shared.metrics import COLUMNS, Outcomes, Truth, averages, summarise
+from shared.metrics import COLUMNS, OF_ERRORS, Outcomes, Truth, averages, summarise
 
 Complex = NDArray[np.complex128]
 
@@ -262,3 +262,39 @@ def test_truth_whose_parts_are_of_other_channels_is_refused() -> None:
     for total, subcarriers in ((torch.ones(1), whole), (torch.ones(4), whole[:1]), (torch.ones(4, 1), whole)):
         with pytest.raises(InvalidInput, match="truth: channel, total and subcarriers have shapes"):
             Truth(channel, total, subcarriers, synthesis)
+
+
+def test_precoders_have_similarities_and_no_error() -> None:
+    """Neither the scale of an estimate nor the phases of its subbands mean anything."""
+    estimate, wanted = channels((6, 2, 5, 4))
+    wanted /= np.linalg.norm(wanted, axis=-1, keepdims=True)
+    turned = 3 * estimate * np.exp(1j * np.arange(5))[:, None]
+    truth = Truth.precoders(torch.from_numpy(wanted).to(torch.complex64))
+    found = [Outcomes.measure(torch.from_numpy(of).to(torch.complex64), truth) for of in (estimate, turned)]
+    cosine = np.abs((estimate.conj() * wanted).sum(-1)) / np.linalg.norm(estimate, axis=-1)
+    for outcomes in found:
+        assert outcomes.sgcs == pytest.approx((cosine**2).mean(-1), rel=1e-5)
+        assert outcomes.rho == pytest.approx(cosine.mean(-1), rel=1e-5)
+        assert outcomes.ratio == pytest.approx(1 - outcomes.sgcs)
+        assert np.isnan(outcomes.nmse).all()
+        assert np.isfinite(outcomes.moments()).all()
+        assert np.array_equal(Outcomes.of(outcomes.measured).ratio, outcomes.ratio)
+        summary = summary_of(outcomes)
+        assert {name: summary[name] for name in OF_ERRORS} == dict.fromkeys(OF_ERRORS)
+        assert summary["sgcs"] == pytest.approx(outcomes.sgcs.mean())
+        assert summary["sgcs_se"] is not None
+
+
+def test_precoders_can_be_held_and_picked() -> None:
+    wanted = torch.from_numpy(channels((3, 2, 5, 4))[1]).to(torch.complex64)
+    truth = Truth.precoders(wanted)
+    room = truth.room_for(3)
+    room.put(torch.tensor([2, 0]), truth[:2])
+    assert torch.equal(room.channel[[2, 0]], wanted[:2])
+    assert Outcomes.measure(wanted[:1, 0], room[2:, 0]).sgcs == pytest.approx(1)
+    assert not room[2:, 0].scaled
+
+
+def test_with_a_scale_the_ratio_is_the_nmse() -> None:
+    outcomes = measure(*channels((6, 5)))
+    assert np.array_equal(outcomes.nmse, outcomes.ratio)
