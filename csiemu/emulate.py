@@ -46,8 +46,8 @@ WINDOW_S = 5
 
 _LOG_HEAD = re.compile(r"^\S+ \S+ csiemu ue [A-Z]+ ")
 
-RATES: dict[Domain, float] = {"spatial": 20.0, "angular-delay": 2.0}
-"""Reports per second and UE where none are asked for: images take some 50 times as much computing."""
+RATES: dict[Domain, float] = {"spatial": 20.0, "angular-delay": 2.0, "precoder": 2.0}
+"""Reports per second and UE where none are asked for: whole bands take some 50 times as much computing."""
 
 
 class Settings(RunSettings):
@@ -69,7 +69,7 @@ class Settings(RunSettings):
     """Reports per UE."""
 
     rate: Rate | None = None
-    """Reports per second and UE, or max; default 20, of images 2."""
+    """Reports per second and UE, or max; default 20, of images and precoders 2."""
 
     swap: str = ""
     """Swaps while the UEs send, NAME:VERSION@SECONDS, comma-separated: hyperrnn:3@10s."""

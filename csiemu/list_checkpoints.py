@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from csiemu.output import console
-from shared.metrics import DOMAIN_NAMES
+from shared.metrics import DOMAIN_NAMES, Domain
 from shared.settings import CheckpointSettings, options
 
 Card = dict[str, Any]
@@ -68,6 +68,21 @@ IMAGE_COLUMNS: Columns = {
     "rho": lambda card: f"{card['evaluation']['rho']:.3f}",
 }
 
+PRECODER_COLUMNS: Columns = {
+    "scheme": lambda card: card["scheme"],
+    "scenario": lambda card: card["scenario"],
+    "ports": lambda card: card["config"]["ports"],
+    "combination": lambda card: str(card["config"].get("combination", "-")),
+    "bits": lambda card: str(card["feedback_bits"]),
+    "SGCS per subband": lambda card: f"{card['evaluation']['sgcs']:.3f} ± {card['evaluation']['sgcs_se']:.3f}",
+}
+
+COLUMNS: dict[Domain, Columns] = {
+    "spatial": CHANNEL_COLUMNS,
+    "angular-delay": IMAGE_COLUMNS,
+    "precoder": PRECODER_COLUMNS,
+}
+
 
 class Settings(CheckpointSettings):
     """List checkpoints with the reference figures of their cards: test split, seed 0, as many UEs as the card says."""
@@ -81,8 +96,7 @@ class Settings(CheckpointSettings):
 def run(settings: Settings) -> None:
     """Print a table of what can be read, and the reasons why the rest cannot."""
     store = settings.checkpoint_store()
-    channels: list[list[str]] = []
-    images: list[list[str]] = []
+    rows: dict[Domain, list[list[str]]] = {domain: [] for domain in COLUMNS}
     problems = store.problems()
     for name in store.names():
         for version in store.versions(name):
@@ -90,27 +104,29 @@ def run(settings: Settings) -> None:
                 continue
             card = store.card(name, version)
             try:
-                columns, rows = (IMAGE_COLUMNS, images) if _has_images(card) else (CHANNEL_COLUMNS, channels)
-                rows.append([f"{name}/{version}", *(cell(card) for cell in columns.values())])
+                domain = _domain(card)
+                rows[domain].append([f"{name}/{version}", *(cell(card) for cell in COLUMNS[domain].values())])
             except (LookupError, TypeError, ValueError, AttributeError):
                 how = f"csiemu evaluate {name} --version {version} --renew-card"
                 problems[name, str(version)] = f"card.json lacks figures; {how} adds them"
-    for columns, rows in ((CHANNEL_COLUMNS, channels), (IMAGE_COLUMNS, images)):
-        if not rows:
+    for domain, found in rows.items():
+        if not found:
             continue
-        titles = ["name/version", *columns]
+        titles = ["name/version", *COLUMNS[domain]]
         if settings.markdown:
-            for row in (titles, ["---"] * len(titles), *rows):
+            for row in (titles, ["---"] * len(titles), *found):
                 print(f"| {' | '.join(row)} |")
             print()
         else:
             table = Table(*titles)
-            for row in rows:
+            for row in found:
                 table.add_row(*row)
             console().print(table)
     for place, reason in problems.items():
         print(f"csiemu: {store.root.joinpath(*place)}: {reason}", file=sys.stderr)
 
 
-def _has_images(card: Card) -> bool:
-    return bool(card["evaluation"]["settings"].get("domain") == DOMAIN_NAMES["angular-delay"])
+def _domain(card: Card) -> Domain:
+    """What its estimates are; cards of before do not say it of channels on one subcarrier."""
+    named: dict[str, Domain] = {name: domain for domain, name in DOMAIN_NAMES.items()}
+    return named.get(card["evaluation"]["settings"].get("domain"), "spatial")

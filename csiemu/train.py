@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from csiemu.output import console
+from csiemu.output import console, number
 from csiemu.training import trainer
 from csiemu.training.options import Option, job_of, options
 from shared import settings as shared_settings
@@ -72,6 +72,7 @@ def run(settings: _Settings) -> None:
     figures = checkpoint.card["evaluation"]
     last = figures["by_slot"][-1]
     screen.print(
-        f"{name}/{job.version}: all slots {figures['nmse_db']:.2f} dB ({figures['ratio_of_sums_db']:.2f} ratio of"
-        f" sums), slot {last['slot']} {last['nmse_db']:.2f} dB ({last['ratio_of_sums_db']:.2f} ratio of sums)"
+        f"{name}/{job.version}: all slots {number(figures['nmse_db'])} dB ({number(figures['ratio_of_sums_db'])} ratio"
+        f" of sums), SGCS {number(figures['sgcs'], 3)}; slot {last['slot']} {number(last['nmse_db'])} dB"
+        f" ({number(last['ratio_of_sums_db'])} ratio of sums)"
     )

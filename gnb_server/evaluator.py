@@ -22,11 +22,13 @@ from shared.link.encoding import check_encoder
 from shared.link.evaluation import evaluate, true_channels
 from shared.metrics import Domain, Truth
 
-CHECKED_UES: dict[Domain, int] = {"spatial": 256, "angular-delay": 64}
+CHECKED_UES: dict[Domain, int] = {"spatial": 256, "angular-delay": 64, "precoder": 64}
 """UEs of the test split that a card is checked on, a frame each."""
 
-SLACK_DB, SLACK_SE = 0.5, 4.0
-"""How much worse than its card a version may be: so many decibels and so many standard errors of both."""
+SLACK_DB, SLACK_SGCS, SLACK_SE = 0.5, 0.02, 4.0
+"""How much worse than its card a version may be: so many decibels, or so much SGCS where there is no NMSE, and so many
+standard errors of both.
+"""
 
 
 @dataclass
@@ -94,7 +96,9 @@ class Evaluator:
 
 
 class CardCheck:
-    """Does a version reach the NMSE that its card says? Each pair of files is measured once for what its card says."""
+    """Does a version reach the NMSE, or, of precoders, the SGCS that its card says? Each pair of files is measured once
+    for what its card says.
+    """
 
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
@@ -113,7 +117,9 @@ class CardCheck:
         try:
             said = dict(card["evaluation"])
             conditions = RunConditions.from_json(said["settings"])
-            expected, error_db = float(said["nmse_db"]), float(said["nmse_se_db"])
+            has_nmse = said["nmse_db"] is not None
+            names = ("nmse_db", "nmse_se_db") if has_nmse else ("sgcs", "sgcs_se")
+            expected, expected_se = (float(said[name]) for name in names)
         except (CsiError, KeyError, TypeError, ValueError) as error:
             raise DamagedCheckpoint(f"checkpoint {name}/{version}: its evaluation cannot be read: {error!r}") from None
         with self._lock:  # one at a time
@@ -130,11 +136,13 @@ class CardCheck:
             except CsiError as error:  # of channels that this machine does not have
                 logging.warning("%s/%d: its card is not checked: %s", name, version, error)
                 return
-            spread = math.hypot(found["nmse_se_db"], error_db)
-            if not found["nmse_db"] <= expected + SLACK_DB + SLACK_SE * spread:
+            measured, spread = found[names[0]], math.hypot(found[names[1]], expected_se)
+            worse, slack = (measured - expected, SLACK_DB) if has_nmse else (expected - measured, SLACK_SGCS)
+            if not worse <= slack + SLACK_SE * spread:
+                what, unit = ("NMSE", " dB") if has_nmse else ("SGCS", "")
                 raise DamagedCheckpoint(
-                    f"checkpoint {name}/{version}: NMSE {found['nmse_db']:.2f} dB, its card says {expected:.2f}; at"
-                    f" most {SLACK_DB} dB and {SLACK_SE:g} standard errors worse are allowed"
+                    f"checkpoint {name}/{version}: {what} {measured:.2f}{unit}, its card says {expected:.2f}; at most"
+                    f" {slack}{unit} and {SLACK_SE:g} standard errors worse are allowed"
                 )
             self._passed.add(key)
 

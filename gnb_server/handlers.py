@@ -492,6 +492,8 @@ class Handlers:
 def _estimate_shape(card: dict[str, Any]) -> list[int]:
     """Of one estimate, without real and imaginary part."""
     scenario = Scenario.parse(card["scenario"])
-    if scheme_class(card["scheme"]).domain == "spatial":
+    domain = scheme_class(card["scheme"]).domain
+    if domain == "spatial":
         return [scenario.antennas]
-    return [len(require_wideband(scenario, card["scheme"]).rows()), scenario.antennas]
+    world = require_wideband(scenario, card["scheme"])
+    return [world.subbands if domain == "precoder" else len(world.rows()), scenario.antennas]

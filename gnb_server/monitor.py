@@ -382,14 +382,15 @@ def report_rows(fleet: Fleet, kept: list[dict[str, Any]]) -> list[dict[str, Any]
     """Single reports of a fleet's UE from rows of the store."""
     slots, outcomes = fleet.slots, _outcomes(kept)
     decibels = 10 * np.log10(np.maximum(outcomes.ratio_sf, 1e-30))
+    scaled = outcomes.power > 0
     return [
         {
             "sequence": row["sequence"],
             "slot": row["sequence"] % slots + 1,
             "frame": row["sequence"] // slots,
-            "nmse": float(outcomes.ratio[index]),
-            "nmse_db": float(outcomes.db[index]),
-            "nmse_sf_db": float(decibels[index]),
+            "nmse": float(outcomes.ratio[index]) if scaled[index] else None,
+            "nmse_db": float(outcomes.db[index]) if scaled[index] else None,
+            "nmse_sf_db": float(decibels[index]) if scaled[index] else None,
             "sgcs": row["sgcs"],
             "rho": row["rho"],
             "decoder_version": row["version"],

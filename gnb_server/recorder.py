@@ -24,9 +24,9 @@ _Key = tuple[Lease, str]
 class Recorder:
     """Writes `<model>-<first_ue>-<n>.npz` with one row per report.
 
-    Arrays: ue, sequence, decoder_version [K]; payload [K, bits] uint8; estimate, truth [K, M] or [K, Q, M] complex64;
-    with `whole_band` estimate_whole_band [K, N_f, M], subcarrier by antenna; and as JSON text in `meta`: model,
-    scenario, seed, delay_slots, encoder_id.
+    Arrays: ue, sequence, decoder_version [K]; payload [K, bits] uint8; estimate, truth [K, M], [K, Q, M] or
+    [K, S, M] complex64; with `whole_band` estimate_whole_band [K, N_f, M], subcarrier by antenna; and as JSON text in
+    `meta`: model, scenario, seed, delay_slots, encoder_id.
     """
 
     def __init__(self, folder: Path, every: int, *, whole_band: bool = False) -> None:

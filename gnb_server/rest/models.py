@@ -11,7 +11,9 @@ from gnb_server.hardening import shorten
 
 
 class Averages(BaseModel):
-    """NMSE and SGCS; standard errors over independent frames; null where there are too few reports."""
+    """NMSE and SGCS; standard errors over independent frames; null where there are too few reports, and every NMSE of
+    precoders, which have no scale.
+    """
 
     reports: int = Field(description="reports decoded, evaluated and stored")
     nmse_db: float | None = Field(description="mean of ratios: 10 log10 mean(||e||^2/||h||^2) [dB]")
@@ -22,7 +24,7 @@ class Averages(BaseModel):
     mean_of_db_se: float | None
     sgcs: float | None = Field(description="mean |h_hat^H h|^2 / (||h_hat||^2 ||h||^2): beamforming gain, 0..1")
     sgcs_se: float | None
-    rho: float | None = Field(description="mean |h_hat^H h| / (||h_hat|| ||h||), over subcarriers too")
+    rho: float | None = Field(description="mean |h_hat^H h| / (||h_hat|| ||h||), over subcarriers or subbands too")
     rho_se: float | None
     nmse_sf_db: float | None = Field(description="nmse_db in the full spatial-frequency domain [dB]")
     nmse_sf_se_db: float | None
@@ -143,9 +145,9 @@ class Report(BaseModel):
     sequence: int
     slot: int
     frame: int
-    nmse: float = Field(description="||e||^2/||h||^2, linear")
-    nmse_db: float = Field(description="the same [dB]")
-    nmse_sf_db: float = Field(description="nmse_db in the full spatial-frequency domain [dB]")
+    nmse: float | None = Field(description="||e||^2/||h||^2, linear; null for precoders, which have no scale")
+    nmse_db: float | None = Field(description="the same [dB]")
+    nmse_sf_db: float | None = Field(description="nmse_db in the full spatial-frequency domain [dB]")
     sgcs: float
     rho: float
     decoder_version: int

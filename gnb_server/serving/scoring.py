@@ -89,7 +89,7 @@ class Scorer:
             fleet.open.outcome[:, rows[:, None], np.array(slots)] = outcomes.measured.swapaxes(1, 2)
             if lost:
                 continue
-            nmse[group.skipped :, group.columns] = outcomes.ratio
+            nmse[group.skipped :, group.columns] = outcomes.nmse
             whole = rows if slots.stop == fleet.slots else rows[:0]
             frame_means = Outcomes.of(fleet.open.outcome[:, whole]).frame_moments()
             version, each = group.model.version, chunk.wire_bytes / chunk.reports
@@ -157,6 +157,6 @@ class Scorer:
                 if k < chunk.slot_count and not new[k, column]:
                     versions[column] = row["version"]
                     if row["version"]:
-                        nmse[k, column] = row["error"] / row["power"]
+                        nmse[k, column] = Outcomes.of(np.array([row[name] for name in MEASURED], float)).nmse
                     else:
                         dropped[k, column] = True
