@@ -130,3 +130,14 @@ def test_without_an_encoder_nothing_is_measured(
     CardCheck(store)(NAME, 1)
     assert not measured
     assert "dldnn/1: its card is not checked, there is no encoder here" in caplog.text
+
+
+def test_a_card_of_precoders_is_checked_by_its_sgcs(shipped: CheckpointStore, tmp_path: Path) -> None:
+    shutil.copytree(shipped.root / "type1", tmp_path / "type1")
+    store = CheckpointStore(tmp_path)
+    CardCheck(store)("type1", 1)
+    checkpoint = store.load("type1")
+    said = checkpoint.card["evaluation"]
+    store.annotate(checkpoint, {"evaluation": {**said, "sgcs": said["sgcs"] + 0.2}})
+    with pytest.raises(DamagedCheckpoint, match=r"type1/1: SGCS 0\.\d\d, its card says 0\.\d\d; at most 0\.02 and 4"):
+        CardCheck(store)("type1", 1)
