@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from gnb_server.handlers import Handlers
 from gnb_server.monitor import LONGEST_WINDOW_S
 
-LABELS = ["scheme", "encoder_id", "preset"]
+LABELS = ["scheme", "version", "encoder_id", "preset"]
 
 
 class RunCollector(Collector):

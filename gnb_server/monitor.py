@@ -221,23 +221,24 @@ class Monitor:
         return rows, {**overall, "latency_ms": latencies.figures()}
 
     def series(self) -> list[dict[str, Any]]:
-        """One row per scheme, encoder and preset of scenarios since the start of the run, over all seeds, delays and
-        fields that UEs have chosen: so there are never more rows than checkpoints and presets allow.
+        """One row per scheme, version, encoder and preset of scenarios since the start of the run, over all seeds,
+        delays and fields that UEs have chosen: so there are never more rows than checkpoints and presets allow.
         """
-        merged: dict[tuple[str, str, str], tuple[_Total, list[_Group]]] = {}
+        merged: dict[tuple[str, int, str, str], tuple[_Total, list[_Group]]] = {}
         with self._lock:
             for key, total in self._totals().items():
-                name, encoder_id, conditions, _ = key
+                name, encoder_id, conditions, version = key
                 preset = str(conditions.scenario).partition(":")[0]
-                _merge(merged, (name, encoder_id, preset), total.of_all_slots(), self._groups.get(key))
+                _merge(merged, (name, version, encoder_id, preset), total.of_all_slots(), self._groups.get(key))
             return [
                 {
                     "scheme": name,
+                    "version": version or "none",
                     "encoder_id": encoder_id,
                     "preset": preset,
                     **self._row(total, groups, None)[0],
                 }
-                for (name, encoder_id, preset), (total, groups) in merged.items()
+                for (name, version, encoder_id, preset), (total, groups) in merged.items()
             ]
 
     def _totals(self, model: str | None = None) -> dict[_Key, _Total]:

@@ -249,7 +249,7 @@ def test_metrics(gnb: Any) -> None:
     families = {family.name: family for family in text_string_to_metric_families(text)}
     reports = {sample.labels["scheme"]: sample for sample in families["csiemu_reports"].samples}
     assert {scheme: sample.value for scheme, sample in reports.items()} == {"rnn": 160, "hyperrnn": 16}
-    assert set(reports["rnn"].labels) == {"scheme", "encoder_id", "preset"}
+    assert set(reports["rnn"].labels) == {"scheme", "version", "encoder_id", "preset"}
     assert reports["rnn"].labels["preset"] == "multipath-p2"
     for family in families.values():
         labels = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]
