@@ -275,7 +275,8 @@ class ServingLoop:
             yield from zip(members, self._backend.decode(name, version, [part for *_, part in members]), strict=True)
         except Exception as error:
             if len(members) == 1:
-                self._rollouts.fail(name, version, str(error))
+                if type(error) is not LookupError:  # of a state that is to be restored
+                    self._rollouts.fail(name, version, str(error))
                 _fail(members[0][0], error)
                 return
             for member in members:
