@@ -44,7 +44,7 @@ class AngleConfig(PilotConfig):
     Attributes:
         report: `tables`, the received pilots by Lloyd-Max tables, or `signs`, those of HyperRNN's feedback DNN.
         lmmse: the estimator RNN corrects the LMMSE estimate of the fading; else it is all that there is.
-        steering: the hypernetwork is given the paths' steering vectors too.
+        steering: the hypernetwork is given the paths' steering vectors instead of the sines of their angles.
         hypernetwork_width: hidden neurons of the hypernetwork.
     """
 
@@ -72,8 +72,8 @@ class AngleDecoder(LmmseDecoder):
         self.lmmse, self.steering = config.lmmse, config.steering
         paths, inputs = scenario.paths, 2 * config.downlink_pilots if tables else config.feedback_bits
         self.estimator = EstimatorRnn(inputs + (2 * paths if self.lmmse else 0), 2 * paths)
-        features = 2 * paths * (1 + config.downlink_pilots)
-        features += 2 * paths * scenario.antennas if config.steering else 0
+        place = 2 * scenario.antennas if config.steering else 1
+        features = paths * (place + 2 * config.downlink_pilots + 1)
         scales = sum(self.estimator.scales)
         self.hypernetwork = Hypernetwork(features, scales, recurrent=False, width=config.hypernetwork_width)
         if self.lmmse:  # training begins at the LMMSE estimate
@@ -112,12 +112,12 @@ class AngleDecoder(LmmseDecoder):
         return self.channel(base + to_complex(torch.stack(fading, dim=1)), sine)
 
     def _features(self, side: Tensor) -> Tensor:
-        """What the hypernetwork is given: sines, the pilots' response to each path, powers."""
+        """What the hypernetwork is given: where the paths are, the pilots' response to each, powers."""
         sine, power = side.chunk(2, dim=-1)
         vectors = self.vectors(sine) / self.scenario.gain
         response = self.pilots().mH @ vectors
-        steering = [to_real(vectors.flatten(-2))] if self.steering else []
-        return torch.cat([*steering, sine / SINE_UNIT, to_real(response.flatten(-2)), power], dim=-1)
+        place = to_real(vectors.flatten(-2)) if self.steering else sine / SINE_UNIT
+        return torch.cat([place, to_real(response.flatten(-2)), power], dim=-1)
 
 
 @register
