@@ -88,7 +88,7 @@ DESIGNS: dict[str, Design] = {
     "crnet-16": Design("crnet", _INDOOR, CrNetConfig(compression=16, entry_bits=6, allocation="greedy"), "principal"),
     "crnet-32": Design("crnet", _INDOOR, CrNetConfig(compression=32, entry_bits=6, allocation="greedy"), "principal"),
     "crnet-outdoor": Design("crnet", _OUTDOOR, CrNetConfig(entry_bits=8, allocation="greedy"), "principal"),
-    "csinet": Design("csinet", _INDOOR, ImageConfig(entry_bits=8, allocation="greedy"), "principal"),
+    "csinet": Design("csinet", _INDOOR, ImageConfig(entry_bits=8, allocation="greedy", companding=MU), "principal"),
     "dualnet_mp": Design("dualnet_mp", "cost2100-indoor-5g1-5g3", DualNetConfig(), "dualnet"),
     "dualnet_mp-outdoor": Design(
         "dualnet_mp", "tr38901-umi-nlos", DualNetConfig(scale_low_db=-10, scale_high_db=50), "dualnet"

@@ -100,9 +100,9 @@ def test_shipped_checkpoints_stand_beside_the_papers(
     shipped.main()
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
     rows = {cells[0]: dict(zip(lines[0], cells, strict=True)) for cells in lines[2:]}
-    assert {"crnet/2", "crnet-16/1", "crnet-outdoor/2", "csinet/1"} <= set(rows)
-    assert rows["crnet-16/1"]["paper, float (dB)"] == "-11.35"
-    assert rows["csinet/1"]["paper, float (dB)"] == "-17.36"
+    assert {"crnet/2", "crnet-16/2", "crnet-outdoor/3", "csinet/2"} <= set(rows)
+    assert rows["crnet-16/2"]["paper, float (dB)"] == "-11.35"
+    assert rows["csinet/2"]["paper, float (dB)"] == "-17.36"
     assert rows["crnet/2"]["paper's"] == "250,000,000"
 
 
