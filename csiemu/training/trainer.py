@@ -239,7 +239,9 @@ class Trainer:
         parts = []
         for number, names in enumerate(_parts(tensors)):
             parts.append(f"step-{self.step}-part-{number}.safetensors")
-            save_file({name: tensors[name].contiguous() for name in names}, folder / f"{parts[-1]}.partial")
+            # copies, for ends may share a parameter, which the format refuses
+            copies = {name: tensors[name].clone(memory_format=torch.contiguous_format) for name in names}
+            save_file(copies, folder / f"{parts[-1]}.partial")
             (folder / f"{parts[-1]}.partial").replace(folder / parts[-1])
         state = {
             "step": self.step,

@@ -28,6 +28,7 @@ RECIPE = Recipe(steps=6, batch=4, warmup=2)
 KINDS: dict[str, dict[str, Any]] = {
     "hyperrnn": {"feedback_bits": 6, "uplink_reading": "projected"},
     "dldnn": {"feedback_bits": 6, "uplink_reading": "none"},  # has batch statistics
+    "hyperrnn_angles": {},  # both ends have the same pilots
 }
 
 
