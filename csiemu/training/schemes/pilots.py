@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from csiemu.training.schemes import SchemeTraining, trains
+from shared.schemes import Scheme
 from shared.schemes.base import Downlink
 from shared.schemes.pilot_lmmse import PilotLmmse
 from shared.schemes.pilots import Pilots, PilotScheme
@@ -24,7 +25,15 @@ class TableTraining(PilotTraining):
 
     scheme: PilotLmmse
 
+    def __init__(self, scheme: Scheme, stage: str = "all") -> None:
+        super().__init__(scheme, stage)
+        self._copy_to_decoder()  # those of an encoder that stays as it is
+
     def calibrate(self, downlink: Downlink) -> None:
-        encoder, decoder = self.scheme.encoder, self.scheme.decoder
+        encoder = self.scheme.encoder
         encoder.quantizer.calibrate(encoder.observe(downlink).flatten(0, 1))
-        decoder.quantizer.load_state_dict(encoder.quantizer.state_dict())
+        self._copy_to_decoder()
+
+    def _copy_to_decoder(self) -> None:
+        """Tables are one for both ends."""
+        self.scheme.decoder.quantizer.load_state_dict(self.scheme.encoder.quantizer.state_dict())

@@ -111,6 +111,10 @@ def test_tables_are_one_for_both_ends(make_scheme: MakeScheme, make_samples: Mak
     ours, theirs = scheme.encoder.quantizer.state_dict(), scheme.decoder.quantizer.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (ours["distortion"] > 0).all()
+    other = make_scheme("pilot_lmmse", SCENARIO)
+    other.encoder.load_state_dict(scheme.encoder.state_dict())  # a decoder for UEs in the field
+    training_of(other)
+    assert torch.equal(other.decoder.quantizer.levels, ours["levels"])
 
 
 @pytest.mark.parametrize(
