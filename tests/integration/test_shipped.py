@@ -12,7 +12,7 @@ from shared.conditions import RunConditions
 from shared.link.evaluation import evaluate
 
 STORE = CheckpointStore(Path(__file__).parents[2] / "checkpoints")
-TRAINED = ("hyperrnn", "rnn", "hyperdnn", "dldnn", "hyperrnn-projected", "dldnn-projected")
+TRAINED = ("hyperrnn", "rnn", "hyperdnn", "dldnn")
 
 
 def test_all_are_there() -> None:
