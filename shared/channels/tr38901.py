@@ -21,6 +21,7 @@ from torch import Tensor
 from shared.channels.scenario import PRESETS, SPEED_OF_LIGHT, Link
 from shared.channels.streams import Purpose, Samples, Split
 from shared.channels.synthesis import Paths
+from shared.channels.transforms import to_angles, to_antennas
 from shared.channels.wideband import PlaneWaves
 from shared.errors import InvalidInput
 from shared.fields import OneOf, Within
@@ -40,14 +41,20 @@ class Tr38901(PlaneWaves):
     """TR 38.901 channels of a gNB in the middle of a circular cell, all UEs outdoors and without line of sight.
 
     The large-scale parameters are those at the uplink's carrier; UEs move horizontally.
-    Horizontal uniform linear array, omnidirectional elements and UE antenna, all vertically polarised. A new UE
-    position and new rays in each frame, Doppler with frozen rays over its slots. The first path has delay 0. Power is
-    relative: each frame's paths have power 1 together; path loss and shadowing (step 12) are left out. Also left out:
-    line of sight, indoor UEs, spatial consistency (7.6.3), blockage (7.6.4).
+    Horizontal uniform linear array, omnidirectional elements and UE antenna, all vertically polarised; or a panel of
+    elements polarised at -45 and 45 degrees (7.3.2, model-2), its rows below each other, antennas in the order of
+    TS 38.214's ports: polarisation, column (N1), row (N2). Of a panel the angles of an image are the DFT over all
+    antennas in this order and no directions.
+
+    A new UE position and new rays in each frame, Doppler with frozen rays over its slots. The first path has delay 0.
+    Power is relative: each frame's paths have power 1 together; path loss and shadowing (step 12) are left out. Also
+    left out: line of sight, indoor UEs, spatial consistency (7.6.3), blockage (7.6.4).
 
     Attributes:
         model: `umi`, urban microcell (street canyon), or `uma`, urban macrocell.
-        spacing_m: element spacing of the one physical array [m]; the default is half a wavelength at 2.1 GHz.
+        array: `line`, or a panel of N1 x N2 positions with two elements each.
+        spacing_m: element spacing of the one physical array [m], across and down; the default is half a wavelength at
+            2.1 GHz.
         nearest_m, radius_m: UEs are uniform over this ring around the gNB [m].
         gnb_m, ue_m: antenna heights [m].
     """
@@ -58,6 +65,7 @@ class Tr38901(PlaneWaves):
     model: Annotated[str, OneOf(("umi", "uma"))] = "umi"
     uplink_ghz: Annotated[float, Within(0.5, 100)] = 2.0
     downlink_ghz: Annotated[float, Within(0.5, 100)] = 2.1
+    array: Annotated[str, OneOf(("line", "16x1", "8x2", "4x4"))] = "line"
     spacing_m: Annotated[float, Within(1e-6, 1e3)] = 0.0714
     nearest_m: Annotated[float, Within(1, 5000)] = 10.0
     radius_m: Annotated[float, Within(1, 5000)] = 200.0
@@ -72,6 +80,19 @@ class Tr38901(PlaneWaves):
                 f"scenario nearest_m, radius_m: {self.nearest_m}, {self.radius_m}; wanted the first less"
             )
 
+        if self.panel and self.antennas != (wanted := 2 * math.prod(self.positions)):
+            raise InvalidInput(f"scenario array, antennas: {self.array}, {self.antennas}; wanted {wanted} antennas")
+
+    @property
+    def panel(self) -> str | None:
+        return None if self.array == "line" else self.array
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """N1, N2 of a panel."""
+        columns, rows = map(int, self.array.split("x"))
+        return columns, rows
+
     def check_here(self, delay_slots: int = 0) -> None:
         """Raises InvalidInput if Sionna is not installed."""
         _import_sionna(self)
@@ -82,11 +103,56 @@ class Tr38901(PlaneWaves):
         Raises:
             InvalidInput: Sionna is not installed.
         """
-        amplitude, delay, cosine, radial_speed = rays(self, samples).unbind()
-        purpose = Purpose.UPLINK_PHASE if link is Link.UPLINK else Purpose.DOWNLINK_PHASE
-        initial = samples.uniform(purpose, delay.shape[1]) * (2 * math.pi)
+        amplitude, delay, cosine, radial_speed, *_ = rays(self, samples).unbind()
+        initial = self._initial_phases(samples, link, delay.shape[1])
         # an initial phase is the ray's at the carrier, `Paths` wants that at the band's lower edge
         return Paths(amplitude, initial + delay * (math.pi * self.bandwidth_mhz * 1e6), delay, cosine, radial_speed)
+
+    def rows_of_panel(self, samples: Samples, link: Link) -> Iterator[tuple[int, int, Paths]]:
+        """Polarisation, number and paths of each row of a panel: (7.5-22) for a UE antenna of vertical polarisation.
+
+        Raises:
+            InvalidInput: Sionna is not installed.
+        """
+        amplitude, delay, cosine, radial_speed, zenith, cross = rays(self, samples).unbind()
+        initial = self._initial_phases(samples, link, 2 * delay.shape[1])
+        upright, across = torch.polar(torch.ones_like(initial), initial).chunk(2, dim=1)
+        at_edge = delay * (math.pi * self.bandwidth_mhz * 1e6)
+        for polarisation, slant in enumerate((-math.pi / 4, math.pi / 4)):
+            response = upright * math.cos(slant) + cross * across * math.sin(slant)
+            for row in range(self.positions[1]):
+                phase = response.angle() + at_edge - zenith * (2 * math.pi * self.element_spacing(link) * row)
+                yield polarisation, row, Paths(amplitude * response.abs(), phase, delay, cosine, radial_speed)
+
+    def angular_delay(self, samples: Samples, link: Link, slots: Tensor, *, full: bool = False) -> Tensor:
+        if not self.panel:
+            return super().angular_delay(samples, link, slots, full=full)
+        rows = self.rows(full).to(slots.device)
+        shape = (len(samples), len(slots), len(rows), 2, *self.positions)
+        out = torch.empty(shape, dtype=torch.complex64, device=slots.device)
+        for polarisation, row, held in self.rows_of_panel(samples, link):
+            for start in range(0, len(samples), _AT_ONCE):
+                frames = slice(start, start + _AT_ONCE)
+                images = self.image(held[frames], link, slots, rows, self.positions[0])
+                out[frames, ..., polarisation, :, row] = to_antennas(images)
+        return to_angles(out.flatten(3))
+
+    def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
+        if not self.panel:
+            return super().spatial(samples, link, slots)
+        shape = (len(samples), len(slots), 2, *self.positions)
+        out = torch.empty(shape, dtype=torch.complex64, device=slots.device)
+        power = torch.zeros(len(samples), device=slots.device)
+        for polarisation, row, held in self.rows_of_panel(samples, link):
+            out[..., polarisation, :, row] = self.middle(held, link, slots, self.positions[0])
+            power += held.amplitude.square().sum(1) / (2 * self.positions[1])
+        return out.flatten(2) / power.sqrt()[:, None, None]
+
+    @staticmethod
+    def _initial_phases(samples: Samples, link: Link, count: int) -> Tensor:
+        """The link's own (step 10), [N, count] radians."""
+        purpose = Purpose.UPLINK_PHASE if link is Link.UPLINK else Purpose.DOWNLINK_PHASE
+        return samples.uniform(purpose, count) * (2 * math.pi)
 
     def pieces(self, samples: Samples, link: Link) -> Iterator[tuple[Tensor | slice, Paths]]:
         held = self.paths(samples, link)
@@ -111,12 +177,13 @@ PRESETS |= {
 
 
 def rays(world: Tr38901, samples: Samples) -> Tensor:
-    """What both links share for a frame: the rays' amplitude, delay [s], cosine and radial speed [m/s] (see `Paths`).
+    """What both links share for a frame: the rays' amplitude, delay [s], cosine and radial speed [m/s] (see `Paths`),
+    cosine of the zenith angle at the gNB, and amplitude of what changes polarisation, kappa^(-1/2) (step 9).
 
     Drawn on the CPU wherever `samples` are, and kept for the next calls with the same frames.
 
     Returns:
-        [4, N, L] float32, L = clusters * rays per cluster; powers add up to 1, the first delay is 0.
+        [6, N, L] float32, L = clusters * rays per cluster; powers add up to 1, the first delay is 0.
 
     Raises:
         InvalidInput: Sionna is not installed.
@@ -143,7 +210,8 @@ def _draw(world: Tr38901, samples: Samples) -> Tensor:
     cosine = -drawn.zod.sin() * drawn.aod.sin()  # (7.5-22) has exp(+j ...) and an array along y, `Paths` exp(-j ...)
     velocity = scenario.ut_velocities[:, 0, :, None, None, None, None]
     radial_speed = drawn.zoa.sin() * (drawn.aoa.cos() * velocity[:, 0] + drawn.aoa.sin() * velocity[:, 1])
-    return torch.stack([part.flatten(1).float() for part in (amplitude.expand_as(delay), delay, cosine, radial_speed)])
+    parts = (amplitude.expand_as(delay), delay, cosine, radial_speed, drawn.zod.cos(), drawn.xpr.rsqrt())
+    return torch.stack([part.flatten(1).float() for part in parts])
 
 
 def drop(world: Tr38901, samples: Samples) -> tuple[Tensor, Tensor]:

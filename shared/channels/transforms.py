@@ -15,8 +15,7 @@ from shared.errors import InvalidInput
 
 def to_angular_delay(channel: Tensor) -> Tensor:
     """[..., subcarrier, antenna] to [..., delay, angle], complex."""
-    delay = torch.fft.ifft(channel, dim=-2)
-    return torch.fft.fftshift(torch.fft.fft(delay, dim=-1), dim=-1)
+    return to_angles(torch.fft.ifft(channel, dim=-2))
 
 
 def to_spatial_frequency(image: Tensor) -> Tensor:
@@ -24,8 +23,13 @@ def to_spatial_frequency(image: Tensor) -> Tensor:
     return torch.fft.fft(to_antennas(image), dim=-2)
 
 
+def to_angles(channel: Tensor) -> Tensor:
+    """[..., antenna] to [..., angle], complex: the DFT over antennas alone."""
+    return torch.fft.fftshift(torch.fft.fft(channel, dim=-1), dim=-1)
+
+
 def to_antennas(channel: Tensor) -> Tensor:
-    """[..., angle] to [..., antenna], complex: undoes the DFT over antennas alone."""
+    """[..., angle] to [..., antenna], complex: the exact inverse of `to_angles`."""
     return torch.fft.ifft(torch.fft.ifftshift(channel, dim=-1), dim=-1)
 
 

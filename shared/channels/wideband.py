@@ -52,6 +52,11 @@ class Wideband(Scenario):
         return self.bandwidth_mhz * 1e6 / (self.subcarriers - 1)
 
     @property
+    def panel(self) -> str | None:
+        """N1 x N2 positions of a cross-polarised panel, as `8x2`; None for a line of elements, or if it is unknown."""
+        return None
+
+    @property
     def comparison_stride(self) -> int:
         """Every how many subcarriers estimate and truth are compared (rho, SGCS): about 100 over the band."""
         return max(1, self.subcarriers // 100)
@@ -130,30 +135,38 @@ class PlaneWaves(Wideband):
         shape = (len(samples), len(slots), len(rows), self.antennas)
         out = torch.empty(shape, dtype=torch.complex64, device=slots.device)
         for frames, held in self.pieces(samples, link):
-            out[frames] = synthesis.image(
-                held,
-                rows=rows,
-                subcarriers=self.subcarriers,
-                subcarrier_hz=self.subcarrier_hz,
-                antennas=self.antennas,
-                spacing=self.element_spacing(link),
-                doppler=self.doppler(link, slots),
-            )
+            out[frames] = self.image(held, link, slots, rows, self.antennas)
         return out
+
+    def image(self, paths: Paths, link: Link, slots: Tensor, rows: Tensor, antennas: int) -> Tensor:
+        """Images [N, S, Q, antennas] of paths, for so many elements in a line."""
+        return synthesis.image(
+            paths,
+            rows=rows,
+            subcarriers=self.subcarriers,
+            subcarrier_hz=self.subcarrier_hz,
+            antennas=antennas,
+            spacing=self.element_spacing(link),
+            doppler=self.doppler(link, slots),
+        )
 
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """As `Scenario.spatial`, at the band's centre; each frame's power, summed over its paths, is 1 per antenna."""
         out = torch.empty(len(samples), len(slots), self.antennas, dtype=torch.complex64, device=slots.device)
         for frames, held in self.pieces(samples, link):
-            channel = synthesis.spatial(
-                held,
-                frequency_hz=self.bandwidth_mhz * 0.5e6,
-                antennas=self.antennas,
-                spacing=self.element_spacing(link),
-                doppler=self.doppler(link, slots),
-            )
+            channel = self.middle(held, link, slots, self.antennas)
             out[frames] = channel / held.amplitude.square().sum(1).sqrt()[:, None, None]
         return out
+
+    def middle(self, paths: Paths, link: Link, slots: Tensor, antennas: int) -> Tensor:
+        """Channels [N, S, antennas] of paths at the band's centre, for so many elements in a line."""
+        return synthesis.spatial(
+            paths,
+            frequency_hz=self.bandwidth_mhz * 0.5e6,
+            antennas=antennas,
+            spacing=self.element_spacing(link),
+            doppler=self.doppler(link, slots),
+        )
 
 
 def require_wideband(scenario: Scenario, who: str, field: str = "scenario") -> Wideband:

@@ -24,8 +24,8 @@ class CodebookConfig(SchemeConfig):
     """Choices that all codebooks have.
 
     Attributes:
-        ports: N1 x N2 positions, each with two polarisations. Of a uniform linear array `16x1` takes either half of the
-            elements for a polarisation.
+        ports: N1 x N2 positions, each with two polarisations: those of a panel. Of a uniform linear array `16x1` takes
+            either half of the elements for a polarisation.
         observation: `perfect`, the UE knows its channel, or `estimated` at the scenario's SNR.
     """
 
@@ -82,7 +82,9 @@ class CodebookScheme(Scheme):
 
     def _wideband(self, scenario: Scenario) -> Wideband:
         """The scenario, if each of its subbands has subcarriers. Raises InvalidInput."""
-        world = require_wideband(scenario, self.name)
+        world, ports = require_wideband(scenario, self.name), self.config.ports
+        if world.panel not in (None, ports):
+            raise InvalidInput(f"scenario array: {world.panel}; this {self.name} has ports {ports}")
         if len(world.subband_of(world.compared()).unique()) < world.subbands:
             raise InvalidInput(
                 f"scenario subbands: {world.subbands} for {world.subcarriers} subcarriers; wanted one or more in each"

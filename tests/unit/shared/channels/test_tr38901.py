@@ -62,11 +62,14 @@ def by_sionna(world: Tr38901, samples: Samples, link: Link, slots: int) -> Tenso
     wavelength, place = SPEED_OF_LIGHT / carrier, {"precision": "double", "device": "cpu"}
     scenario, lsp, rays = tr38901.sionna_rays(world, samples)
     purpose = Purpose.UPLINK_PHASE if link is Link.UPLINK else Purpose.DOWNLINK_PHASE
-    initial = samples.uniform(purpose, rays.aod[0].numel()).double().reshape(rays.aod.shape) * 2 * math.pi
-    centre = (world.antennas - 1) / 2 * world.spacing_m  # Sionna's array is centred, ours begins at the origin
-    initial += 2 * math.pi / wavelength * centre * rays.zod.sin() * rays.aod.sin()
-    rays.phases = torch.zeros(*initial.shape, 4, dtype=torch.float64)
-    rays.phases[..., 0] = initial
+    columns, rows = world.positions if world.panel else (world.antennas, 1)
+    drawn = samples.uniform(purpose, 2 * rays.aod[0].numel()).double() * 2 * math.pi
+    rays.phases = torch.zeros(*rays.aod.shape, 4, dtype=torch.float64)
+    for number, initial in enumerate(drawn.chunk(2, dim=1)):
+        rays.phases[..., number] = initial.reshape(rays.aod.shape)
+        # Sionna's array is centred, ours begins at the origin
+        across, down = ((count - 1) / 2 * world.spacing_m * 2 * math.pi / wavelength for count in (columns, rows))
+        rays.phases[..., number] += across * rays.zod.sin() * rays.aod.sin() - down * rays.zod.cos()
     rays.powers = rays.powers / rays.powers.sum(-1, keepdim=True)
     still = torch.zeros(len(samples), 1, 3, dtype=torch.float64)
     topology = Topology(
@@ -79,7 +82,9 @@ def by_sionna(world: Tr38901, samples: Samples, link: Link, slots: int) -> Tenso
         still,
     )
     spacing = world.spacing_m / wavelength
-    array = PanelArray(1, world.antennas, "single", "V", "omni", carrier, element_horizontal_spacing=spacing, **place)
+    polarised = ("dual", "cross") if world.panel else ("single", "V")
+    spacings = {"element_vertical_spacing": spacing, "element_horizontal_spacing": spacing}
+    array = PanelArray(rows, columns, *polarised, "omni", carrier, **spacings, **place)
     element = PanelArray(1, 1, "single", "V", "omni", carrier, **place)
     generator = ChannelCoefficientsGenerator(carrier, array, element, subclustering=True, **place)
     spread = scenario.get_param("cDS") * 1e-9
@@ -91,9 +96,12 @@ def by_sionna(world: Tr38901, samples: Samples, link: Link, slots: int) -> Tenso
 
 @needs_sionna
 @link
+@pytest.mark.parametrize("array", ["array=line,antennas=16", "array=8x2", "array=4x4"])
 @model
-def test_is_what_sionna_makes_of_the_same_rays_and_phases(make_samples: MakeSamples, name: str, link: Link) -> None:
-    world = Scenario.parse(f"{name}:antennas=16,subcarriers=128")
+def test_is_what_sionna_makes_of_the_same_rays_and_phases(
+    make_samples: MakeSamples, name: str, array: str, link: Link
+) -> None:
+    world = Scenario.parse(f"{name}:subcarriers=128,{array}")
     assert isinstance(world, Tr38901)
     samples, slots = make_samples(12), torch.arange(4)
     theirs = by_sionna(world, samples, link, len(slots))
@@ -366,3 +374,34 @@ def test_text_form_round_trip(text: str) -> None:
 def test_bad_fields_are_refused(change: str) -> None:
     with pytest.raises(InvalidInput):
         Scenario.parse(f"tr38901-umi-nlos:{change}")
+
+
+@needs_sionna
+def test_power_of_a_panel_is_1_for_each_antenna(make_samples: MakeSamples) -> None:
+    samples, slots = make_samples(200), torch.arange(2)
+    panel = Scenario.parse("tr38901-umi-nlos:array=8x2,slots=2")
+    spatial = panel.spatial(samples, Link.DOWNLINK, slots)
+    assert spatial.shape == (200, 2, 32)
+    assert float(spatial.abs().square().mean()) == pytest.approx(1, abs=0.1)
+    by_polarisation = spatial.unflatten(2, (2, 16)).abs().square().mean((0, 1, 3))
+    assert by_polarisation.tolist() == pytest.approx([1, 1], abs=0.15)
+
+
+@needs_sionna
+def test_polarisations_of_a_panel_have_in_common_what_is_upright(make_samples: MakeSamples) -> None:
+    """At 45 degrees to either side of the UE's: correlation (1 - m) / (1 + m), m the mean of 1 / kappa."""
+    samples = make_samples(1000)
+    world = Scenario.parse("tr38901-umi-nlos:array=8x2")
+    assert isinstance(world, Tr38901)
+    one, other = world.spatial(samples, Link.DOWNLINK, ONE)[:, 0].unflatten(1, (2, 16)).unbind(1)
+    found = float((one.conj() * other).mean().real / (one.abs().square().mean() * other.abs().square().mean()).sqrt())
+    crossed = float(tr38901.rays(world, samples)[5].square().mean())
+    assert 0.15 < crossed < 0.3  # of 8 dB, 3 dB around it (Table 7.5-6)
+    assert found == pytest.approx((1 - crossed) / (1 + crossed), abs=0.05)
+
+
+@pytest.mark.parametrize("text", ["array=8x2,antennas=16", "array=4x4,antennas=64"])
+def test_a_panel_of_other_antennas_is_refused(text: str) -> None:
+    array, antennas = (part.partition("=")[2] for part in text.split(","))
+    with pytest.raises(InvalidInput, match=f"scenario array, antennas: {array}, {antennas}; wanted 32 antennas"):
+        Scenario.parse(f"tr38901-umi-nlos:{text}")

@@ -156,6 +156,13 @@ def test_a_checkpoint_runs_in_worlds_of_its_ports_and_subbands(make_scheme: Make
         scheme.check_scenario(Scenario.parse(f"{WORLD}:subbands=10"))
 
 
+def test_ports_are_those_of_the_panel(make_scheme: MakeScheme) -> None:
+    panel = "tr38901-umi-nlos:array=8x2"
+    assert make_scheme("etype2", panel, ports="8x2").layout.bits == 279
+    with pytest.raises(InvalidInput, match="scenario array: 8x2; this type1 has ports 4x4"):
+        make_scheme("type1", panel, ports="4x4")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
