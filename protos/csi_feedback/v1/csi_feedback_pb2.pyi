@@ -303,18 +303,16 @@ class Ack(_message.Message):
     first_slot: _builtins.int
     slot_count: _builtins.int
     dropped: _builtins.int
-    """or dropped
-    reports of the chunk that came too late, or in a frame with one that did, and
+    """Reports of the chunk that came too late, or in a frame with one that did, and are not decoded (a gNB with --late
+    drop); not to be sent again.
     """
     @_builtins.property
     def decoder_version(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """per UE: the version that decoded the chunk (one value if all are equal); 0: it"""
+        """Per UE: the version that decoded the chunk (one value if all are equal); 0: it was dropped."""
 
     @_builtins.property
     def nmse(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """was dropped
-        ||e||^2 / ||h||^2 per report, in the chunk's order; NaN if no longer at hand,
-        """
+        """||e||^2 / ||h||^2 per report, in the chunk's order; NaN of precoders, of dropped reports, or if not at hand."""
 
     def __init__(
         self,

@@ -157,3 +157,30 @@ def test_what_is_no_pmi_is_refused(name: str, place: int | slice, value: int, me
     fields[name][0, place] = value
     with pytest.raises(InvalidInput, match=message):
         scheme.check_fields(fields)
+
+
+@given(st.sampled_from(range(1, 9)), st.randoms(use_true_random=False), st.integers(0, 40))
+def test_any_payload_is_a_precoder_or_one_clear_error(combination: int, random: Any, flipped: int) -> None:
+    """Noise, and reports with some bits changed."""
+    scheme = scheme_of("16x1", combination)
+    fields = fields_of("16x1", combination)
+    filled = torch.zeros(1, 2 * fields.size * fields.delays, dtype=torch.bool)
+    filled[0, : fields.most] = True
+    none = torch.zeros(1, filled.shape[1], dtype=torch.int64)
+    beams, delays = torch.arange(fields.size)[None], torch.arange(fields.delays)[None]
+    whole = Pmi(torch.tensor([[1, 0]]), beams, delays, filled, torch.tensor([0]), torch.tensor([9]), none, none)
+    payload = bytearray(scheme.layout.pack(sent(fields, whole), 1))
+    for _ in range(flipped):
+        place = random.randrange(scheme.layout.bits)
+        payload[place // 8] ^= 128 >> place % 8
+    if flipped == 40:
+        payload = bytearray(random.randbytes(len(payload)))
+        payload[-1] &= 256 - (1 << (-scheme.layout.bits % 8))
+    received = scheme.layout.unpack(bytes(payload), 1)
+    try:
+        scheme.check_fields(received)
+    except InvalidInput:
+        return
+    found, _ = scheme.decoder.step({name: torch.from_numpy(of) for name, of in received.items()}, torch.zeros(1, 0), {})
+    assert found.shape == (1, SUBBANDS, 32)
+    assert torch.isfinite(torch.view_as_real(found)).all()
