@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ALLOWED = {"torch", "numpy", "scipy", "safetensors"}
-EXTRAS = {"sionna", "h5py"}
-"""Imported inside functions, by those who use these worlds."""
+EXTRAS = {"sionna", "h5py", "constriction"}
+"""Imported inside functions, by those who use these worlds, or entropy code."""
 OWN = {"shared", "csiemu"}
 FOLDERS = ("shared", "csiemu/training")
 
@@ -19,8 +19,9 @@ BLOCKED = """
 import importlib.abc, sys
 
 class Block(importlib.abc.MetaPathFinder):
-    names = {"numba", "grpc", "fastapi", "pydantic", "pydantic_settings", "sqlalchemy", "rich", "yaml", "uvicorn",
-             "typer", "starlette", "sse_starlette", "prometheus_client", "google", "protos", "ue_client", "gnb_server"}
+    names = {"numba", "constriction", "grpc", "fastapi", "pydantic", "pydantic_settings", "sqlalchemy", "rich", "yaml",
+             "uvicorn", "typer", "starlette", "sse_starlette", "prometheus_client", "google", "protos", "ue_client",
+             "gnb_server"}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.names:
