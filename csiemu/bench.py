@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
-from csiemu.benchmarks import OnProgress, channels, flood, serving, swaps, training, vanish
+from csiemu.benchmarks import OnProgress, channels, flood, layouts, serving, swaps, training, vanish
 from csiemu.output import console, progress
 from shared.commands import write_json
 from shared.errors import InvalidInput
@@ -20,12 +20,13 @@ class Settings(CheckpointSettings):
     `channels`: channel generation against Octave and stock Sionna. `training`: CRNet's step against the
     structure of its public code. `flood`: what a gNB bears while fleets send as fast as they can and hang up. `swaps`:
     versions with different encoders swapped under full load, with `kill -9` of gNB and UEs. `vanish`: what a gNB
-    holds of fleets that attach, send and vanish.
+    holds of fleets that attach, send and vanish. `layouts`: DualNet-MP's training step with the device's own
+    convolutions and with block layers.
     """
 
     model_config = options("CSIEMU_BENCH_")
 
-    benchmark: CliPositionalArg[Literal["serving", "channels", "training", "flood", "swaps", "vanish"]]
+    benchmark: CliPositionalArg[Literal["serving", "channels", "training", "flood", "swaps", "vanish", "layouts"]]
     """Which one."""
 
     schemes: str = "hyperrnn,dldnn"
@@ -41,7 +42,13 @@ class Settings(CheckpointSettings):
     """serving: UEs, and batch of the peer; swaps: UEs."""
 
     batch: int = Field(200, ge=2, le=65536)
-    """training: images a step."""
+    """training, layouts: images a step."""
+
+    steps: int = Field(10, ge=1, le=10_000)
+    """layouts: steps of a measurement."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """layouts: what trains."""
 
     fleets: int = Field(200, ge=1, le=2000)
     """flood, vanish: fleets, of 64 and 1,000 UEs each."""
@@ -76,6 +83,7 @@ def run(settings: Settings) -> None:
         "flood": _flood,
         "swaps": _swaps,
         "vanish": _vanish,
+        "layouts": _layouts,
     }
     screen = console()
     with progress(screen) as bar:
@@ -177,6 +185,14 @@ def _vanish(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any]
     for cycles, memory in zip(found["cycles"], found["memory_mb"], strict=True):
         table.add_row(str(cycles), f"{memory:.1f}")
     table.add_row("slope, kB a fleet", f"{found['kb_per_cycle']:.1f}")
+    return found, table
+
+
+def _layouts(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
+    found = layouts.measure(settings.device, settings.batch, settings.steps, settings.rounds, on_progress)
+    table = Table(f"DualNet-MP, batch {settings.batch}, on {found['settings']['device']}", "ms a step")
+    table.add_row("own circular convolutions", f"{found['step_ms']['own']:.1f}")
+    table.add_row("block layers", f"{found['step_ms']['blocks']:.1f}")
     return found, table
 
 

@@ -134,7 +134,7 @@ class Trainer:
         self.freeze_encoder = freeze_encoder
         self.sources = sources or {}
         self.training = training_of(self.scheme, recipe.stage)
-        # the device's own convolutions where it is no CPU: block layers took 400 ms of DualNet-MP's step on a GPU
+        # the device's own convolutions where it is no CPU: block layers are slower there (`csiemu bench layouts`)
         on_cpu = self.device.type == "cpu"
         choose_layout(self.scheme, rows=recipe.precision == "bf16" or not on_cpu, blocks=on_cpu)
         if recipe.frozen_norms:
