@@ -91,10 +91,10 @@ class Swaps:
             Conflict: the version was another model earlier in this run, or a roll-out of the model is running.
         """
         version = self._repository.version_to_load(name, version)
-        self._check_idle(name)
+        self._check_idle(name, version)
         model = self._verified(name, version, by)
         with self._lock:
-            self._check_idle(name)
+            self._check_idle(name, version)
             self._serve(model)
         self._store.keep_event("loaded", name, str(version), by, "for all UEs")
         return model
@@ -102,13 +102,14 @@ class Swaps:
     def unload(self, name: str, version: int | None = None, by: str = "") -> None:
         """Forget a model or one version. Raises NotFound, and Conflict while UEs need it."""
         with self._lock:
-            self._check_idle(name)
+            self._check_idle(name, version)
             for fleet in self._live(name):
                 if version is None or version in self._needed_by(fleet):
-                    ues, state = fleet.lease.ues, "decoding for" if fleet.attached else "kept for"
+                    ues = f"UEs {fleet.lease.ues.start}..{fleet.lease.ues.stop - 1} ({fleet.status})"
+                    state = "decoding for" if fleet.attached else "kept for"
                     raise Conflict(
-                        f"model: {name} is {state} UEs {ues.start}..{ues.stop - 1} ({fleet.status}); it can be unloaded"
-                        " when they have detached or been away for long"
+                        f"{_asked(name, version)} is {state} {ues}; it can be unloaded when they have detached or been"
+                        " away for long"
                     )
             blocked = self._repository.unload(name, version)
             self._store.keep_loaded(name, blocked, loaded=False)
@@ -126,13 +127,13 @@ class Swaps:
         if not 0 < share < 1:
             raise InvalidInput(f"share: {share} is not between 0 and 1")
         with self._lock:
-            self._check_idle(name)
+            self._check_idle(name, version)
             card = self._repository.store.card(name, version)
             self._old_version(name, version, mode, str(card["encoder_id"]))
             was_loaded = version in self._repository.loaded(name)
         model = self._verified(name, version, by)
         with self._lock:
-            self._check_idle(name)
+            self._check_idle(name, version)
             old = self._old_version(name, version, mode, model.encoder_id)
             if not was_loaded:  # a restart loads it for this roll-out alone, not to serve others
                 self._store.forget_loaded(name, version)
@@ -410,9 +411,12 @@ class Swaps:
             raise Conflict(f"rollout: {number} was {rollout.state} ({rollout.reason})")
         return rollout
 
-    def _check_idle(self, name: str) -> None:
+    def _check_idle(self, name: str, version: int | None) -> None:
         if rollout := self.rollouts.running(name):
-            raise Conflict(f"model: {name} has a running roll-out, {rollout.number}; promote or abort it first")
+            raise Conflict(
+                f"{_asked(name, version)} has to wait: roll-out {rollout.number}, of {name}/{rollout.version}, is"
+                " running; promote or abort it first"
+            )
 
     def _end(self, rollout: Rollout, state: State, reason: str) -> Rollout:
         ended = dataclasses.replace(rollout, state=state, reason=reason, decided_at=time.time())
@@ -452,6 +456,11 @@ class Swaps:
                 self._repository.retire(name, version)
                 self._store.forget_loaded(name, version)
                 self._store.keep_event("retired", name, str(version), "gNB", "no UE needs it any more")
+
+
+def _asked(name: str, version: int | None) -> str:
+    """What a request was about."""
+    return f"model: {name}" if version is None else f"version: {name}/{version}"
 
 
 def _answers(fleet: Fleet, status: SwitchStatus) -> bool:

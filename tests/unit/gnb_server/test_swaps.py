@@ -194,7 +194,7 @@ def test_one_roll_out_of_a_model_at_a_time(handlers: Handlers, small_store: Chec
     """Nothing is loaded nor unloaded meanwhile; of another model it may be."""
     handlers.swaps.load(MODEL, 1)
     number = canary(handlers, 3)
-    busy = f"model: {MODEL} has a running roll-out, {number}; promote or abort it first"
+    busy = rf"{MODEL}(/\d)? has to wait: roll-out {number}, of {MODEL}/\d, is running; promote or abort it first"
     for change in (
         lambda: handlers.swaps.load(MODEL, 2),
         lambda: handlers.swaps.unload(MODEL),
@@ -457,10 +457,9 @@ def test_what_ues_that_are_away_need_is_not_unloaded_nor_retired(
         handlers.swaps.load(MODEL, 3)
         handlers.tick()
         assert states(handlers)[1] == "READY"
-        for version in (None, 1):
-            with pytest.raises(
-                Conflict, match=r"model: hyperrnn is kept for UEs 0..1 \(gone\); it can be unloaded when"
-            ):
+        for version, asked in ((None, "model: hyperrnn"), (1, "version: hyperrnn/1")):
+            says = rf"{asked} is kept for UEs 0..1 \(gone\); it can be unloaded when"
+            with pytest.raises(Conflict, match=says):
                 handlers.swaps.unload(MODEL, version)
         ues.handlers = handlers
         ues.come_back()
