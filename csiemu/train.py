@@ -60,7 +60,7 @@ def run(settings: _Settings) -> None:
         def show(progress: trainer.Progress) -> None:
             reached = f"loss {progress.loss:.4f}  NMSE {progress.nmse_db:.2f} dB"
             bar.update(task, completed=progress.step, reached=reached)
-            if bar.disable and progress.step % 500 == 0:
+            if bar.disable and progress.step % min(500, max(1, steps // 10)) == 0:
                 screen.print(f"{name} step {progress.step}/{steps} {progress.nmse_db:.3f} dB")
 
         def show_stage(stage: str, done: int, of: int | None) -> None:

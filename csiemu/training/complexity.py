@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.schemes import Scheme
+from shared.schemes.gmtc import Gmtc
 from shared.schemes.image_feedback import ImageEstimator, ImageObserver
 from shared.schemes.transform import Basis
 
@@ -39,10 +40,17 @@ def complexity(scheme: Scheme) -> dict[str, Complexity]:
     entries = math.prod(encoder.shape)
     fields = encoder.encode(torch.ones(1, 2 * entries))
     side = torch.zeros(1, entries if scheme.reads_uplink else 0)
-    return {
+    found = {
         "encoder": count(encoder, lambda: encoder.encode(torch.ones(1, 2 * entries))),
         "decoder": count(decoder, lambda: decoder.step(fields, side, decoder.initial_state(1))),
     }
+    if isinstance(scheme, Gmtc):  # in one of its kinds, and the UE's search for it
+        config = scheme.config
+        one = 4 * config.subspace * config.components
+        all_kinds = 4 * config.mixtures * config.subspace * config.ranked
+        found["encoder"] += Complexity(one + all_kinds, one + all_kinds)
+        found["decoder"] += Complexity(one, one)
+    return found
 
 
 _COUNTED = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LeakyReLU, Basis)

@@ -11,6 +11,7 @@ from shared.errors import InvalidInput, NotFound
 from shared.schemes import SchemeConfig, schemes
 from shared.schemes.crnet import CrNetConfig
 from shared.schemes.dualnet_mp import DualNetConfig
+from shared.schemes.gmtc import GmtcConfig
 from shared.schemes.hyperrnn_angles import AngleConfig
 from shared.schemes.image_feedback import ImageConfig
 from shared.schemes.pilots import PilotConfig
@@ -37,6 +38,7 @@ RECIPES: dict[str, Recipe] = {
     "magnitude": dataclasses.replace(_DUALNET, stage="magnitude"),
     "phase": dataclasses.replace(_DUALNET, stage="phase", rate=1e-3),
     "linear-tuning": Recipe(batch=200, rate=3e-5, final_rate=1e-6, warmup=50, frozen_norms=True),
+    "mixture": Recipe(steps=6, batch=80 * 1024, frames=80 * 1024),
     "tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
 }
 """Recipes by name: `const` and `cosine` are those of the CRNet paper (section IV.A, eq. 5: 30 of 2,500 epochs of
@@ -44,6 +46,7 @@ warm-up); `principal` is `cosine` for a CPU's budget, from principal components 
 `linear` begins as the best linear autoencoder and draws fresh frames;
 `magnitude` and `phase` are the stages of DualNet-MP, `dualnet` is both at once (their magnitude branch, eight
 convolutions without normalisation, explodes at the paper's 1e-3);
+`mixture` is rounds over all frames;
 `tuning` goes on from a checkpoint's weights (`--start-from`) with a quantiser in the path, `linear-tuning` from those
 that `linear` made."""
 
@@ -103,6 +106,9 @@ DESIGNS: dict[str, Design] = {
     "transform-2056": Design("transform", _INDOOR, TransformConfig(bits=2056, components=256, companding=MU)),
     "transform-4104": Design("transform", _INDOOR, TransformConfig(bits=4104, components=384, companding=MU)),
     "transform-outdoor": Design("transform", _OUTDOOR, TransformConfig(bits=4104, components=640)),
+    "gmtc": Design("gmtc", _INDOOR, GmtcConfig(), "mixture"),
+    "gmtc-2056": Design("gmtc", _INDOOR, GmtcConfig(bits=2056, mixtures=8, components=320), "mixture"),
+    "gmtc-outdoor": Design("gmtc", _OUTDOOR, GmtcConfig(mixtures=8, subspace=480, components=224), "mixture"),
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),

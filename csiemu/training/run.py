@@ -15,7 +15,7 @@ from torch import nn
 from csiemu.training.complexity import complexity
 from csiemu.training.recipes import Design
 from csiemu.training.schemes import SchemeTraining, training_of
-from csiemu.training.trainer import STATE, Progress, Recipe, Trainer
+from csiemu.training.trainer import STATE, Progress, Recipe, Rounds, Trainer
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
@@ -97,12 +97,9 @@ def train(
     }
     training: dict[str, Any] = {"trained": False}
     if scheme.trainable and recipe.steps > 0:
-        trainer = Trainer(
-            scheme,
-            recipe,
-            device=device,
-            freeze_encoder=freeze_encoder_from is not None,
-            sources={field: _named(source) for field, source in sources.items()},
+        named = {field: _named(source) for field, source in sources.items()}
+        trainer = training_of(scheme, recipe.stage).rounds(recipe, named) or Trainer(
+            scheme, recipe, device=device, freeze_encoder=freeze_encoder_from is not None, sources=named
         )
         if (state / STATE).exists():
             trainer.load(state)
@@ -208,7 +205,7 @@ def measure(
     return store.annotate(checkpoint, {"evaluation": reference, "probe": probe})
 
 
-def _budget(trainer: Trainer) -> dict[str, Any]:
+def _budget(trainer: Rounds) -> dict[str, Any]:
     """The card's account of a training: recipe, budget, machine and learning curve (at most 100 points)."""
     stride = -(-len(trainer.history) // 100)
     curve = trainer.history[stride - 1 :: stride]

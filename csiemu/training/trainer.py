@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -111,6 +111,36 @@ class Progress:
     loss: float
     nmse_db: float
     seconds: float
+
+
+class Rounds(Protocol):
+    """What `csiemu.training.run` needs of a training: it goes on to a step, and can be stopped, saved and resumed."""
+
+    recipe: Recipe
+    sources: dict[str, str | None]
+    device: torch.device
+    step: int
+    stopping: bool
+    seconds: float
+    history: list[dict[str, float]]
+
+    def run(
+        self,
+        steps: int | None = None,
+        *,
+        report_every: int = 100,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        """Train up to step `steps`."""
+
+    def stop(self) -> None:
+        """Have `run` return after the step in hand."""
+
+    def save(self, folder: Path) -> None:
+        """Write the whole state to a folder."""
+
+    def load(self, folder: Path) -> None:
+        """Go on from a folder that `save` wrote."""
 
 
 class Trainer:

@@ -48,17 +48,25 @@ class EntropyTables(nn.Module):
         equal = [whole_weights(np.ones(size)) for size in self.sizes]
         self.register_buffer("weights", torch.from_numpy(np.concatenate(equal)))
         self._models: list[Any] = []
-        nn.Module.register_load_state_dict_post_hook(self, lambda *_: self._models.clear())
+        self._lengths: Tensor | None = None
+        nn.Module.register_load_state_dict_post_hook(self, lambda *_: self._forget())
 
     def set(self, row: int, probabilities: NDArray[np.float64]) -> None:
         """Set a row to the whole numbers nearest to probabilities [sizes[row]], which need not sum up to 1."""
         first, last = self.starts[row : row + 2]
         self.weights[first:last] = torch.from_numpy(whole_weights(probabilities))
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was made of other weights."""
         self._models.clear()
+        self._lengths = None
 
     def lengths(self) -> Tensor:
         """Code length of every symbol [bits], [sum of sizes] float32."""
-        return -(self.weights.double() / TOTAL).log2().float()
+        if self._lengths is None:
+            self._lengths = -(self.weights.double() / TOTAL).log2().float()
+        return self._lengths
 
     def write(self, runs: Sequence[Run], raw: Bits) -> Bits:
         """Code runs of symbols, and raw bits as they are: a binary number that begins with a one."""

@@ -8,7 +8,7 @@ of other packages by the entry point group `csiemu.training`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from torch import Tensor
 
@@ -16,6 +16,9 @@ from shared.channels.downlink import DownlinkView
 from shared.errors import InvalidInput
 from shared.metrics import energy
 from shared.schemes import Scheme, import_all
+
+if TYPE_CHECKING:
+    from csiemu.training.trainer import Recipe, Rounds
 
 ENTRY_POINTS = "csiemu.training"
 """Group of entry points whose modules say how schemes of other packages are trained."""
@@ -47,6 +50,14 @@ class SchemeTraining:
             raise InvalidInput(f"stage: '{stage}' is not one of {', '.join(self.stages)}")
         self.scheme = scheme
         self.stage = stage
+
+    def rounds(self, recipe: Recipe, sources: dict[str, str | None]) -> Rounds | None:
+        """What trains the scheme where that is not done by gradients; None where it is.
+
+        Args:
+            sources: what the training is asked to go out from, by the name of the option; None where it is not.
+        """
+        return None
 
     def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
         """Differentiable path from observation to estimate: the encoder's `forward`, then the decoder's.

@@ -40,6 +40,9 @@ FEEDBACK_BITS = {
     "transform-2056": 2056,
     "transform-4104": 4104,
     "transform-outdoor": 4104,
+    "gmtc": 776,  # scale 8, entropy code the rest
+    "gmtc-2056": 2056,
+    "gmtc-outdoor": 776,
 }
 
 

@@ -1,0 +1,262 @@
+"""A mixture of transforms, entropy coded: no report too long, what is written is read, damage is one clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from csiemu.training.complexity import complexity
+from csiemu.training.schemes import training_of
+from csiemu.training.schemes.gmtc import MixtureTrainer, k_means, laplace_tables
+from csiemu.training.trainer import Progress, Recipe
+from shared.channels.downlink import DownlinkView
+from shared.channels.scenario import Scenario
+from shared.channels.streams import Samples, Split
+from shared.conditions import RunConditions
+from shared.errors import InvalidInput
+from shared.link.decoding import decode_frames
+from shared.link.encoding import encode_frames
+from shared.link.evaluation import outcomes, over_the_link
+from shared.schemes import Scheme
+from shared.schemes.gmtc import CLASSES, CODE, SIZES, STEPS, Gmtc, GmtcConfig, step_size
+
+MakeScheme = Callable[..., Scheme]
+MakeSamples = Callable[..., Samples]
+
+SMALL = "cost2100-indoor-csinet:antennas=8,first_rows=8"
+SIZES_OF_IT: dict[str, Any] = {"mixtures": 3, "subspace": 40, "components": 32, "ranked": 8}
+RECIPE = Recipe(steps=3, batch=1500, frames=1500)
+
+
+def fitted(make_scheme: MakeScheme, bits: int = 120, **sizes: Any) -> Gmtc:
+    scheme = make_scheme("gmtc", SMALL, bits=bits, **{**SIZES_OF_IT, **sizes})
+    assert isinstance(scheme, Gmtc)
+    training = training_of(scheme)
+    trainer = training.rounds(RECIPE, {})
+    assert trainer is not None
+    trainer.run()
+    ue = torch.arange(1000)
+    training.calibrate(DownlinkView(scheme.scenario, Samples(1, Split.TRAIN, ue, torch.zeros_like(ue))))
+    return scheme
+
+
+@pytest.fixture(scope="module")
+def scheme(make_scheme: MakeScheme) -> Gmtc:
+    return fitted(make_scheme)
+
+
+def mean_ratio(scheme: Scheme, samples: Samples) -> float:
+    conditions = RunConditions(scheme.scenario)
+    return float(outcomes(scheme, conditions, samples, over_the_link(scheme, conditions, samples)).ratio.mean())
+
+
+def analysed(scheme: Gmtc, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    encoder = scheme.encoder
+    observation = encoder.observe(DownlinkView(scheme.scenario, samples))[:, 0]
+    with torch.no_grad():
+        return encoder.analyse(encoder.scaled(encoder.images(observation)))
+
+
+def test_multiply_accumulates(scheme: Gmtc) -> None:
+    """Complex ones: of all images' basis, of one kind, and of the search for it."""
+    cost = complexity(scheme)
+    assert cost["decoder"].macs == 4 * (64 * 40 + 40 * 32)
+    assert cost["encoder"].macs == cost["decoder"].macs + 4 * 3 * 40 * 8
+
+
+def test_layout_is_scale_and_code(scheme: Gmtc) -> None:
+    assert scheme.layout.describe() == "scale:1x8 code:112x1"
+    assert scheme.layout.bits == 120
+
+
+def test_what_is_written_is_read(scheme: Gmtc, make_samples: MakeSamples) -> None:
+    labels, coefficients = analysed(scheme, make_samples(60))
+    steps = scheme.encoder.finest_steps(labels, coefficients)
+    assert len(set(labels.tolist())) == 3
+    for label, step, parts in zip(labels.tolist(), steps.tolist(), coefficients, strict=True):
+        found = scheme.decoder.code.read(scheme.encoder.code.write(label, step, parts))
+        assert found[:2] == (label, step)
+        size = float(step_size(torch.tensor(step)))
+        error = np.abs(found[2] * size - parts.numpy())
+        assert (error[np.abs(found[2]) > 0] <= 0.56 * size).all()
+        assert (np.abs(parts.numpy()[found[2] == 0]) <= scheme_largest_zero(scheme, label, step, size)).all()
+
+
+def scheme_largest_zero(scheme: Gmtc, label: int, step: int, size: float) -> float:
+    """A coefficient that is coded is 0 up to 0.55 steps; one that is not is 0 whatever it is."""
+    coded = scheme.encoder.code.classes(torch.tensor([label]), torch.tensor([step]))[0] >= 0
+    return 0.551 * size if bool(coded.all()) else np.inf
+
+
+def test_ideal_length_is_the_code_s(scheme: Gmtc, make_samples: MakeSamples) -> None:
+    """To two bits, where there are signs enough; the one that marks the code's end is not in it."""
+    labels, coefficients = analysed(scheme, make_samples(60))
+    for steps in (torch.full_like(labels, 125), torch.full_like(labels, 150)):
+        ideal = scheme.encoder.lengths(labels, steps, coefficients)
+        reports = zip(labels.tolist(), steps.tolist(), coefficients, strict=True)
+        found = torch.tensor([len(scheme.encoder.code.write(*report)) for report in reports])
+        code = scheme.encoder.code
+        signs = (code.magnitudes(coefficients, code.classes(labels, steps), steps) > 0).sum((1, 2))
+        assert (signs >= 30).sum() > 5
+        assert (found - 1 - ideal)[signs >= 30].abs().max() < 2
+
+
+def test_no_step_finer_would_fit(scheme: Gmtc, make_samples: MakeSamples) -> None:
+    labels, coefficients = analysed(scheme, make_samples(60))
+    steps = scheme.encoder.finest_steps(labels, coefficients)
+    assert (scheme.encoder.lengths(labels, steps, coefficients) <= 111).all()
+    assert (scheme.encoder.lengths(labels, steps + 2, coefficients) > 111).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("bits", [64, 65, 71])
+def test_the_shortest_reports_are_reports(make_scheme: MakeScheme, make_samples: MakeSamples, bits: int) -> None:
+    scheme, samples = fitted(make_scheme, bits), make_samples(40)
+    assert encode_frames(scheme, scheme.scenario, samples).shape == (40, 1, bits)
+    assert mean_ratio(scheme, samples) < 0.9
+
+
+def test_it_is_nearer_than_one_transform_of_fixed_bits(
+    scheme: Gmtc, make_scheme: MakeScheme, make_samples: MakeSamples
+) -> None:
+    plain = make_scheme("transform", SMALL, bits=120, components=32)
+    training_of(plain).calibrate(DownlinkView(plain.scenario, make_samples(1500, split=Split.TRAIN)))
+    found, other = (mean_ratio(kind, make_samples(300)) for kind in (scheme, plain))
+    assert found < 0.8 * other
+
+
+def test_more_bits_are_nearer(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
+    found = [mean_ratio(fitted(make_scheme, bits), make_samples(200)) for bits in (80, 160, 320)]
+    assert found[0] > 1.5 * found[1] > 2 * found[2]
+
+
+def test_a_report_does_not_depend_on_its_company(scheme: Gmtc, make_samples: MakeSamples) -> None:
+    samples = make_samples(40)
+    together = encode_frames(scheme, scheme.scenario, samples)
+    alone = [encode_frames(scheme, scheme.scenario, samples.take(slice(row, row + 1))) for row in range(40)]
+    assert (together == np.concatenate(alone)).all()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        estimates = decode_frames(scheme, scheme.scenario, samples, together)
+    finally:
+        torch.set_num_threads(threads)
+    one = [
+        decode_frames(scheme, scheme.scenario, samples.take(slice(n, n + 1)), together[n : n + 1]) for n in range(40)
+    ]
+    torch.testing.assert_close(estimates, torch.cat(one), rtol=1e-4, atol=1e-5 * float(estimates.abs().max()))
+
+
+def test_damaged_reports_are_an_estimate_or_one_clear_error(scheme: Gmtc, make_samples: MakeSamples) -> None:
+    draw, refused = np.random.default_rng(0), 0
+    sent = encode_frames(scheme, scheme.scenario, make_samples(32))[:, 0]
+    for count in range(1500):
+        bits = sent[count % 32].copy()
+        if count % 2:
+            bits[draw.integers(0, 120, int(draw.integers(1, 8)))] ^= 1
+        else:
+            bits[8:] = draw.integers(0, 2, 112)
+        fields = scheme.layout.fields_of(bits[None])
+        try:
+            scheme.check_fields(fields)
+        except InvalidInput as error:
+            refused += str(error).startswith("payload: ")
+            continue
+        estimate, _ = scheme.decoder.step(
+            {name: torch.from_numpy(values) for name, values in fields.items()}, torch.zeros(1, 0), {}
+        )
+        assert torch.isfinite(torch.view_as_real(estimate)).all()
+    assert refused > 1000
+    with pytest.raises(InvalidInput, match="payload: 112 bits of entropy code that are all 0; wanted a one"):
+        scheme.check_fields({"scale": np.zeros((1, 1), np.int64), CODE: np.zeros((1, 112), np.int64)})
+
+
+def test_a_silent_channel_is_a_report(scheme: Gmtc) -> None:
+    fields = scheme.encoder.encode(torch.zeros(2, 128))
+    estimate, _ = scheme.decoder.step(fields, torch.zeros(2, 0), {})
+    assert estimate.abs().max() < 1e-3
+
+
+def test_classes_fall_and_are_whole_numbers(scheme: Gmtc) -> None:
+    code = scheme.encoder.code
+    assert (code.levels.diff(dim=1) <= 0).all()
+    labels, steps = torch.cartesian_prod(torch.arange(3), torch.arange(STEPS)).unbind(1)
+    classes = code.classes(labels, steps)
+    assert (classes.diff(dim=1) <= 0).all()
+    assert int(classes.max()) < CLASSES
+    assert (code.classes(torch.arange(3), torch.zeros(3, dtype=torch.int64)) < 0).all()
+
+
+def test_expected_tables_are_laws() -> None:
+    for kind, probabilities in enumerate(laplace_tables()):
+        assert len(probabilities) == SIZES[kind]
+        assert probabilities.sum() == pytest.approx(1)
+        assert (np.diff(probabilities[1:-1]) <= 0).all()
+
+
+def test_training_goes_on_where_it_was_stopped(make_scheme: MakeScheme, tmp_path: Path) -> None:
+    schemes = [make_scheme("gmtc", SMALL, bits=120, **SIZES_OF_IT) for _ in range(3)]
+    seen: list[Progress] = []
+    whole, first, second = (MixtureTrainer(scheme, RECIPE, {}) for scheme in schemes)
+    whole.run(on_progress=seen.append)
+    first.run(1)
+    first.save(tmp_path)
+    first.save(tmp_path)
+    second.load(tmp_path)
+    second.run()
+    assert (second.labels == whole.labels).all()
+    assert torch.equal(schemes[2].encoder.code.vectors, schemes[0].encoder.code.vectors)
+    assert [point["loss"] for point in second.history] == [progress.loss for progress in seen]
+    assert seen[-1].loss < seen[0].loss
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    other = MixtureTrainer(schemes[1], Recipe(steps=4, batch=1500, frames=1500), {})
+    with pytest.raises(InvalidInput, match=r"resume: .* was made with other settings: recipe steps was 3, is 4"):
+        other.load(tmp_path)
+    whole.step = 0
+    whole.stop()
+    whole.run()
+    assert whole.step == 0
+
+
+def test_what_a_mixture_cannot_begin_with_is_refused(make_scheme: MakeScheme) -> None:
+    scheme = make_scheme("gmtc", SMALL, bits=120, **SIZES_OF_IT)
+    with pytest.raises(InvalidInput, match="started_from: a/1; a mixture is fitted from its frames alone"):
+        training_of(scheme).rounds(RECIPE, {"frozen_from": None, "started_from": "a/1"})
+    with pytest.raises(InvalidInput, match="frames: 0; a mixture is fitted to a fixed number of frames"):
+        training_of(scheme).rounds(Recipe(), {})
+
+
+def test_k_means_finds_clusters_and_the_same_ones_again() -> None:
+    points = torch.cat([torch.randn(50, 4) + 20 * torch.eye(4)[kind] for kind in range(4)])
+    labels = k_means(points, 4, seed=2)
+    assert torch.equal(labels, k_means(points, 4, seed=2))
+    assert all(len(set(part.tolist())) <= 2 for part in labels.split(50))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"bits": 63}, "bits: 63 is not in [64, 65536]"),
+        ({"mixtures": 1}, "mixtures: 1 is not in [2, 1024]"),
+        (
+            {"ranked": 300},
+            "ranked, components, subspace: 300, 208, 320; wanted ranked <= components <= subspace",
+        ),
+        ({"observation": "guessed"}, "observation: 'guessed' is not perfect or estimated"),
+    ],
+)
+def test_configuration_names_what_it_refuses(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        GmtcConfig(**config)
+    assert str(refused.value) == message
+
+
+def test_worlds_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="scenario: gmtc needs a wideband world"):
+        Gmtc(Scenario.parse("multipath-p2"), GmtcConfig())
+    with pytest.raises(InvalidInput, match="subspace: 320 is more than 64, the entries of an image"):
+        Gmtc(Scenario.parse(SMALL), GmtcConfig())
