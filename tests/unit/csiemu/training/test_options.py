@@ -48,7 +48,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[TrainingJob]:
     """Jobs that a command line was about to run."""
     asked: list[TrainingJob] = []
 
-    def note(job: TrainingJob, _: Any) -> None:
+    def note(job: TrainingJob, *_: Any) -> None:
         asked.append(job)
         raise KeyboardInterrupt
 
