@@ -38,7 +38,7 @@ RECIPES: dict[str, Recipe] = {
     "magnitude": dataclasses.replace(_DUALNET, stage="magnitude"),
     "phase": dataclasses.replace(_DUALNET, stage="phase", rate=1e-3),
     "linear-tuning": Recipe(batch=200, rate=3e-5, final_rate=1e-6, warmup=50, frozen_norms=True),
-    "mixture": Recipe(steps=6, batch=80 * 1024, frames=80 * 1024),
+    "mixture": Recipe(steps=8, batch=160 * 1024, frames=160 * 1024),
     "tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
 }
 """Recipes by name: `const` and `cosine` are those of the CRNet paper (section IV.A, eq. 5: 30 of 2,500 epochs of

@@ -30,7 +30,7 @@ from shared.quantizers import scale
 from shared.quantizers.entropy import Bits, EntropyTables, Run, SymbolReader
 from shared.quantizers.scale import PowerScale
 from shared.schemes import SchemeConfig, register
-from shared.schemes.base import Decoder, State
+from shared.schemes.base import Decoder, State, to_complex, to_real
 from shared.schemes.image_feedback import ImageEstimator, ImageObserver
 from shared.schemes.transform import Analysis, Synthesis
 
@@ -78,7 +78,8 @@ class GmtcConfig(SchemeConfig):
         mixtures: kinds of channels.
         subspace: complex dimensions in which the kinds are told apart: the strongest of all images together.
         components: coefficients of a kind that may be sent.
-        ranked: the strongest so many by which a kind is found; the others count as white.
+        ranked: the strongest so many by which kinds are compared; the others count as white.
+        tried: of the kinds that compare best, so many are tried out for the least error.
         observation: `perfect`, the UE knows its channel, or `estimated` at the scenario's SNR.
         scale_low_db, scale_high_db: range of the root of the image's mean power [dB], in 255 steps.
     """
@@ -88,6 +89,7 @@ class GmtcConfig(SchemeConfig):
     subspace: Annotated[int, Within(1, 1 << 16)] = 320
     components: Annotated[int, Within(1, 1 << 16)] = 208
     ranked: Annotated[int, Within(1, 1 << 16)] = 96
+    tried: Annotated[int, Within(1, 16)] = 3
     observation: Annotated[str, OneOf(("perfect", "estimated"))] = "perfect"
     scale_low_db: float = -88.0
     scale_high_db: float = -12.0
@@ -151,6 +153,10 @@ class MixtureCode(nn.Module):
         largest = torch.tensor(SIZES)[classes.clamp(min=0)] - 1
         return torch.where(classes[..., None] < 0, 0, rounded.minimum(largest[..., None]))
 
+    def values(self, sent: Tensor, steps: Tensor) -> Tensor:
+        """What the decoder takes whole numbers of steps [N, K, 2] for."""
+        return (sent - INWARDS * sent.sign()) * step_size(steps)[:, None, None]
+
     def write(self, label: int, step: int, coefficients: Tensor) -> Bits:
         """The code of a report's coefficients [K, 2] float32."""
         labels, steps = torch.tensor([label]), torch.tensor([step])
@@ -192,7 +198,7 @@ class GmtcEncoder(ImageObserver):
 
     def __init__(self, scheme: Gmtc) -> None:
         super().__init__(scheme.world, noisy=scheme.config.observation == "estimated")
-        self.ranked = scheme.config.ranked
+        self.ranked, self.tried = scheme.config.ranked, scheme.config.tried
         self.scale = PowerScale(scheme.config.scale_low_db, scheme.config.scale_high_db)
         self.basis = Analysis(math.prod(self.shape), scheme.config.subspace)
         self.code = MixtureCode(scheme.config)
@@ -203,20 +209,41 @@ class GmtcEncoder(ImageObserver):
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         images = self.images(observation)
-        labels, coefficients = self.analyse(self.scaled(images))
-        steps = self.finest_steps(labels, coefficients)
+        labels, steps, coefficients = self.choose(self.scaled(images))
         codes = [self._write(*report) for report in zip(labels.tolist(), steps.tolist(), coefficients, strict=True)]
         return {**self.scale.encode(images), CODE: torch.from_numpy(np.stack(codes)).long()}
 
-    def analyse(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Kinds [N] int64 of scaled images, and coefficients in these, [N, K, 2]."""
-        points = torch.view_as_complex(torch.stack(self.basis(images).chunk(2, dim=1), dim=-1))
-        labels = self.rank(points).argmin(1)
+    def choose(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Kinds [N] int64 of scaled images, step indices [N] int64, and coefficients [N, K, 2]: of the least error."""
+        points = self.points(images)
+        first, *others = self.rank(points).argsort(1)[:, : self.tried].unbind(1)
+        labels, steps, coefficients, least = self._tried(points, first)
+        for other in others:
+            _, fine, found, error = self._tried(points, other)
+            better = error < least
+            labels, steps, least = (
+                torch.where(better, new, old) for new, old in ((other, labels), (fine, steps), (error, least))
+            )
+            coefficients = torch.where(better[:, None, None], found, coefficients)
+        return labels, steps, coefficients
+
+    def _tried(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Labels, their steps and coefficients, and the squared error that is left, but for the points' power, [N]."""
+        coefficients = self.coefficients(points, labels)
+        steps = self.finest_steps(labels, coefficients)
+        sent = self.code.magnitudes(coefficients, self.code.classes(labels, steps), steps)
+        missed = coefficients.abs() - self.code.values(sent, steps)
+        return labels, steps, coefficients, (missed.square() - coefficients.square()).sum((1, 2))
+
+    def coefficients(self, points: Tensor, labels: Tensor) -> Tensor:
+        """Coefficients of points [N, P] in kinds [N], [N, K, 2]."""
         # one by one: how a product of several rows is rounded would depend on which reports are coded together
-        found = [
-            point @ self.code.directions[label].conj() for point, label in zip(points, labels.tolist(), strict=True)
-        ]
-        return labels, torch.view_as_real(torch.stack(found))
+        pairs = zip(points, labels.tolist(), strict=True)
+        return torch.view_as_real(torch.stack([point @ self.code.directions[label].conj() for point, label in pairs]))
+
+    def points(self, images: Tensor) -> Tensor:
+        """Scaled images in the basis of all kinds, [N, P] complex64."""
+        return to_complex(self.basis(images))
 
     def rank(self, points: Tensor) -> Tensor:
         """Code lengths [nats, but for a constant] of points [N, P] as Gaussian vectors of each kind, [N, J]."""
@@ -270,14 +297,13 @@ class GmtcDecoder(Decoder):
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         points = torch.stack([self._point(bits) for bits in fields[CODE].numpy().astype(np.uint8)])
-        images = self.basis(torch.cat([points.real, points.imag], dim=1)) * self.scale.decode(fields)
+        images = self.basis(to_real(points)) * self.scale.decode(fields)
         return images.unflatten(1, self.shape), {}
 
     def _point(self, bits: Bits) -> Tensor:
         """[P] complex64 of a report's code. Raises InvalidInput."""
         label, step, sent = self.code.read(bits)
-        steps = torch.from_numpy(sent).float()
-        coefficients = (steps - INWARDS * steps.sign()) * step_size(torch.tensor(step))
+        coefficients = self.code.values(torch.from_numpy(sent)[None], torch.tensor([step]))[0]
         return self.code.directions[label] @ torch.view_as_complex(coefficients)
 
 

@@ -24,10 +24,14 @@ from shared.channels.downlink import DownlinkView
 from shared.channels.streams import Samples, Split
 from shared.errors import InvalidInput
 from shared.fields import differences
+from shared.metrics import energy
 from shared.schemes.gmtc import CLASS_PARTS, CLASSES, PARTS, ROUNDING, SIZES, STEP_INDICES, STEPS, Gmtc
 
 CHUNK = 1024
 """Frames whose images are held at once."""
+
+BASIS_CHUNKS = 32
+"""The basis of all kinds is that of the first so many."""
 
 POOLED = 2
 """Magnitudes are averaged over so many rows and columns before kinds are first guessed."""
@@ -62,8 +66,7 @@ class GmtcTraining(ImageEstimatorTraining):
         seen = [EXPECTED_SYMBOLS * probabilities for probabilities in expected]
         steps_seen = np.zeros(STEPS)
         for part in downlink.parts(CHUNK):
-            labels, coefficients = encoder.analyse(scaled_images(self.scheme, part))
-            steps = encoder.finest_steps(labels, coefficients)
+            labels, steps, coefficients = encoder.choose(scaled_images(self.scheme, part))
             classes = encoder.code.classes(labels, steps)
             sent = encoder.code.magnitudes(coefficients, classes, steps)
             for kind in range(CLASSES):
@@ -102,9 +105,9 @@ class MixtureTrainer:
     """
 
     def __init__(self, scheme: Gmtc, recipe: Recipe, sources: dict[str, str | None]) -> None:
-        if any(sources.values()):
-            field = next(field for field, source in sources.items() if source)
-            raise InvalidInput(f"{field}: {sources[field]}; a mixture is fitted from its frames alone")
+        if given := next(filter(None, sources.values()), None):
+            options = "start_from, frozen_from, freeze_encoder_from"
+            raise InvalidInput(f"{options}: {given}; a mixture is fitted from its frames alone")
         if not recipe.frames:
             raise InvalidInput("frames: 0; a mixture is fitted to a fixed number of frames")
         self.scheme = scheme.eval()
@@ -186,21 +189,28 @@ class MixtureTrainer:
         """Set the basis of all kinds, hold the frames' images in it, [N, P] complex64, and their pooled magnitudes."""
         if len(self.points):
             return
-        encoder, ue = self.scheme.encoder, torch.arange(self.recipe.frames)
+        ue = torch.arange(self.recipe.frames)
         view = DownlinkView(self.scheme.scenario, Samples(self.recipe.seed, Split.TRAIN, ue, torch.zeros_like(ue)))
-        images, pooled = [], []
-        for part in view.parts(CHUNK):
-            found = scaled_images(self.scheme, part)
-            images.append(found.flatten(1))
-            pooled.append(avg_pool2d(found.abs()[:, None], POOLED, ceil_mode=True).flatten(1))
-        covariance = torch.zeros(images[0].shape[1], images[0].shape[1], dtype=torch.complex128)
-        for found in images:
-            covariance += found.mT @ found.conj()
+        images, points, pooled, power = [], [], [], 0.0
+        for number, part in enumerate(view.parts(CHUNK), start=1):
+            images.append(scaled_images(self.scheme, part))
+            pooled.append(avg_pool2d(images[-1].abs()[:, None], POOLED, ceil_mode=True).flatten(1))
+            power += float(energy(images[-1], axes=2).sum())
+            if number == BASIS_CHUNKS or (number < BASIS_CHUNKS and number * CHUNK >= len(ue)):
+                self._set_basis(images)
+            if number >= BASIS_CHUNKS or number * CHUNK >= len(ue):
+                points += [self.scheme.encoder.points(found) for found in images]
+                images.clear()
+        self.points, self.pooled, self.power = torch.cat(points), torch.cat(pooled), power
+
+    def _set_basis(self, images: list[Tensor]) -> None:
+        """Set the basis of all kinds to the strongest eigenvectors of images' covariance."""
+        encoder = self.scheme.encoder
+        covariance = torch.zeros(images[0][0].numel(), images[0][0].numel(), dtype=torch.complex128)
+        for part in images:
+            covariance += part.flatten(1).mT @ part.flatten(1).conj()
         strongest = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, : self.scheme.config.subspace]
         encoder.basis.vectors.copy_(torch.stack([strongest.real, strongest.imag]))
-        self.points = torch.cat([found @ strongest.conj().to(found.dtype) for found in images])
-        self.pooled = torch.cat(pooled)
-        self.power = float(covariance.diagonal().real.sum())
 
     def _fit(self) -> float:
         """Set the kinds to what the labels say; the share of the power that their components leave."""

@@ -1,6 +1,6 @@
 """Transform coding beside the shipped networks at the same feedback bits: what is missing is fitted, then the table.
 
-python -m csiemu.experiments.transform_coding [--out DIR] [--ues N]
+python -m csiemu.experiments.transform_coding.fixed [--out DIR] [--ues N]
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch
 from csiemu.training.recipes import DESIGNS, recipe
 from csiemu.training.run import train
 from shared.checkpoints import CheckpointStore, shipped_checkpoints
+
+SCHEMES = ("transform", "gmtc")
 
 COLUMNS = (
     "design",
@@ -42,7 +44,7 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     for name, design in DESIGNS.items():
-        if design.scheme != "transform":
+        if design.scheme not in SCHEMES:
             continue
         if name not in store.names():
             state = store.root / "states" / name
@@ -52,14 +54,16 @@ def main() -> None:
 
 
 def row(name: str, card: dict[str, Any], others: list[dict[str, Any]]) -> list[str]:
-    """The cells of a design, and of the best of other checkpoints of its scenario and bits, if there is one."""
+    """The cells of a design, and of the best network of its scenario and bits, if there is one."""
 
     def alike(other: dict[str, Any]) -> bool:
-        return other["scheme"] != card["scheme"] and all(
+        return other["scheme"] not in SCHEMES and all(
             other[field] == card[field] for field in ("scenario", "feedback_bits")
         )
 
-    cells = [name, card["scenario"], f"{card['feedback_bits']:,}", str(card["config"]["components"])]
+    config = card["config"]
+    kinds = f"{config['mixtures']} x " if "mixtures" in config else ""
+    cells = [name, card["scenario"], f"{card['feedback_bits']:,}", f"{kinds}{config['components']}"]
     cells += [_decibels(card), f"{card['evaluation']['rho']:.3f}", _macs(card)]
     rivals = sorted(filter(alike, others), key=lambda other: other["evaluation"]["nmse_db"])
     if not rivals:

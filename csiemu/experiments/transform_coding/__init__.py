@@ -1,0 +1,1 @@
+"""Tables of docs/transform_coding.md."""
