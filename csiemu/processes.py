@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from shared.errors import NotReady
+from shared.stopping import end_with_parent
 
 START_S = 120.0
 """How long a gNB may take to answer."""
@@ -44,14 +42,8 @@ def spawn(module: str, log: Path, **options: Any) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env={name: value for name, value in os.environ.items() if not OURS_ALONE.fullmatch(name)},
             start_new_session=True,  # Ctrl-C is for us; we pass it on in order
-            preexec_fn=_die_with_parent,
+            preexec_fn=end_with_parent,
         )
-
-
-def _die_with_parent() -> None:
-    """Linux: SIGTERM when the parent is gone, so that a killed emulation leaves nothing behind."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def end(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,12 @@ STOP_S = 60.0
 def interrupt() -> None:
     """Break off what is being done, as Ctrl-C does by default."""
     raise KeyboardInterrupt
+
+
+def end_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Linux: this process gets a signal when its parent is gone, so that a killed command leaves nothing behind."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, number)
 
 
 @contextlib.contextmanager
