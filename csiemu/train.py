@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING
 from typing import Any
 
+import yaml
 from pydantic import Field, create_model
 from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.progress import (
@@ -19,14 +20,16 @@ from rich.progress import (
 
 from csiemu.output import console, number
 from csiemu.training import trainer
-from csiemu.training.options import Option, job_of, options
+from csiemu.training.campaign import CAMPAIGN_OPTIONS, Campaign, asked
+from csiemu.training.job import TrainingJob
+from csiemu.training.options import Option, options
 from shared import settings as shared_settings
 
 
 def _field(option: Option) -> Any:
     """The annotation and the default of a settings field."""
     if option.default is MISSING:
-        return CliPositionalArg[str], Field(description=option.help)
+        return CliPositionalArg[str | None], Field(None, description=option.help)  # type: ignore[misc]  # a type alias
     return option.kind | None, Field(option.default, alias=option.name, description=option.help)
 
 
@@ -36,14 +39,30 @@ class _Settings(BaseSettings):
     model_config = shared_settings.options("CSIEMU_TRAIN_")
 
 
-_fields = {option.field: _field(option) for option in options()}
+_fields = {option.field: _field(option) for option in [*options(), *CAMPAIGN_OPTIONS]}
 Settings = create_model("Settings", __base__=_Settings, __doc__=_Settings.__doc__, **_fields)
 
 
 def run(settings: _Settings) -> None:
+    """Train a design, or those of a campaign. Raises as they do."""
+    job = asked(settings.model_dump(exclude_unset=True), _plan)
+    if isinstance(job, Campaign):
+        job.run()
+    else:
+        _train(job)
+
+
+def _plan(text: str) -> Any:
+    """A plan of YAML, and so of JSON. Raises ValueError."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(error) from None
+
+
+def _train(job: TrainingJob) -> None:
     """Train with a progress bar, and one for what is before and after it, write the checkpoint, say what it reaches."""
-    job = job_of(settings.model_dump())
-    name, steps = job.save_as or job.name, job.chosen.steps
+    name, steps = job.saved_as, job.chosen.steps
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -6,24 +6,26 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import MISSING
 from typing import Any
 
 import torch
 
-from csiemu.training.options import job_of, options
+from csiemu.training.campaign import CAMPAIGN_OPTIONS, Campaign, asked
+from csiemu.training.options import options
 from csiemu.training.trainer import Progress
 from shared.errors import CsiError
 from shared.stopping import stopping
 
 
 def main() -> None:
-    """Parse the options and train."""
+    """Parse the options and train, one design or those of a campaign."""
     parser = argparse.ArgumentParser(prog="python -m csiemu.training", description=__doc__)
-    for option in options():
+    for option in [*options(), *CAMPAIGN_OPTIONS]:
         if option.default is MISSING:
-            parser.add_argument(option.field, help=option.help)
+            parser.add_argument(option.field, nargs="?", help=option.help)
             continue
         text = f"{option.help} (default: {option.default})" if option.default else option.help
         kind: Any = {"action": argparse.BooleanOptionalAction} if option.kind is bool else {"type": option.kind}
@@ -36,7 +38,11 @@ def main() -> None:
 
     try:
         with stopping():
-            checkpoint = job_of(vars(parser.parse_args())).run(show)
+            job = asked(vars(parser.parse_args()), json.loads)
+            if isinstance(job, Campaign):
+                job.run()
+                return
+            checkpoint = job.run(show)
     except CsiError as error:
         parser.error(str(error))
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ import torch
 from csiemu.training import recipes
 from csiemu.training.recipes import DESIGNS, EPOCH, RECIPES, Design
 from csiemu.training.run import OnStage, train
-from csiemu.training.trainer import Progress, Recipe
+from csiemu.training.trainer import Progress, Recipe, Rounds
 from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints, shipped_checkpoints
 from shared.errors import InvalidInput, NotFound
 from shared.fields import Within, check_fields, read_fields
@@ -81,6 +81,11 @@ class TrainingJob:
         check_fields(self)
 
     @property
+    def saved_as(self) -> str:
+        """Name of the checkpoint."""
+        return self.save_as or self.name
+
+    @property
     def design(self) -> Design:
         """The design with other sizes and scenario. Raises NotFound, InvalidInput."""
         found = recipes.design(self.name)
@@ -93,10 +98,13 @@ class TrainingJob:
         return recipes.recipe(self.recipe or recipes.design(self.name).recipe, self.changes, self.epochs)
 
     def run(
-        self, on_progress: Callable[[Progress], None], on_stage: OnStage = lambda stage, done, of: None
+        self,
+        on_progress: Callable[[Progress], None],
+        on_stage: OnStage = lambda stage, done, of: None,
+        on_ready: Callable[[Rounds], None] = lambda trainer: None,
     ) -> Checkpoint:
-        """Train and write the checkpoint. Raises as `training.run.train`, NotFound, and InvalidInput for a folder that
-        is a part of an installed package.
+        """Train and write the checkpoint; the functions are those of `training.run.train`. Raises as that, NotFound,
+        and InvalidInput for a folder that is a part of an installed package.
         """
         shipped = shipped_checkpoints()
         if self.checkpoints == shipped and not shipped.is_symlink():
@@ -104,14 +112,13 @@ class TrainingJob:
                 f"checkpoints: {shipped} belongs to the installed package; name a folder to write to with"
                 " --checkpoints or CSIEMU_CHECKPOINTS"
             )
-        name = self.save_as or self.name
-        state = self.state or Path(f"runs/training/{name}-{self.version}")
+        state = self.state or Path(f"runs/training/{self.saved_as}-{self.version}")
         for option, folder in (("checkpoints", self.checkpoints), ("state", state)):
             if reason := why_no_folder(folder):
                 raise InvalidInput(f"{option}: {folder} {reason}")
         _check_device(self.device)
         return train(
-            name,
+            self.saved_as,
             self.version,
             self.design,
             self.chosen,
@@ -126,6 +133,7 @@ class TrainingJob:
             evaluation_ues=self.evaluation_ues,
             on_progress=on_progress,
             on_stage=on_stage,
+            on_ready=on_ready,
         )
 
     def _source(self, named: str | None) -> Checkpoint | None:

@@ -32,7 +32,7 @@ class Option:
 
 def options() -> list[Option]:
     """Those of the job, then those that replace values of its recipe."""
-    return [*_options(TrainingJob), *(dataclasses.replace(option, default=None) for option in _options(Recipe))]
+    return [*options_of(TrainingJob), *(dataclasses.replace(option, default=None) for option in options_of(Recipe))]
 
 
 def job_of(given: Mapping[str, Any]) -> TrainingJob:
@@ -42,8 +42,8 @@ def job_of(given: Mapping[str, Any]) -> TrainingJob:
     return TrainingJob(**values, changes=changes)
 
 
-def _options(owner: type) -> Iterator[Option]:
-    """One for each field that has a help text."""
+def options_of(owner: type) -> Iterator[Option]:
+    """Those of a dataclass: one for each field that has a help text."""
     hints = get_type_hints(owner, include_extras=True)
     for field in fields(owner):
         if not (metadata := getattr(hints[field.name], "__metadata__", ())):

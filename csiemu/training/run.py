@@ -60,6 +60,7 @@ def train(
     evaluation_ues: int = 5000,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_stage: OnStage = lambda stage, done, of: None,
+    on_ready: Callable[[Rounds], None] = lambda trainer: None,
 ) -> Checkpoint:
     """Train a design and write it as `name`/`version`.
 
@@ -71,6 +72,8 @@ def train(
         frozen_from: take over from this checkpoint the parts that the recipe's stage does not train.
         pilots_from: begin with the downlink pilots of this checkpoint; references keep them.
         on_stage: is told of what goes before and after the steps.
+        on_ready: is given the trainer, with its saved state if there is one, before the steps; it may set a recipe of
+            other steps.
 
     Raises:
         Conflict: the version exists. InvalidInput: design and frozen encoder do not fit, or settings changed in resume.
@@ -103,8 +106,9 @@ def train(
         )
         if (state / STATE).exists():
             trainer.load(state)
+        on_ready(trainer)
         with stopping(trainer.stop):
-            while trainer.step < recipe.steps:
+            while trainer.step < trainer.recipe.steps:
                 target = (trainer.step // save_every + 1) * save_every
                 try:
                     trainer.run(target, report_every=report_every, on_progress=on_progress)

@@ -322,6 +322,13 @@ class Trainer:
         return json.loads(json.dumps(settings))
 
 
+def saved_recipe(folder: Path) -> Recipe | None:
+    """The recipe of the state in a folder; None if there is no state."""
+    if not (path := folder / STATE).exists():
+        return None
+    return Recipe(**json.loads(path.read_text())["settings"]["recipe"])
+
+
 class FixedFrames:
     """A fixed number of training frames on the training's device, in another order in each epoch."""
 

@@ -1,0 +1,180 @@
+"""Plans of campaigns, schedules fitted to a speed, archives. Whole campaigns are in tests/e2e/test_campaign.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csiemu.train import _plan as read_yaml
+from csiemu.training import campaign
+from csiemu.training.campaign import Campaign, asked, fitted, write_archive
+from csiemu.training.job import TrainingJob
+from csiemu.training.recipes import Design
+from csiemu.training.run import train
+from csiemu.training.trainer import Recipe, Trainer, saved_recipe
+from gnb_server.archives import open_archive
+from shared.checkpoints import CheckpointStore
+from shared.errors import InvalidInput, NotFound, TooLarge
+from shared.schemes.pilots import PilotConfig
+
+SCENARIO = "multipath-p2:antennas=4,slots=2"
+
+
+def planned(folder: Path, plan: Any, **given: Any) -> Campaign:
+    path = folder / "plan.json"
+    path.write_text(plan if isinstance(plan, str) else json.dumps(plan))
+    found = asked({"campaign": path, "out": folder / "out", **given}, json.loads)
+    assert isinstance(found, Campaign)
+    return found
+
+
+@pytest.fixture
+def job(small_store: CheckpointStore) -> TrainingJob:
+    return TrainingJob("hyperrnn", version=3, checkpoints=small_store.root)
+
+
+def test_a_plan_names_options_as_a_command_line_does(tmp_path: Path) -> None:
+    plan = [{"name": "rnn", "as": "mine", "set": "feedback_bits=6", "save-every": 7, "rate": 1}, {"name": "dldnn"}]
+    first, second = planned(tmp_path, plan, save_every=9, seed=4, version=2, device=None).jobs
+    folders = {"checkpoints": tmp_path / "out" / "checkpoints", "version": 2}
+    assert first == TrainingJob(
+        "rnn",
+        save_as="mine",
+        sizes="feedback_bits=6",
+        save_every=7,
+        state=tmp_path / "out" / "states" / "mine-2",
+        changes={"seed": 4, "rate": 1.0},
+        **folders,
+    )
+    state = tmp_path / "out" / "states" / "dldnn-2"
+    assert second == TrainingJob("dldnn", save_every=9, state=state, changes={"seed": 4}, **folders)
+
+
+def test_a_plan_in_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text("- {name: rnn, rate: 1e-3, compiled: true}\n- name: dldnn\n")
+    found = asked({"campaign": path, "out": tmp_path}, read_yaml)
+    assert isinstance(found, Campaign)
+    assert [(job.name, job.changes) for job in found.jobs] == [("rnn", {"rate": 1e-3, "compiled": True}), ("dldnn", {})]
+    path.write_text("- {name: rnn")
+    with pytest.raises(InvalidInput, match=r"campaign: .*plan.yaml cannot be read: while parsing"):
+        asked({"campaign": path, "out": tmp_path}, read_yaml)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("{", "campaign: .*plan.json cannot be read: "),
+        ({"name": "rnn"}, "campaign: .*plan.json is not a list of trainings"),
+        ([], "campaign: .*plan.json is not a list of trainings"),
+        ([{"name": "rnn"}, "dldnn"], "training 2: 'dldnn' is not a mapping of options with a name"),
+        ([{"as": "rnn"}], "training 1: {'as': 'rnn'} is not a mapping of options with a name"),
+        ([{"name": "rnn", "bits": 3}], "training 1: option 'bits' is unknown; options are name, as, version, "),
+        ([{"name": "rnn", "batch": "many"}], "training 1: batch: 'many' is not a whole number"),
+        ([{"name": "rnn", "batch": True}], "training 1: batch: True is not a whole number"),
+        ([{"name": "rnn", "rate": "much"}], "training 1: rate: 'much' is not a number"),
+        ([{"name": "rnn", "compiled": 1}], "training 1: compiled: 1 is not true or false"),
+        ([{"name": "rnn", "as": 6}], "training 1: as: 6 is not a text"),
+        ([{"name": "rnn", "batch": 1}], "training 1: batch: 1 is less than 2"),
+        ([{"name": "rnn", "version": 0}], "training 1: version: 0 is less than 1"),
+        ([{"name": "rnn", "set": "bits=3"}], "training 1: set: field 'bits' is unknown"),
+        ([{"name": "rnn", "as": "../rnn"}], "training 1: checkpoint: '../rnn' is not a name"),
+        ([{"name": "rnn", "steps": 9}], "training 1: steps: 9; a campaign sets it itself"),
+        ([{"name": "rnn", "state": "here"}], "training 1: state: here; a campaign sets it itself"),
+        ([{"name": "rnn"}, {"name": "rnn"}], "training 2: rnn/1 is there twice; name another with as or version"),
+    ],
+)
+def test_refused_plans(tmp_path: Path, plan: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        planned(tmp_path, plan)
+
+
+def test_a_design_or_recipe_that_is_none(tmp_path: Path) -> None:
+    for entry in ({"name": "nonsense"}, {"name": "rnn", "recipe": "nonsense"}):
+        with pytest.raises(NotFound, match=r"training 1: .*'nonsense' is unknown"):
+            planned(tmp_path, [entry])
+
+
+def test_refused_command_lines(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text('[{"name": "rnn"}]')
+    file = tmp_path / "file"
+    file.touch()
+    for given, message in (
+        ({}, "name: it is missing; name a design or a scheme, or a plan with --campaign"),
+        ({"name": "rnn", "campaign": plan}, r"name: 'rnn' and campaign: .*plan.json cannot both be given"),
+        ({"name": "rnn", "budget": 5.0}, "budget: 5.0 is for a campaign; name its plan with --campaign"),
+        ({"campaign": plan, "budget": 0.5}, "budget: 0.5 is less than 1"),
+        ({"campaign": plan, "out": file}, "out: .* is not a folder"),
+        ({"campaign": tmp_path / "none"}, "campaign: .*none cannot be read: .*No such file"),
+        ({"campaign": plan, "epochs": 3}, "training 1: epochs: 3; a campaign sets it itself"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            asked(given, json.loads)
+
+
+def test_steps_are_those_that_there_is_time_for() -> None:
+    recipe = fitted(Recipe(warmup=200), step_s=0.01, left_s=100)
+    assert recipe == Recipe(steps=9000, warmup=200)
+    assert fitted(recipe, step_s=0.01, left_s=10) == Recipe(steps=900, warmup=90)
+    with pytest.raises(InvalidInput, match=r"budget: it leaves 1.0 s for steps of 2.000 s; give it more seconds"):
+        fitted(recipe, step_s=2, left_s=1)
+
+
+def test_measuring_the_speed_changes_nothing(tmp_path: Path) -> None:
+    """The card's steps give the same weights without a campaign."""
+    design = Design("rnn", SCENARIO, PilotConfig(feedback_bits=6, uplink_reading="none"))
+    made = []
+    for fit in (True, False):
+
+        def prepare(trainer: Trainer, fit: bool = fit) -> None:
+            if fit:
+                job = TrainingJob("rnn", state=tmp_path / "none")
+                assert campaign._Member(job, tmp_path, 1.0, 0.0, Alone()).seconds_a_step(trainer) > 0
+            trainer.recipe = Recipe(steps=6, batch=4, warmup=2)
+
+        name = f"rnn-{fit}".lower()
+        store, state = CheckpointStore(tmp_path / "checkpoints"), tmp_path / name
+        recipe = Recipe(batch=4)
+        made.append(train(name, 1, design, recipe, store=store, state=state, evaluation_ues=16, on_ready=prepare))
+        assert saved_recipe(state) == Recipe(steps=6, batch=4, warmup=2)
+    assert made[0].card["sha256"] == made[1].card["sha256"]
+    assert made[0].card["training"]["recipe"] == made[1].card["training"]["recipe"]
+    assert made[0].card["training"]["frames_seen"] == 24
+
+
+class Alone:
+    """In place of the barrier of several processes."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        return 0
+
+
+def test_an_archive_is_one_that_a_gnb_takes(job: TrainingJob, small_store: CheckpointStore, tmp_path: Path) -> None:
+    path = write_archive(small_store, job, tmp_path)
+    assert path == tmp_path / "hyperrnn-3.zip"
+    with path.open("rb") as file, open_archive(file, 2**24) as archive:
+        for end in ("encoder", "decoder"):
+            assert archive.read(f"{end}.safetensors") == small_store.part("hyperrnn", 3, end)
+        assert json.loads(archive.read("card.json")) == small_store.card("hyperrnn", 3)
+    first = path.read_bytes()
+    path.unlink()
+    assert write_archive(small_store, job, tmp_path).read_bytes() == first
+
+
+def test_an_archive_that_is_there_stays(job: TrainingJob, small_store: CheckpointStore, tmp_path: Path) -> None:
+    (tmp_path / "hyperrnn-3.zip").write_text("theirs")
+    write_archive(small_store, job, tmp_path)
+    assert (tmp_path / "hyperrnn-3.zip").read_text() == "theirs"
+
+
+def test_an_archive_too_large(
+    job: TrainingJob, small_store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "MOST_ARCHIVE_BYTES", 1000)
+    with pytest.raises(TooLarge, match=r"archive: hyperrnn-3.zip would have \d+ bytes; at most 1000 are allowed"):
+        write_archive(small_store, job, tmp_path)
+    assert not list(tmp_path.glob("hyperrnn*"))
