@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,21 @@ QUANTISED_CHUNKS = 16
 """The first so many set the quantisers' ranges."""
 
 
+@dataclass(frozen=True)
+class Spectrum:
+    """What is measured of scaled images of Q rows and M antennas.
+
+    Attributes:
+        variances: [Q M] float64, eigenvalues of their covariance, descending.
+        vectors: [Q M, Q M] complex128, its eigenvectors, columns in the same order.
+        images: [N, Q, M] complex64, some of them.
+    """
+
+    variances: Tensor
+    vectors: Tensor
+    images: Tensor
+
+
 @trains(Transform)
 class TransformTraining(ImageEstimatorTraining):
     """Training of a transform coder: all of it is measured."""
@@ -27,22 +43,32 @@ class TransformTraining(ImageEstimatorTraining):
 
     scheme: Transform
 
-    @torch.no_grad()
     def calibrate(self, downlink: DownlinkView) -> None:
         """Set the vectors to the strongest eigenvectors of the scaled images' covariance, share the bits out, set the
         quantisers' ranges, and give the gNB its copy.
         """
-        encoder, decoder = self.scheme.encoder, self.scheme.decoder
+        self.fit(self.spectrum(downlink))
+
+    @torch.no_grad()
+    def spectrum(self, downlink: DownlinkView) -> Spectrum:
+        """Of the given channels; it depends on the configuration by the range of the scale alone."""
         covariance, kept = torch.zeros(()), []
         for number, part in enumerate(downlink.parts(CHUNK)):
             images = self._scaled(part)
             covariance = covariance + (images.flatten(1).mT @ images.flatten(1).conj()).to(torch.complex128)
             if number < QUANTISED_CHUNKS:
                 kept.append(images)
-        _, vectors = torch.linalg.eigh(covariance)
-        strongest = vectors.flip(1)[:, : self.scheme.config.components]
+        variances, vectors = torch.linalg.eigh(covariance)
+        frames = len(downlink.samples) * downlink.scenario.slots
+        return Spectrum(variances.flip(0).clamp(min=0) / frames, vectors.flip(1), torch.cat(kept))
+
+    @torch.no_grad()
+    def fit(self, spectrum: Spectrum) -> None:
+        """`calibrate` by what was measured before."""
+        encoder, decoder = self.scheme.encoder, self.scheme.decoder
+        strongest = spectrum.vectors[:, : self.scheme.config.components]
         encoder.basis.vectors.copy_(torch.stack([strongest.real, strongest.imag]))
-        encoder.quantizer.calibrate(torch.cat([encoder.basis(images) for images in kept]))
+        encoder.quantizer.calibrate(torch.cat([encoder.basis(part) for part in spectrum.images.split(CHUNK)]))
         for ours, theirs in ((encoder.basis, decoder.basis), (encoder.quantizer, decoder.quantizer)):
             theirs.load_state_dict(ours.state_dict())
 
