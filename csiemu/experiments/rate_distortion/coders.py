@@ -1,0 +1,90 @@
+"""What is compared on a scenario: checkpoints of a store, codebooks of 3GPP, transform coders at many rates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from csiemu.experiments.codebooks import codebooks
+from csiemu.experiments.rate_distortion.bound import reverse_water_filling
+from csiemu.training.schemes.transform import Spectrum, TransformTraining
+from shared.channels.downlink import DownlinkView
+from shared.channels.scenario import Scenario
+from shared.channels.streams import Samples, Split
+from shared.channels.wideband import Wideband
+from shared.checkpoints import CheckpointStore
+from shared.quantizers import scale
+from shared.quantizers.uniform import ALLOCATED_BY
+from shared.schemes import Scheme
+from shared.schemes.codebooks import CodebookConfig
+from shared.schemes.codebooks.tables import PORTS
+from shared.schemes.transform import Transform, TransformConfig
+
+RATES = (264, 392, 776, 1032, 2056, 3080, 4104)
+"""Feedback bits of transform coders, those of the shipped networks among them."""
+
+COMPANDING = 10.0
+"""mu of transform coders, the same at all rates."""
+
+FITTED_SEED = 1
+"""Of the training split by whose channels they are fitted."""
+
+
+@dataclass(frozen=True)
+class Coder:
+    """A scheme at a rate. `series` names what differs from it in rate alone, `name` the coder."""
+
+    series: str
+    name: str
+    scheme: Scheme
+
+
+def stored(store: CheckpointStore, scenario: Scenario) -> Iterator[Coder]:
+    """The latest versions of the checkpoints that were made for a scenario; codebooks aside, of which `standard` has
+    all.
+    """
+    for name in store.names():
+        version = store.versions(name)[-1]
+        if str(Scenario.parse(store.card(name, version)["scenario"])) != str(scenario):
+            continue
+        scheme = store.load(name, version).scheme
+        if not isinstance(scheme.config, CodebookConfig):
+            yield Coder(scheme.name, f"{name}/{version}", scheme)
+
+
+def standard(world: Wideband) -> Iterator[Coder]:
+    """Type I and all combinations of enhanced Type II, where the array has their 32 ports."""
+    if world.antennas != PORTS[CodebookConfig.ports].total:
+        return
+    for name, scheme in codebooks(world):
+        yield Coder(name.partition(",")[0], name, scheme)
+
+
+def measured_spectrum(world: Wideband, scales: tuple[float, float]) -> Spectrum:
+    """Of images of the training split, divided by their scales, which are sent in 8 bits in the range `scales` [dB]."""
+    training = TransformTraining(_transform(world, scales, bits=scale.BITS + 1, components=1))
+    ue = torch.arange(training.measured_frames)
+    return training.spectrum(DownlinkView(world, Samples(FITTED_SEED, Split.TRAIN, ue, torch.zeros_like(ue))))
+
+
+def fitted(world: Wideband, scales: tuple[float, float], spectrum: Spectrum, bits: int) -> Coder:
+    """A transform coder of so many bits, with the components that get some: of scalar quantisers fewer than by reverse
+    water-filling.
+    """
+    _, components = reverse_water_filling(spectrum.variances, bits - scale.BITS)
+    widest = _transform(world, scales, bits, components)
+    TransformTraining(widest).fit(dataclasses.replace(spectrum, images=spectrum.images[:ALLOCATED_BY]))
+    in_use = widest.encoder.quantizer.bits.view(2, components).any(0).nonzero()
+    scheme = _transform(world, scales, bits, int(in_use.max()) + 1)
+    TransformTraining(scheme).fit(spectrum)
+    return Coder(Transform.name, f"transform, {bits:,}", scheme)
+
+
+def _transform(world: Wideband, scales: tuple[float, float], bits: int, components: int) -> Transform:
+    low, high = scales
+    config = TransformConfig(bits, components, COMPANDING, scale_low_db=low, scale_high_db=high)
+    scheme: Transform = Transform(world, config).eval()
+    return scheme

@@ -1,0 +1,175 @@
+"""The plane as a CSV file, a table in Markdown and a plot."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from csiemu.experiments.rate_distortion.coders import COMPANDING
+from csiemu.experiments.rate_distortion.measuring import Point
+from csiemu.experiments.rate_distortion.worlds import World
+from csiemu.output import number
+
+COLUMNS = ("scheme", "bits", "NMSE (dB)", "SGCS", "UE, gNB (MMACs)", "UE, gNB (ms)")
+
+KINDS = ("measured", "bound", "published")
+"""What a row of the CSV file rests on."""
+
+MARKERS = "osv^<>Dph"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """All that is known of a scenario.
+
+    Attributes:
+        world: what it is.
+        points: measured coders.
+        bound: (bits, NMSE in dB) of a Gaussian source of the images' covariance, the scale's bits among them.
+        true_image_sgcs: of a perfect estimate of the kept delay rows.
+        provenance: a sentence on how it was made: command, machine, seeds, number of UEs.
+    """
+
+    world: World
+    points: Sequence[Point]
+    bound: Sequence[tuple[int, float]]
+    true_image_sgcs: float
+    provenance: str
+
+    def series(self) -> dict[str, list[Point]]:
+        """Points by their series, each by rising bits."""
+        found: dict[str, list[Point]] = {}
+        for point in sorted(self.points, key=lambda point: (point.series, point.bits)):
+            found.setdefault(point.series, []).append(point)
+        return found
+
+
+def write(plane: Plane, stem: Path) -> None:
+    """Write `stem`.csv, .md and .png."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(plane, stem.with_suffix(".csv"))
+    stem.with_suffix(".md").write_text(markdown(plane, stem.name))
+    plot(plane, stem.with_suffix(".png"))
+
+
+def write_csv(plane: Plane, path: Path) -> None:
+    """A row for each point of the plane: what it rests on (KINDS), then the fields of `Point`."""
+    names = [field.name for field in fields(Point)]
+    with path.open("w", newline="") as file:
+        rows = csv.DictWriter(file, ["kind", *names], restval="", lineterminator="\n")
+        rows.writeheader()
+        for point in (point for points in plane.series().values() for point in points):
+            rows.writerow({"kind": KINDS[0]} | {name: _shortest(getattr(point, name)) for name in names})
+        for bits, decibels in plane.bound:
+            series = "Gaussian"
+            rows.writerow({"kind": KINDS[1], "series": series, "bits": bits, "nmse_db": _shortest(decibels)})
+        for coder in plane.world.published:
+            for bits, decibels in coder.points:
+                rows.writerow({"kind": KINDS[2], "series": coder.name, "bits": bits, "nmse_db": decibels})
+
+
+def _shortest(value: object) -> object:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def markdown(plane: Plane, picture: str) -> str:
+    """The table, with what its figures mean and where the others come from."""
+    rows = [
+        (
+            point.name,
+            f"{point.bits:,}",
+            _with_error(point.nmse_db, point.nmse_2se_db, 2),
+            _with_error(point.sgcs, point.sgcs_2se, 3),
+            _both(_millions(point.encoder_macs), _millions(point.decoder_macs), 2),
+            _both(point.encoder_ms, point.decoder_ms, 3),
+        )
+        for points in plane.series().values()
+        for point in points
+    ]
+    rows += [("Gaussian of this covariance", f"{bits:,}", number(db), "-", "-", "-") for bits, db in plane.bound]
+    lines = [
+        f"# Feedback bits and distortion: `{plane.world.scenario}`",
+        "",
+        plane.provenance,
+        "",
+        f"![NMSE and SGCS against feedback bits]({picture}.png)",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        "- Every payload is packed, unpacked and decoded; bits are all of a report, the scale's among them. ± is two",
+        "  standard errors.",
+        "- NAME/VERSION are checkpoints as shipped; *transform, N* is fitted by the command: Karhunen-Loeve transform,",
+        f"  greedy bits, fixed length, mu-law with mu = {COMPANDING:g} at all rates.",
+        "- NMSE: mean of ratios, truncated angular-delay domain. Codebooks report no scale and have none.",
+        "- SGCS: mean over subbands of precoders; those of image schemes are of the channel that the image says,",
+        f"  zero-filled. A perfect image would have {plane.true_image_sgcs:.3f}.",
+        "- Costs are of a report: real multiply-accumulates of layers and transforms (- where they are neither), and",
+        "  CPU time of one thread, from what the UE measured to payload fields, and from these to the estimate.",
+        "- *Gaussian of this covariance*: reverse water-filling of the covariance that the transform coders were",
+        "  fitted by, 8 bits for the scale. No coder that knows only the covariance can promise less; one that knows",
+        "  more can have less.",
+    ]
+    if plane.world.published:
+        lines += ["", "Published points that count real bits, on the data set of their authors, which is not ours:", ""]
+        lines += ["| coder | bits: NMSE (dB) |", "|---|---|"]
+        for coder in plane.world.published:
+            points = ", ".join(f"{bits:,}: {decibels:.2f}" for bits, decibels in coder.points)
+            lines.append(f"| {coder.source} | {points} |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_error(value: float | None, error: float | None, digits: int) -> str:
+    return "-" if value is None else f"{number(value, digits)} ± {number(error, digits)}"
+
+
+def _millions(count: int | None) -> float | None:
+    return None if count is None else count / 1e6
+
+
+def _both(ue: float | None, gnb: float | None, digits: int) -> str:
+    return "-" if ue is None else f"{number(ue, digits)}, {number(gnb, digits)}"
+
+
+def plot(plane: Plane, path: Path) -> None:
+    """NMSE and SGCS against bits, side by side, error bars of two standard errors."""
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    nmse, sgcs = figure.subplots(1, 2)
+    for place, (name, points) in enumerate(plane.series().items()):
+        style = {"color": f"C{place}", "marker": MARKERS[place % len(MARKERS)], "ms": 5, "lw": 1, "capsize": 2}
+        bits = [point.bits for point in points]
+        if points[0].nmse_db is not None:
+            nmse.errorbar(bits, [p.nmse_db for p in points], [p.nmse_2se_db for p in points], **style)
+        sgcs.errorbar(bits, [p.sgcs for p in points], [p.sgcs_2se for p in points], label=name, **style)
+    nmse.plot(*zip(*plane.bound, strict=True), "k--", lw=1, label="Gaussian of this covariance")
+    for marker, coder in zip("*PX", plane.world.published, strict=False):
+        nmse.plot(
+            *zip(*coder.points, strict=True),
+            marker,
+            mfc="none",
+            color="dimgrey",
+            ms=9,
+            label=f"{coder.name} (published)",
+        )
+    sgcs.axhline(plane.true_image_sgcs, color="k", ls=":", lw=1, label="perfect image")
+    _finish(nmse, "NMSE (dB), mean of ratios, truncated domain")
+    _finish(sgcs, "SGCS per subband")
+    figure.suptitle(f"{plane.world.scenario}: packed payloads, test split")
+    figure.legend(loc="outside lower center", ncols=5)
+    figure.savefig(path, dpi=110)
+
+
+def _finish(axes: Axes, label: str) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("feedback bits of a report")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
