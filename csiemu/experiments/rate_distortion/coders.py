@@ -35,7 +35,7 @@ FITTED_SEED = 1
 
 @dataclass(frozen=True)
 class Coder:
-    """A scheme at a rate. `series` names what differs from it in rate alone, `name` the coder."""
+    """A scheme at a rate. `series` names its scheme, `name` the coder: a checkpoint `NAME/VERSION`."""
 
     series: str
     name: str

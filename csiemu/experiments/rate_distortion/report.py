@@ -143,7 +143,15 @@ def plot(plane: Plane, path: Path) -> None:
     figure = Figure(figsize=(12, 6), layout="constrained")
     nmse, sgcs = figure.subplots(1, 2)
     for place, (name, points) in enumerate(plane.series().items()):
-        style = {"color": f"C{place}", "marker": MARKERS[place % len(MARKERS)], "ms": 5, "lw": 1, "capsize": 2}
+        joined = not all("/" in point.name for point in points)  # checkpoints may differ in more than their rate
+        style = {
+            "ls": "-" if joined else "none",
+            "color": f"C{place}",
+            "marker": MARKERS[place % len(MARKERS)],
+            "ms": 5,
+            "lw": 1,
+            "capsize": 2,
+        }
         bits = [point.bits for point in points]
         if points[0].nmse_db is not None:
             nmse.errorbar(bits, [p.nmse_db for p in points], [p.nmse_2se_db for p in points], **style)
