@@ -30,7 +30,7 @@ from csiemu.training.job import TrainingJob
 from csiemu.training.options import Option, job_of, options, options_of
 from csiemu.training.run import build, calibrate, measure
 from csiemu.training.schemes import training_of
-from csiemu.training.trainer import Recipe, Rounds, saved_recipe
+from csiemu.training.trainer import Recipe, Rounds, Trainer, saved_recipe
 from shared.checkpoints import CheckpointStore, check_name
 from shared.conditions import RunConditions
 from shared.errors import CsiError, InvalidInput, NotFound, TooLarge
@@ -264,12 +264,14 @@ def write_archive(store: CheckpointStore, job: TrainingJob, folder: Path) -> Pat
 
 
 def _member(job: TrainingJob, out: Path, budget: float, deadline: float, together: Barrier) -> None:
-    """A training's process. It ends by itself at the deadline, and with the process that started it."""
+    """A training's process. It stops in time for the deadline (of the monotonic clock, which all processes of a machine
+    share), and ends with the process that started it.
+    """
     os.setsid()  # Ctrl-C is for the campaign, which passes it on
     end_with_parent(signal.SIGKILL)
     torch.set_num_threads(1)
     try:
-        _Member(job, out, budget, deadline, together).run()
+        Member(job, out, budget, deadline, together).run()
     except KeyboardInterrupt:
         sys.exit(UNFINISHED)
     except CsiError as error:
@@ -282,8 +284,15 @@ def _member(job: TrainingJob, out: Path, budget: float, deadline: float, togethe
 
 
 @dataclass
-class _Member:
-    """A training of a campaign, in its own process."""
+class Member:
+    """A training of a campaign, in its own process.
+
+    Attributes:
+        out: the campaign's folder.
+        budget: the campaign's [s].
+        deadline: when the evaluation should be done, by `time.monotonic` [s].
+        together: at which those wait that have taken their first steps.
+    """
 
     job: TrainingJob
     out: Path
@@ -292,10 +301,11 @@ class _Member:
     together: Barrier
 
     def run(self) -> None:
+        """Train or go on, evaluate, write the archive; what a call before has done stays. Raises as `TrainingJob.run`,
+        KeyboardInterrupt when the time is over, and TooLarge.
+        """
         job, name, version = self.job, self.job.saved_as, self.job.version
-        store = CheckpointStore(job.checkpoints)
-        state = _state(job)
-        card = _card(job)
+        store, state, card = CheckpointStore(job.checkpoints), _state(job), _card(job)
         if card is None:
             if (saved := saved_recipe(state)) is not None:
                 fitted_before = {"steps": saved.steps, "warmup": saved.warmup}
@@ -312,15 +322,18 @@ class _Member:
         self.say(f"{steps} steps, NMSE {'-' if nmse is None else f'{nmse:.2f}'} dB, {archive}")
 
     def prepare(self, trainer: Rounds) -> None:
-        """Fit the steps to the time, if no call before has done so, and have the trainer stop in time."""
+        """Fit the steps to the time, if no call before has done so, and have the trainer stop in time. What does not
+        train by gradients keeps its number of rounds.
+        """
         after_s = self.seconds_after()
-        if saved_recipe(_state(self.job)) is None:
+        if saved_recipe(_state(self.job)) is None and isinstance(trainer, Trainer):
             step_s = self.seconds_a_step(trainer)
             trainer.recipe = fitted(trainer.recipe, step_s, self.deadline - after_s - time.monotonic())
             self.say(f"{trainer.recipe.steps} steps of {step_s * 1e3:.3g} ms, {after_s:.1f} s for what is after them")
         else:
             self.wait()
-            self.say(f"goes on at step {trainer.step} of {trainer.recipe.steps}")
+            verb = "goes on" if trainer.step else "begins"
+            self.say(f"{verb} at step {trainer.step} of {trainer.recipe.steps}")
         timer = threading.Timer(max(0.0, self.deadline - after_s - time.monotonic()), self.stop, (trainer,))
         timer.daemon = True
         timer.start()
@@ -336,7 +349,7 @@ class _Member:
         with contextlib.suppress(threading.BrokenBarrierError):  # one has failed, or takes too long
             self.together.wait(PATIENCE * self.budget)
 
-    def seconds_a_step(self, trainer: Rounds) -> float:
+    def seconds_a_step(self, trainer: Trainer) -> float:
         """Measured with steps that are taken back, so that a training of as many steps as the card says is the same;
         with the share of a step in the saves of the state.
         """

@@ -14,7 +14,7 @@ from csiemu.training.campaign import Campaign, asked, fitted, write_archive
 from csiemu.training.job import TrainingJob
 from csiemu.training.recipes import Design
 from csiemu.training.run import train
-from csiemu.training.trainer import Recipe, Trainer, saved_recipe
+from csiemu.training.trainer import Recipe, Rounds, Trainer, saved_recipe
 from gnb_server.archives import open_archive
 from shared.checkpoints import CheckpointStore
 from shared.errors import InvalidInput, NotFound, TooLarge
@@ -130,10 +130,11 @@ def test_measuring_the_speed_changes_nothing(tmp_path: Path) -> None:
     made = []
     for fit in (True, False):
 
-        def prepare(trainer: Trainer, fit: bool = fit) -> None:
+        def prepare(trainer: Rounds, fit: bool = fit) -> None:
+            assert isinstance(trainer, Trainer)
             if fit:
                 job = TrainingJob("rnn", state=tmp_path / "none")
-                assert campaign._Member(job, tmp_path, 1.0, 0.0, Alone()).seconds_a_step(trainer) > 0
+                assert campaign.Member(job, tmp_path, 1.0, 0.0, Alone()).seconds_a_step(trainer) > 0
             trainer.recipe = Recipe(steps=6, batch=4, warmup=2)
 
         name = f"rnn-{fit}".lower()
