@@ -254,7 +254,10 @@ class CheckpointStore:
 
     @staticmethod
     def _write_card(folder: Path, card: dict[str, Any]) -> None:
-        (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        """In one move: a process that is killed leaves no half a card."""
+        partial = folder / "card.partial"
+        partial.write_text(json.dumps(card, indent=1) + "\n")
+        partial.replace(folder / "card.json")
 
 
 def assemble(name: str, version: int, card: dict[str, Any], files: Mapping[End, bytes]) -> Checkpoint:

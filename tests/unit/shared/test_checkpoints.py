@@ -364,6 +364,22 @@ def test_annotations_are_added_to_the_stored_card(store: CheckpointStore) -> Non
     assert annotated.scheme is checkpoint.scheme
 
 
+def test_a_card_that_is_not_written_to_its_end_leaves_the_one_before(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = store.load("dldnn", 1)
+    write = Path.write_text
+
+    def write_half(path: Path, text: str) -> None:
+        write(path, text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        store.annotate(checkpoint, {"note": "other"})
+    assert store.load("dldnn", 1).card == checkpoint.card
+
+
 @pytest.mark.parametrize("package", ["shared", "csiemu/training"])
 def test_nothing_is_ever_unpickled(root: Path, package: str) -> None:
     """No module imports a pickle, nor torch.load, joblib or the like; NumPy's reader is told not to."""
