@@ -61,10 +61,11 @@ class CsiFeedbackServicer:
 
     def Attach(self, request, context):
         """Lease UE ids for a fleet, or return to a lease by its token.
-        Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-        version of the model decodes for the encoder or it is unloaded, and the UEs cannot switch to another one; the ids
-        are taken, or the token's fleet has detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
-        UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
+        Errors: INVALID_ARGUMENT (a field is malformed, or the scenario cannot be made on the gNB's machine), NOT_FOUND
+        (scheme, scenario or token), FAILED_PRECONDITION (no version of the model decodes for the encoder or it is unloaded,
+        and the UEs cannot switch to another one; the ids are taken, or the token's fleet has detached), DATA_LOSS (the
+        gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a client of a run may have), UNAVAILABLE
+        (it is starting or stopping, or cannot write its store: try again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +85,8 @@ class CsiFeedbackServicer:
 
     def FetchEncoder(self, request, context):
         """The encoder that UEs are to switch to: a header, then the file in pieces.
-        Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), DATA_LOSS (its file is damaged).
+        Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), FAILED_PRECONDITION (the fleet has
+        detached), DATA_LOSS (its file is damaged).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,10 +33,11 @@ class CsiFeedbackStub:
     def __new__(cls, channel: _aio.Channel) -> CsiFeedbackAsyncStub: ...
     Attach: _grpc.UnaryUnaryMultiCallable[_csi_feedback_pb2.AttachRequest, _csi_feedback_pb2.AttachResponse]
     """Lease UE ids for a fleet, or return to a lease by its token.
-    Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-    version of the model decodes for the encoder or it is unloaded, and the UEs cannot switch to another one; the ids
-    are taken, or the token's fleet has detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
-    UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
+    Errors: INVALID_ARGUMENT (a field is malformed, or the scenario cannot be made on the gNB's machine), NOT_FOUND
+    (scheme, scenario or token), FAILED_PRECONDITION (no version of the model decodes for the encoder or it is unloaded,
+    and the UEs cannot switch to another one; the ids are taken, or the token's fleet has detached), DATA_LOSS (the
+    gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a client of a run may have), UNAVAILABLE
+    (it is starting or stopping, or cannot write its store: try again).
     """
     Feedback: _grpc.StreamStreamMultiCallable[_csi_feedback_pb2.FeedbackRequest, _csi_feedback_pb2.FeedbackResponse]
     """Reports up, acknowledgements down. Metadata `fleet-token` names the fleet; a new stream of a fleet ends the old one.
@@ -48,7 +49,8 @@ class CsiFeedbackStub:
     """
     FetchEncoder: _grpc.UnaryStreamMultiCallable[_csi_feedback_pb2.FetchEncoderRequest, _csi_feedback_pb2.FetchEncoderResponse]
     """The encoder that UEs are to switch to: a header, then the file in pieces.
-    Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), DATA_LOSS (its file is damaged).
+    Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), FAILED_PRECONDITION (the fleet has
+    detached), DATA_LOSS (its file is damaged).
     """
     Detach: _grpc.UnaryUnaryMultiCallable[_csi_feedback_pb2.DetachRequest, _csi_feedback_pb2.DetachResponse]
     """End of a fleet: its ids stay leased, its results stay."""
@@ -58,10 +60,11 @@ class CsiFeedbackAsyncStub(CsiFeedbackStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Attach: _aio.UnaryUnaryMultiCallable[_csi_feedback_pb2.AttachRequest, _csi_feedback_pb2.AttachResponse]  # type: ignore[assignment]
     """Lease UE ids for a fleet, or return to a lease by its token.
-    Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-    version of the model decodes for the encoder or it is unloaded, and the UEs cannot switch to another one; the ids
-    are taken, or the token's fleet has detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
-    UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
+    Errors: INVALID_ARGUMENT (a field is malformed, or the scenario cannot be made on the gNB's machine), NOT_FOUND
+    (scheme, scenario or token), FAILED_PRECONDITION (no version of the model decodes for the encoder or it is unloaded,
+    and the UEs cannot switch to another one; the ids are taken, or the token's fleet has detached), DATA_LOSS (the
+    gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a client of a run may have), UNAVAILABLE
+    (it is starting or stopping, or cannot write its store: try again).
     """
     Feedback: _aio.StreamStreamMultiCallable[_csi_feedback_pb2.FeedbackRequest, _csi_feedback_pb2.FeedbackResponse]  # type: ignore[assignment]
     """Reports up, acknowledgements down. Metadata `fleet-token` names the fleet; a new stream of a fleet ends the old one.
@@ -73,7 +76,8 @@ class CsiFeedbackAsyncStub(CsiFeedbackStub):
     """
     FetchEncoder: _aio.UnaryStreamMultiCallable[_csi_feedback_pb2.FetchEncoderRequest, _csi_feedback_pb2.FetchEncoderResponse]  # type: ignore[assignment]
     """The encoder that UEs are to switch to: a header, then the file in pieces.
-    Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), DATA_LOSS (its file is damaged).
+    Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), FAILED_PRECONDITION (the fleet has
+    detached), DATA_LOSS (its file is damaged).
     """
     Detach: _aio.UnaryUnaryMultiCallable[_csi_feedback_pb2.DetachRequest, _csi_feedback_pb2.DetachResponse]  # type: ignore[assignment]
     """End of a fleet: its ids stay leased, its results stay."""
@@ -86,10 +90,11 @@ class CsiFeedbackServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_csi_feedback_pb2.AttachResponse, _abc.Awaitable[_csi_feedback_pb2.AttachResponse]]:
         """Lease UE ids for a fleet, or return to a lease by its token.
-        Errors: INVALID_ARGUMENT (a field is malformed), NOT_FOUND (scheme, scenario or token), FAILED_PRECONDITION (no
-        version of the model decodes for the encoder or it is unloaded, and the UEs cannot switch to another one; the ids
-        are taken, or the token's fleet has detached), DATA_LOSS (the gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a run has),
-        UNAVAILABLE (it is starting or stopping, or cannot write its store: try again).
+        Errors: INVALID_ARGUMENT (a field is malformed, or the scenario cannot be made on the gNB's machine), NOT_FOUND
+        (scheme, scenario or token), FAILED_PRECONDITION (no version of the model decodes for the encoder or it is unloaded,
+        and the UEs cannot switch to another one; the ids are taken, or the token's fleet has detached), DATA_LOSS (the
+        gNB's checkpoint is damaged), RESOURCE_EXHAUSTED (more fleets or UEs than a client of a run may have), UNAVAILABLE
+        (it is starting or stopping, or cannot write its store: try again).
         """
 
     @_abc_1.abstractmethod
@@ -113,7 +118,8 @@ class CsiFeedbackServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_csi_feedback_pb2.FetchEncoderResponse], _abc.AsyncIterator[_csi_feedback_pb2.FetchEncoderResponse]]:
         """The encoder that UEs are to switch to: a header, then the file in pieces.
-        Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), DATA_LOSS (its file is damaged).
+        Errors: NOT_FOUND (token, or no version of the fleet's model has this encoder), FAILED_PRECONDITION (the fleet has
+        detached), DATA_LOSS (its file is damaged).
         """
 
     @_abc_1.abstractmethod
