@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from e2e_tools import wait_for
 
 NAMES = ("dldnn-6", "rnn-12", "rnn-6")
@@ -64,6 +65,7 @@ def test_killed_in_the_middle_and_called_again(tmp_path: Path) -> None:
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
     plan = [PLAN[0], PLAN[1] | {"start-from": "nonsense"}]
     (tmp_path / "plan.json").write_text(json.dumps(plan))
