@@ -17,6 +17,9 @@ _ERRORS: dict[int, type[CsiError]] = {
     error.kind.http_status: error for error in (InvalidInput, NotFound, Conflict, DamagedCheckpoint, NotReady)
 }
 
+GET_S, POST_S = 10.0, 60.0
+"""Deadlines of requests: what changes something may have to load a model first."""
+
 
 class Rest:
     """Requests to a gNB at `http://host:port` or `https://...`, never through a proxy.
@@ -40,16 +43,16 @@ class Rest:
 
     def get(self, path: str) -> dict[str, Any]:
         """The answer of a GET."""
-        return self._ask(path, None)
+        return self._ask(path, None, GET_S)
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The answer of a POST."""
-        return self._ask(path, json.dumps(body).encode())
+        return self._ask(path, json.dumps(body).encode(), POST_S)
 
-    def _ask(self, path: str, data: bytes | None) -> dict[str, Any]:
+    def _ask(self, path: str, data: bytes | None, timeout_s: float) -> dict[str, Any]:
         request = urllib.request.Request(self.url + path, data, self._headers)
         try:
-            with self._opener.open(request, timeout=60) as answer:
+            with self._opener.open(request, timeout=timeout_s) as answer:
                 return dict(json.load(answer))
         except urllib.error.HTTPError as error:
             text = error.read().decode(errors="replace")
