@@ -11,6 +11,7 @@ from gnb_server.app import service
 from gnb_server.handlers import Handlers
 from gnb_server.settings import Settings
 from shared.checkpoints import CheckpointStore
+from tests.unit.gnb_server.sending import Clock
 
 
 @pytest.fixture
@@ -22,3 +23,8 @@ def settings(tmp_path: Path, small_store: CheckpointStore) -> Settings:
 def handlers(settings: Settings) -> Iterator[Handlers]:
     with service(settings) as running:
         yield running
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()

@@ -1,4 +1,4 @@
-"""UEs of a gNB without its protocols."""
+"""UEs of a gNB without its protocols, and a clock for it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ from gnb_server.serving.chunks import Ack, Chunk
 from shared.checkpoints import CheckpointStore
 
 UES = 2
+
+
+@dataclasses.dataclass
+class Clock:
+    """Monotonic [s]; tests move it."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Ues:

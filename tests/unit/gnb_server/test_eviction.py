@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,15 @@ from gnb_server.handlers import Attachment, Handlers
 from gnb_server.settings import Settings
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, NotReady
-from tests.unit.gnb_server.test_serving import UES, Ues
+from tests.unit.gnb_server.sending import UES, Clock, Ues
 
 EVICT_S = 600.0
-
-
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def settings(tmp_path: Path, small_store: CheckpointStore) -> Settings:
     store = f"sqlite:///{tmp_path / 'gnb.sqlite'}"
     return Settings(checkpoints=small_store.root, store=store, grpc_port=0, evict_s=EVICT_S)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,9 @@ from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.channels.scenario import Scenario
 from shared.conditions import RunConditions
 from shared.metrics import COLUMNS, MEASURED, Outcomes
+from tests.unit.gnb_server.sending import Clock
 
 SLOTS, BITS, ENCODER = 2, 20, "ab" * 8
-
-
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def outcomes(ratio: float, frames: int) -> Outcomes:
