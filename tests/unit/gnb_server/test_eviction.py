@@ -54,7 +54,7 @@ def shown(handlers: Handlers) -> list[Any]:
 def in_memory(handlers: Handlers) -> set[str]:
     """Tokens of fleets of which more than the lease is held."""
     serving = handlers._serving
-    held = {key[0] for key in (*serving._backend._frames, *serving._evaluator._held)}  # type: ignore[attr-defined]
+    held = {key[0] for key in (*serving._backend._frames, *serving._evaluator._held)}
     return {*handlers._fleets, *handlers._monitor._fleets, *held}
 
 

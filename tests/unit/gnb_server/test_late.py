@@ -104,7 +104,7 @@ def test_the_frames_around_a_dropped_one_are_decoded_as_without_it(
         with service(settings.model_copy(update={"run": run}), clock) as handlers:
             ues = Ues(handlers, small_store).open()
             first = ues.send(*range(8))
-            late(ues, clock, lambda ues=ues: ues.submit(8, slots=3), waited)  # type: ignore[misc]
+            late(ues, clock, lambda ues=ues: ues.submit(8, slots=3), waited)
             ues.submit(11, slots=5).result(30)
             found.append([ack.nmse.tolist() for ack in [*first, *ues.send(*range(16, 24))]])
     assert found[0] == [[pytest.approx(slot, rel=1e-5) for slot in ack] for ack in found[1]]
@@ -161,10 +161,10 @@ def test_nothing_is_held_of_a_dropped_frame(handlers: Handlers, small_store: Che
     ues = Ues(handlers, small_store).open()
     ues.send(0, 1, 2)
     serving = handlers._serving
-    assert serving._backend._frames  # type: ignore[attr-defined]
+    assert serving._backend._frames
     assert serving._evaluator._held
     late(ues, clock, lambda: ues.submit(3, slots=5))
-    assert not serving._backend._frames  # type: ignore[attr-defined]
+    assert not serving._backend._frames
     assert not serving._evaluator._held
     assert ues.submit(8, slots=8).result(30).dropped == 0
 

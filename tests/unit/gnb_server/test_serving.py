@@ -254,7 +254,7 @@ def test_what_is_held_for_a_fleet_that_stays_away_is_freed(
     back.open()
     while away.fleet.open is not None:
         assert handlers._serving._thread.is_alive()
-    assert {token for token, _ in handlers._serving._backend._frames} == {back.fleet.lease.token}  # type: ignore[attr-defined]
+    assert {token for token, _ in handlers._serving._backend._frames} == {back.fleet.lease.token}
     assert back.send(2)
     with pytest.raises(NotReady, match="attach again"):
         away.open()
@@ -503,7 +503,7 @@ def test_a_detached_fleet_holds_nothing_but_its_totals(handlers: Handlers, small
     handlers.detach(ues.fleet.lease.token)
     serving.call(lambda: None).result(30)
     assert ues.fleet.open is None
-    assert not serving._backend._frames  # type: ignore[attr-defined]
+    assert not serving._backend._frames
     assert not serving._evaluator._held
     assert handlers.ue(0)["reports"] == 3
     assert [bytes(frame) for frame in _open_frames(handlers._store)] == [b""] * UES
@@ -552,7 +552,7 @@ def test_states_of_a_version_that_no_ue_is_on_are_freed(handlers: Handlers, smal
     ues.send(*range(8))
     handlers.swaps.load("hyperrnn", 2)
     ues.send(8)
-    assert {version for _, version in handlers._serving._backend._frames} == {2}  # type: ignore[attr-defined]
+    assert {version for _, version in handlers._serving._backend._frames} == {2}
     assert ues.fleet.open is not None
     assert set(ues.fleet.open.reports) == {2}
 
@@ -560,7 +560,7 @@ def test_states_of_a_version_that_no_ue_is_on_are_freed(handlers: Handlers, smal
 def held_rows(handlers: Handlers) -> dict[str, int]:
     """Frames that side information, states and truth are held of."""
     backend, evaluator = handlers._serving._backend, handlers._serving._evaluator
-    frames, truths = backend._frames.values(), evaluator._held.values()  # type: ignore[attr-defined]
+    frames, truths = backend._frames.values(), evaluator._held.values()
     return {
         "side": sum(len(held.side) for held in frames),
         "state": sum(len(held.state["estimator"]) for held in frames),
@@ -689,7 +689,7 @@ def only_the_evaluator_sees_the_downlink(monkeypatch: pytest.MonkeyPatch) -> lis
                 frame, callers = sys._getframe(1), set()
                 while frame is not None:
                     callers.add(frame.f_globals.get("__name__", ""))
-                    frame = frame.f_back  # type: ignore[assignment]
+                    frame = frame.f_back
                 assert "gnb_server.evaluator" in callers, f"the downlink was asked for by {callers}"
                 asked.append(str(self))
             return method(self, samples, link, *others, **options)

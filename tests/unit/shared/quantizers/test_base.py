@@ -101,4 +101,4 @@ def test_a_quantiser_without_integers_is_none() -> None:
         pass
 
     with pytest.raises(TypeError, match="abstract"):
-        Nothing("codeword", 1, 1)  # type: ignore[abstract]
+        Nothing("codeword", 1, 1)

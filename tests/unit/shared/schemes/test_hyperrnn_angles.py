@@ -120,6 +120,6 @@ def test_configuration_names_what_it_refuses() -> None:
     with pytest.raises(InvalidInput, match="lmmse: needs report=tables; signs of a DNN are no received pilots"):
         AngleConfig(report="signs")
     with pytest.raises(InvalidInput, match="report: 'floats' is not tables or signs"):
-        AngleConfig(report="floats")  # type: ignore[arg-type]
+        AngleConfig(report="floats")
     with pytest.raises(InvalidInput, match=r"hypernetwork_width: 0 is not in \[1, 8192\]"):
         AngleConfig(hypernetwork_width=0)

@@ -37,9 +37,9 @@ def test_a_scheme_that_lacks_something_cannot_be_built(kind: type[Scheme], missi
 
 def test_nor_can_an_end() -> None:
     with pytest.raises(TypeError, match="step"):
-        WithoutStep()  # type: ignore[abstract]
+        WithoutStep()
     with pytest.raises(TypeError, match="encode"):
-        Encoder()  # type: ignore[abstract]
+        Encoder()
 
 
 @pytest.mark.parametrize("name", schemes())
