@@ -79,6 +79,10 @@ class LiveFleet:
         return self.done.result(60)
 
 
+def switches_of(gnb: Gnb) -> set[str]:
+    return {row["switch"] for row in gnb.call("/v1/ues")[1]["ues"]}
+
+
 def versions_of(gnb: Gnb) -> list[int]:
     return [row["decoder_version"] for row in gnb.call("/v1/ues")[1]["ues"]]
 
@@ -156,7 +160,7 @@ def test_ues_that_cannot_have_the_encoder_stay_and_say_why(
         else:
             broken.setattr("ue_client.encoders.MOST_BYTES", 100)
         live = LiveFleet(gnb, ues=UES, checkpoints=small_store.root)
-        reason = until(lambda: [row["switch"] for row in gnb.call("/v1/ues")[1]["ues"] if row["switch"] != "asked"])[0]
+        reason = until(lambda: switches_of(gnb) - {"", "asked"}).pop()  # at first they are not told yet
         assert re.match(says, reason)
         assert until(lambda: versions_of(gnb) == [1] * UES)
         assert {row["assigned_version"] for row in gnb.call("/v1/ues")[1]["ues"]} == {3}
@@ -166,7 +170,7 @@ def test_ues_that_cannot_have_the_encoder_stay_and_say_why(
     file.write_bytes(data)
     load(gnb, 3)
     until(lambda: versions_of(gnb) == [3] * UES)
-    assert {row["switch"] for row in gnb.call("/v1/ues")[1]["ues"]} == {""}
+    assert switches_of(gnb) == {""}
     counts = live.stop().counts
     assert counts.sent == counts.acked == gnb.call("/v1/nmse")[1]["overall"]["reports"]
 
@@ -175,7 +179,7 @@ def test_ues_that_do_not_switch_are_served_on_and_shown(gnb: Gnb) -> None:
     live = LiveFleet(gnb, ues=UES, switch=False)
     until(lambda: gnb.call("/v1/nmse")[1]["overall"]["reports"] > 0)
     load(gnb, 3)
-    assert {row["switch"] for row in gnb.call("/v1/ues")[1]["ues"]} == {CANNOT_SWITCH}
+    assert switches_of(gnb) == {CANNOT_SWITCH}
     before = gnb.call("/v1/nmse")[1]["overall"]["reports"]
     until(lambda: gnb.call("/v1/nmse")[1]["overall"]["reports"] > before + 16 * UES)
     counts = live.stop().counts
