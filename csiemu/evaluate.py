@@ -15,6 +15,7 @@ from shared.channels.streams import Split
 from shared.commands import write_json
 from shared.errors import InvalidInput
 from shared.link.evaluation import evaluate
+from shared.link.rate import Rate
 from shared.settings import JsonFile, RunSettings, options
 from shared.writable import why_no_file
 
@@ -38,6 +39,12 @@ class Settings(RunSettings):
 
     frames: int = Field(1, ge=1, le=1_000_000)
     """Frames of each UE."""
+
+    bits: int | None = Field(None, ge=1)
+    """Most bits of a report, of schemes that can give fewer; each is as fine as they allow."""
+
+    step: int | None = Field(None, ge=0)
+    """Index of the quantiser step, of schemes that have steps; with --bits the finest."""
 
     renew_card: bool = False
     """Write the card's figures anew, of --ues UEs in the card's own conditions, and its probe."""
@@ -79,10 +86,13 @@ def run(settings: Settings) -> None:
                 split=Split[settings.split.upper()],
                 ues=settings.ues,
                 frames=settings.frames,
+                rate=None if settings.bits is settings.step is None else Rate(settings.bits, settings.step),
                 on_progress=show,
             )
     card = checkpoint.card.get("evaluation", {})
-    screen.print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['feedback_bits']} bits a report")
+    low, high, most = (result[f"feedback_bits_{name}"] for name in ("p5", "p95", "most"))
+    spread = f", 5 % have up to {low}, 5 % from {high} to {most}" if checkpoint.scheme.layout.varies else ""
+    screen.print(f"{checkpoint.name}/{checkpoint.version}: {result['feedback_bits']:,.1f} bits a report{spread}")
     screen.print({"measured": result["settings"], "card": card.get("settings")})
     titles = (title if value in ("sgcs", "rho") else f"{title} (dB)" for title, value, _ in COLUMNS)
     table = Table("slot", *titles, "reports")
@@ -98,7 +108,7 @@ def run(settings: Settings) -> None:
 
 def _check_renewal(settings: Settings, folder: Path) -> None:
     """Raises InvalidInput where the card's own conditions are not those asked for, or it cannot be written."""
-    for name in ("scenario", "seed", "delay_slots", "split", "frames"):
+    for name in ("scenario", "seed", "delay_slots", "split", "frames", "bits", "step"):
         if (asked := getattr(settings, name)) != Settings.model_fields[name].default:
             raise InvalidInput(f"{name}: {asked}; a card is renewed in its own conditions only")
     if reason := why_no_file(folder / "card.json"):

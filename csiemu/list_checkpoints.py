@@ -37,6 +37,14 @@ def _decibels(figures: dict[str, Any], name: str = "nmse") -> str:
     return f"{figures[f'{name}_db']:.2f} ± {figures[f'{name}_se_db']:.2f}"
 
 
+def _bits(card: Card) -> str:
+    """Feedback bits of a report: of reports of lengths of their own their mean, 5th and 95th percentile."""
+    found = card["evaluation"]
+    if found.get("feedback_bits_p5") in (None, found["feedback_bits_p95"]):
+        return f"{card['feedback_bits']:,}"
+    return f"{found['feedback_bits']:,.0f} ({found['feedback_bits_p5']:,} to {found['feedback_bits_p95']:,})"
+
+
 def _last_slot(card: Card) -> dict[str, Any]:
     return card["evaluation"]["by_slot"][-1]
 
@@ -47,7 +55,7 @@ CHANNEL_COLUMNS: Columns = {
     "scheme": lambda card: card["scheme"],
     "scenario": lambda card: card["scenario"],
     "uplink": _uplink,
-    "bits": lambda card: str(card["feedback_bits"]),
+    "bits": _bits,
     "steps": lambda card: str(card["training"]["recipe"]["steps"]) if card["training"]["trained"] else "-",
     "all slots: NMSE (dB)": lambda card: _decibels(card["evaluation"]),
     "t=T: NMSE (dB)": lambda card: _decibels(_last_slot(card)),
@@ -60,7 +68,7 @@ IMAGE_COLUMNS: Columns = {
     "scenario": lambda card: card["scenario"],
     "compression": _compression,
     "bits an entry": lambda card: str(card["config"].get("entry_bits", card["config"].get("phase_bits", "-"))),
-    "bits": lambda card: str(card["feedback_bits"]),
+    "bits": _bits,
     "samples seen": lambda card: f"{_frames_seen(card['training']):,}" if card["training"]["trained"] else "-",
     "NMSE (dB)": lambda card: _decibels(card["evaluation"]),
     "spatial-frequency NMSE (dB)": lambda card: f"{card['evaluation']['nmse_sf_db']:.2f}",
@@ -73,7 +81,7 @@ PRECODER_COLUMNS: Columns = {
     "scenario": lambda card: card["scenario"],
     "ports": lambda card: card["config"]["ports"],
     "combination": lambda card: str(card["config"].get("combination", "-")),
-    "bits": lambda card: str(card["feedback_bits"]),
+    "bits": _bits,
     "SGCS per subband": lambda card: f"{card['evaluation']['sgcs']:.3f} ± {card['evaluation']['sgcs_se']:.3f}",
 }
 

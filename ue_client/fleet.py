@@ -23,7 +23,6 @@ from shared.channels.streams import Split
 from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, Kind, NotFound
 from shared.link.encoding import encode_frames
-from shared.link.payload import pack_bits
 from ue_client.channel import Channels
 from ue_client.encoders import Encoders, Run, checked, fetch
 from ue_client.settings import Settings
@@ -429,7 +428,7 @@ class UeFleet:
             ue_count=block.ues,
             first_slot=slot,
             slot_count=len(bits),
-            payload=pack_bits(bits),
+            payload=block.encoder.scheme.layout.pack_bits(bits),
         )
         chunk = _Pending(request, bits)
         self._pending[request.first_ue, slot] = chunk

@@ -32,7 +32,6 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import NotReady
 from shared.link.decoding import decode_slot, side_information
 from shared.link.encoding import encode_frames
-from shared.link.payload import pack_bits
 from ue_client.channel import NO_PROXY
 
 WINDOW = 4
@@ -103,7 +102,7 @@ def _served(root: Path, checkpoint: Checkpoint, ues: int, seconds: float, *, eva
 async def _load(gnb: Gnb, checkpoint: Checkpoint, ues: int, seconds: float) -> tuple[float, float]:
     """Send frames of all UEs for so long; as `_served`."""
     slots, encoder_id = checkpoint.scenario.slots, bytes.fromhex(checkpoint.encoder_id)
-    payload = pack_bits(_reports(checkpoint, _samples(ues)))
+    payload = checkpoint.scheme.layout.pack_bits(_reports(checkpoint, _samples(ues)))
     window = asyncio.Semaphore(WINDOW)
 
     async def requests() -> AsyncIterator[pb.FeedbackRequest]:

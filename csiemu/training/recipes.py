@@ -107,7 +107,6 @@ DESIGNS: dict[str, Design] = {
     "transform-4104": Design("transform", _INDOOR, TransformConfig(bits=4104, components=384, companding=MU)),
     "transform-outdoor": Design("transform", _OUTDOOR, TransformConfig(bits=4104, components=640)),
     "gmtc": Design("gmtc", _INDOOR, GmtcConfig(), "mixture"),
-    "gmtc-2056": Design("gmtc", _INDOOR, GmtcConfig(bits=2056, mixtures=8, components=320), "mixture"),
     "gmtc-outdoor": Design("gmtc", _OUTDOOR, GmtcConfig(mixtures=8, subspace=480, components=224), "mixture"),
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),

@@ -24,7 +24,6 @@ from shared.channels.transforms import to_spatial_frequency, zero_fill
 from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband
 from shared.errors import DamagedCheckpoint, InvalidInput
-from shared.link.payload import pack_bits
 from shared.schemes import Scheme, State
 
 Fields = dict[str, NDArray[np.int64]]
@@ -91,7 +90,7 @@ def make_probe(scheme: Scheme, reports: NDArray[np.uint8]) -> dict[str, Any]:
     largest = float(estimates.abs().max().clamp(min=1e-30))
     return {
         "ues": len(reports),
-        "payload": base64.b64encode(pack_bits(reports)).decode(),
+        "payload": base64.b64encode(scheme.layout.pack_bits(reports)).decode(),
         "largest": largest,
         "estimates": base64.b64encode((estimates / largest).numpy().astype("<f2").tobytes()).decode(),
     }

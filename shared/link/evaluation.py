@@ -18,7 +18,8 @@ from shared.channels.streams import Samples, Split
 from shared.conditions import RunConditions
 from shared.link.decoding import decode_frames
 from shared.link.encoding import encode_frames
-from shared.link.payload import SCALE, pack_bits, saturated
+from shared.link.payload import SCALE, saturated
+from shared.link.rate import Lengths, Rate, summarise_lengths
 from shared.metrics import COLUMNS, DOMAIN_NAMES, Domain, Outcomes, Truth, summarise
 from shared.schemes import Scheme
 
@@ -31,11 +32,16 @@ def true_channels(conditions: RunConditions, domain: Domain, samples: Samples) -
     return DownlinkView(conditions.scenario, samples).truth(domain, conditions.delay_slots)
 
 
-def over_the_link(scheme: Scheme, conditions: RunConditions, samples: Samples) -> NDArray[np.uint8]:
-    """Reports of N frames as the gNB has them, [N, T, bits]: encoded, packed to a payload and unpacked."""
-    sent = encode_frames(scheme, conditions.scenario, samples)
+def over_the_link(
+    scheme: Scheme, conditions: RunConditions, samples: Samples, rate: Rate | None = None
+) -> NDArray[np.uint8]:
+    """Reports of N frames as the gNB has them, [N, T, bits]: encoded at the scheme's own rate or at another one, packed
+    and unpacked.
+    """
+    rates = None if rate is None else scheme.rates(rate, len(samples))
+    sent = encode_frames(scheme, conditions.scenario, samples, rates)
     reports = len(samples) * conditions.scenario.slots
-    return scheme.layout.unpack_bits(pack_bits(sent), reports).reshape(sent.shape)
+    return scheme.layout.unpack_bits(scheme.layout.pack_bits(sent), reports).reshape(sent.shape)
 
 
 def outcomes(scheme: Scheme, conditions: RunConditions, samples: Samples, reports: NDArray[np.uint8]) -> Outcomes:
@@ -51,23 +57,28 @@ def evaluate(
     split: Split = Split.TEST,
     ues: int = 5000,
     frames: int = 1,
+    rate: Rate | None = None,
     on_progress: Callable[[int], None] = lambda frames: None,
 ) -> dict[str, Any]:
     """NMSE and SGCS of frames 0..frames-1 of UEs 0..ues-1; `on_progress` is told how many frames are done.
 
     Returns:
-        `shared.metrics.summarise` of them, with the settings under `settings`, and the number of reports whose scale
-        is at an end of its range (`saturated_scales`) where a payload has one.
+        `shared.metrics.summarise` and `shared.link.rate.summarise_lengths` of them, with the settings under `settings`,
+        and the number of reports whose scale is at an end of its range (`saturated_scales`) where a payload has one.
 
     Raises:
-        InvalidInput: the scheme cannot run in these conditions (`Scheme.check_scenario`).
+        InvalidInput: the scheme cannot run in these conditions (`Scheme.check_scenario`), or at this rate.
     """
     scheme = scheme.eval()
     scheme.check_scenario(conditions.scenario, conditions.delay_slots)
+    if rate is not None:
+        scheme.check_rate(rate)
     by_slot, of_frames, at_an_end = np.zeros((conditions.scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS)), 0
+    lengths = Lengths()
     for pairs in torch.cartesian_prod(torch.arange(ues), torch.arange(frames)).split(BATCH):
         samples = conditions.samples(split, *pairs.mT.contiguous())
-        reports = over_the_link(scheme, conditions, samples)
+        reports = over_the_link(scheme, conditions, samples, rate)
+        lengths.update(scheme.layout.lengths(reports).ravel().tolist())
         found = outcomes(scheme, conditions, samples, reports)
         fields = scheme.layout.fields_of(reports.reshape(found.error.size, scheme.layout.bits))
         at_an_end += int(saturated(scheme.layout, fields).sum())
@@ -81,7 +92,9 @@ def evaluate(
         "frames": frames,
         "domain": DOMAIN_NAMES[scheme.domain],
     }
-    figures = {"settings": settings, **summarise(by_slot, of_frames)}
+    if rate is not None:
+        settings["rate"] = rate.to_json()
+    figures = {"settings": settings, **summarise(by_slot, of_frames), **summarise_lengths(lengths)}
     if SCALE in {field.name for field in scheme.layout.fields}:
         figures["saturated_scales"] = at_an_end
     return figures

@@ -18,6 +18,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
 from shared.link.payload import PayloadLayout
+from shared.link.rate import Rate, Rates
 from shared.metrics import Domain
 from shared.quantizers.base import Quantizer
 
@@ -62,7 +63,11 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
-        """[N, observation] to payload fields: name -> [N, count] int64."""
+        """[N, observation] to payload fields: name -> [N, count] int64, at the scheme's own rate."""
+
+    def encode_within(self, observation: Tensor, rates: Rates) -> dict[str, Tensor]:
+        """As `encode`, each report as its rate allows: of schemes that have `least_bits`."""
+        raise NotImplementedError
 
 
 class Decoder(nn.Module, ABC):
@@ -93,6 +98,12 @@ class Decoder(nn.Module, ABC):
             Downlink estimates [N, M] complex64, images [N, Q, M] or precoders [N, S, M], and the state after this slot.
         """
 
+    def distortion(self, fields: dict[str, Tensor]) -> Tensor:
+        """||e||^2 / ||h||^2 that is to be expected of reports by what they say and the decoder knows, [N] float32: of
+        schemes that have `steps`.
+        """
+        raise NotImplementedError
+
 
 End = Literal["encoder", "decoder"]
 """A part of a scheme: what runs at the UE, or at the gNB."""
@@ -108,6 +119,7 @@ class Scheme(nn.Module, ABC):
         config_class: its configuration.
         domain: what it estimates.
         sizes: fields of the scenario that must be those that it was built for.
+        steps: how many quantiser steps a report may choose from; 0 where it has no choice.
         trainable: whether `csiemu train` has anything to optimise.
         default_scenario: what it is trained for where nothing else is asked for.
 
@@ -124,6 +136,7 @@ class Scheme(nn.Module, ABC):
     config_class: ClassVar[type[SchemeConfig]]
     domain: ClassVar[Domain] = "spatial"
     sizes: ClassVar[tuple[str, ...]] = ("antennas", "slots")
+    steps: ClassVar[int] = 0
     trainable: ClassVar[bool] = True
     default_scenario: ClassVar[str] = "multipath-p2"
 
@@ -161,6 +174,30 @@ class Scheme(nn.Module, ABC):
     def layout(self) -> PayloadLayout:
         """The payload of one report, from either end: the fields of its quantisers."""
         return PayloadLayout(tuple(field for quantizer in self.quantizers for field in quantizer.fields()))
+
+    @property
+    def least_bits(self) -> int | None:
+        """The fewest bits that every report can be kept within; None where all have the same rate."""
+        return None
+
+    def rates(self, rate: Rate, reports: int = 1) -> Rates:
+        """What a rate comes to for so many reports; of schemes that have `least_bits`. By default its bits, or as many
+        as the layout has, and the finest step.
+        """
+        step = self.steps - 1 if rate.step is None else rate.step
+        return Rates.of(self.layout.bits if rate.bits is None else rate.bits, step, reports)
+
+    def check_rate(self, rate: Rate) -> None:
+        """Raises InvalidInput for a rate that reports of this scheme cannot have."""
+        layout = self.layout
+        if rate != Rate() and self.least_bits is None:
+            raise InvalidInput(f"rate: all reports of this {self.name} have {layout.bits} bits; wanted none")
+        if rate.bits is not None and not (self.least_bits or 0) <= rate.bits <= layout.bits:
+            raise InvalidInput(f"bits: {rate.bits}; this {self.name} takes {self.least_bits} to {layout.bits} a report")
+        if (rate.step, rate.target_nmse_db) != (None, None) and not self.steps:
+            raise InvalidInput(f"step, target_nmse_db: {self.name} has no steps to choose from; wanted bits alone")
+        if rate.step is not None and rate.step >= self.steps:
+            raise InvalidInput(f"step: {rate.step}; {self.name} has steps 0 to {self.steps - 1}")
 
     @property
     def reads_uplink(self) -> bool:

@@ -3,17 +3,20 @@
 A channel belongs to one of a few kinds (where the UE stands, which paths it has), each with a covariance and so with a
 Karhunen-Loeve transform of its own. The UE finds the kind that codes its image best, and sends its label and the
 coefficients: in units of one step for all of them (reverse water-filling), with a dead zone, entropy coded by tables
-for the deviation that the coefficient has in this kind. The step is the finest whose code fits into the report.
+for the deviation that the coefficient has in this kind. A report is as long as its code: easy channels take few bits,
+hard ones many, all are distorted alike. A rate names the step, and the most bits that a report may have: where its code
+is longer, its step is the finest whose code is not.
 
 Deviations and steps are powers of 2^(1/16), so that the table of a coefficient follows from whole numbers, and both
-ends agree on it. A report's code is a binary number that begins with a one, zeros in front of it.
+ends agree on it. A code is a binary number that begins with a one; what is sent is what follows that one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -26,6 +29,7 @@ from shared.channels.wideband import require_wideband
 from shared.errors import InvalidInput
 from shared.fields import OneOf, Within, check_fields
 from shared.link.payload import Field, PayloadLayout
+from shared.link.rate import Rate, Rates
 from shared.quantizers import scale
 from shared.quantizers.entropy import Bits, EntropyTables, Run, SymbolReader
 from shared.quantizers.scale import PowerScale
@@ -34,8 +38,8 @@ from shared.schemes.base import Decoder, State, to_complex, to_real
 from shared.schemes.image_feedback import ImageEstimator, ImageObserver
 from shared.schemes.transform import Analysis, Synthesis
 
-CODE = "code"
-"""Name of the payload's field."""
+LENGTH, CODE = "length", "code"
+"""Names of the payload's fields: how many bits of code follow, and these."""
 
 PARTS = 16
 """Deviations and steps are powers of 2^(1/PARTS)."""
@@ -65,6 +69,12 @@ ROUNDING = 0.45
 INWARDS = 0.05
 """By which the decoder takes magnitudes for smaller, in steps: small ones are the likelier."""
 
+PRICE = 0.15
+"""What a bit is worth in squared steps: between two kinds it decides, beside their errors."""
+
+LEAST_BITS = 80
+"""A report that sends no coefficient has fewer, whatever its kind."""
+
 FLOOR = 0.02
 """Power that is added to each coefficient's before kinds are compared: about what is left of it at 800 bits."""
 
@@ -74,7 +84,8 @@ class GmtcConfig(SchemeConfig):
     """Sizes and choices of a mixture of transforms.
 
     Attributes:
-        bits: of a report, the scale's 8 among them.
+        bits: of a report, at most, the scale's 8 and those of the code's length among them.
+        step: index of the step of reports that are not asked for another rate.
         mixtures: kinds of channels.
         subspace: complex dimensions in which the kinds are told apart: the strongest of all images together.
         components: coefficients of a kind that may be sent.
@@ -84,7 +95,8 @@ class GmtcConfig(SchemeConfig):
         scale_low_db, scale_high_db: range of the root of the image's mean power [dB], in 255 steps.
     """
 
-    bits: Annotated[int, Within(64, 1 << 16)] = 776
+    bits: Annotated[int, Within(LEAST_BITS, 1 << 16)] = 4096
+    step: Annotated[int, Within(0, STEPS - 1)] = 124
     mixtures: Annotated[int, Within(2, 1024)] = 16
     subspace: Annotated[int, Within(1, 1 << 16)] = 320
     components: Annotated[int, Within(1, 1 << 16)] = 208
@@ -101,6 +113,16 @@ class GmtcConfig(SchemeConfig):
             sizes = f"{self.ranked}, {self.components}, {self.subspace}"
             raise InvalidInput(f"ranked, components, subspace: {sizes}; wanted ranked <= components <= subspace")
 
+    @property
+    def length_bits(self) -> int:
+        """Bits of a code's length."""
+        return (self.bits - scale.BITS).bit_length()
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of a code, at most."""
+        return self.bits - scale.BITS - self.length_bits
+
 
 class MixtureCode(nn.Module):
     """What both ends hold of a mixture: orthonormal vectors of each kind, deviations, tables; and the code by them.
@@ -116,7 +138,6 @@ class MixtureCode(nn.Module):
 
     def __init__(self, config: GmtcConfig) -> None:
         super().__init__()
-        self.capacity = config.bits - scale.BITS
         eye = torch.eye(config.subspace, config.components).expand(config.mixtures, -1, -1)
         self.register_buffer("vectors", torch.stack([eye, torch.zeros_like(eye)]))
         self.register_buffer("levels", torch.zeros(config.mixtures, config.components, dtype=torch.int16))
@@ -158,17 +179,17 @@ class MixtureCode(nn.Module):
         return (sent - INWARDS * sent.sign()) * step_size(steps)[:, None, None]
 
     def write(self, label: int, step: int, coefficients: Tensor) -> Bits:
-        """The code of a report's coefficients [K, 2] float32."""
+        """The code of a report's coefficients [K, 2] float32, without the one that it begins with."""
         labels, steps = torch.tensor([label]), torch.tensor([step])
         classes = self.classes(labels, steps)
         sent = self.magnitudes(coefficients[None], classes, steps)[0].numpy().astype(np.int32)
         runs: list[Run] = [(LABELS, np.array([label], np.int32)), (STEP_INDICES, np.array([step], np.int32))]
         runs += [(kind, sent[first:last].ravel()) for kind, first, last in _runs(classes[0].numpy())]
-        return self.tables.write(runs, (coefficients.numpy() < 0)[sent > 0].astype(np.uint8))
+        return self.tables.write(runs, (coefficients.numpy() < 0)[sent > 0].astype(np.uint8))[1:]
 
     def read(self, bits: Bits) -> tuple[int, int, NDArray[np.int32]]:
-        """Label, step index and the parts of coefficients in steps, [K, 2], of a report's code. Raises InvalidInput."""
-        reader = SymbolReader(self.tables, bits)
+        """Label, step index and parts of coefficients in steps, [K, 2], of what `write` made. Raises InvalidInput."""
+        reader = SymbolReader(self.tables, np.concatenate([np.ones(1, np.uint8), bits]))
         label, step = (int(reader.read(row, 1)[0]) for row in (LABELS, STEP_INDICES))
         found = np.zeros((self.levels.shape[1], 2), np.int32)
         for kind, first, last in _runs(self.classes(torch.tensor([label]), torch.tensor([step]))[0].numpy()):
@@ -194,11 +215,11 @@ def _runs(classes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
 
 
 class GmtcEncoder(ImageObserver):
-    """Scales the image, finds its kind and the finest step that fits, and writes the code."""
+    """Scales the image, finds its kind and the finest step that its rate allows, and writes the code."""
 
     def __init__(self, scheme: Gmtc) -> None:
         super().__init__(scheme.world, noisy=scheme.config.observation == "estimated")
-        self.ranked, self.tried = scheme.config.ranked, scheme.config.tried
+        self.config = scheme.config
         self.scale = PowerScale(scheme.config.scale_low_db, scheme.config.scale_high_db)
         self.basis = Analysis(math.prod(self.shape), scheme.config.subspace)
         self.code = MixtureCode(scheme.config)
@@ -208,32 +229,50 @@ class GmtcEncoder(ImageObserver):
         return images / self.scale(images)[..., None]
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
-        images = self.images(observation)
-        labels, steps, coefficients = self.choose(self.scaled(images))
-        codes = [self._write(*report) for report in zip(labels.tolist(), steps.tolist(), coefficients, strict=True)]
-        return {**self.scale.encode(images), CODE: torch.from_numpy(np.stack(codes)).long()}
+        return self.encode_within(observation, Rates.of(self.config.bits, self.config.step, len(observation)))
 
-    def choose(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Kinds [N] int64 of scaled images, step indices [N] int64, and coefficients [N, K, 2]: of the least error."""
+    def encode_within(self, observation: Tensor, rates: Rates) -> dict[str, Tensor]:
+        images = self.images(observation)
+        room = rates.bits.clamp(max=self.config.bits) - scale.BITS - self.config.length_bits
+        labels, steps, coefficients = self.choose(self.scaled(images), room, rates.step.clamp(max=STEPS - 1))
+        reports = zip(labels.tolist(), steps.tolist(), coefficients, room.tolist(), strict=True)
+        codes = [self._write(*report) for report in reports]
+        padded = np.zeros((len(codes), self.config.code_bits), np.int64)
+        for row, code in zip(padded, codes, strict=True):
+            row[: len(code)] = code
+        lengths = torch.tensor([[len(code)] for code in codes])
+        return {**self.scale.encode(images), LENGTH: lengths, CODE: torch.from_numpy(padded)}
+
+    def choose(self, images: Tensor, room: Tensor, finest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Kinds [N] int64 of scaled images, step indices [N] int64, and coefficients [N, K, 2]: those of the least cost
+        of error and bits whose code has at most `room` bits and whose step is at most `finest`, [N] int64 each.
+        """
         points = self.points(images)
-        first, *others = self.rank(points).argsort(1)[:, : self.tried].unbind(1)
-        labels, steps, coefficients, least = self._tried(points, first)
+        first, *others = self.rank(points).argsort(1)[:, : self.config.tried].unbind(1)
+        labels, steps, coefficients, errors, lengths = self._tried(points, first, room, finest)
         for other in others:
-            _, fine, found, error = self._tried(points, other)
-            better = error < least
-            labels, steps, least = (
-                torch.where(better, new, old) for new, old in ((other, labels), (fine, steps), (error, least))
+            _, fine, found, error, length = self._tried(points, other, room, finest)
+            price = PRICE * step_size(torch.maximum(steps, fine)).square()
+            better = error + price * length < errors + price * lengths
+            labels, steps, errors, lengths = (
+                torch.where(better, new, old)
+                for new, old in ((other, labels), (fine, steps), (error, errors), (length, lengths))
             )
             coefficients = torch.where(better[:, None, None], found, coefficients)
         return labels, steps, coefficients
 
-    def _tried(self, points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Labels, their steps and coefficients, and the squared error that is left, but for the points' power, [N]."""
+    def _tried(
+        self, points: Tensor, labels: Tensor, room: Tensor, finest: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Labels, their steps and coefficients, the squared error that is left, but for the points' power, [N], and
+        the bits that it takes.
+        """
         coefficients = self.coefficients(points, labels)
-        steps = self.finest_steps(labels, coefficients)
+        steps = self.finest_steps(labels, coefficients, room, finest)
         sent = self.code.magnitudes(coefficients, self.code.classes(labels, steps), steps)
         missed = coefficients.abs() - self.code.values(sent, steps)
-        return labels, steps, coefficients, (missed.square() - coefficients.square()).sum((1, 2))
+        error = (missed.square() - coefficients.square()).sum((1, 2))
+        return labels, steps, coefficients, error, self.lengths(labels, steps, coefficients)
 
     def coefficients(self, points: Tensor, labels: Tensor) -> Tensor:
         """Coefficients of points [N, P] in kinds [N], [N, K, 2]."""
@@ -249,21 +288,21 @@ class GmtcEncoder(ImageObserver):
         """Code lengths [nats, but for a constant] of points [N, P] as Gaussian vectors of each kind, [N, J]."""
         code, count = self.code, points.shape[1]
         power = 2 * 2 ** (2 * code.levels.float() / PARTS)
-        first = power[:, : self.ranked] + FLOOR
-        rest = power[:, self.ranked :].sum(1) / max(1, count - self.ranked) + FLOOR
+        first = power[:, : self.config.ranked] + FLOOR
+        rest = power[:, self.config.ranked :].sum(1) / max(1, count - self.config.ranked) + FLOOR
         weights = code.tables.weights[code.tables.starts[LABELS] : code.tables.starts[LABELS + 1]]
-        constant = first.log().sum(1) + (count - self.ranked) * rest.log() - weights.float().log()
-        products = points @ code.directions[..., : self.ranked].conj().permute(1, 0, 2).flatten(1)
+        constant = first.log().sum(1) + (count - self.config.ranked) * rest.log() - weights.float().log()
+        products = points @ code.directions[..., : self.config.ranked].conj().permute(1, 0, 2).flatten(1)
         energies = torch.view_as_real(products).square().sum(-1).unflatten(1, first.shape)
         total = torch.view_as_real(points).square().sum((1, 2))[:, None]
         return constant + (energies * (1 / first - 1 / rest[:, None])).sum(2) + total / rest
 
-    def finest_steps(self, labels: Tensor, coefficients: Tensor) -> Tensor:
-        """The finest steps whose code fits, by its ideal length, [N] int64."""
-        low, high = torch.zeros_like(labels), torch.full_like(labels, STEPS - 1)
+    def finest_steps(self, labels: Tensor, coefficients: Tensor, room: Tensor, finest: Tensor) -> Tensor:
+        """The finest steps, up to `finest`, whose code has at most `room` bits by its ideal length; all [N] int64."""
+        low, high = torch.zeros_like(labels), finest
         for _ in range(STEPS.bit_length()):
             middle = (low + high + 1) // 2
-            fits = self.lengths(labels, middle, coefficients) <= self.code.capacity - 1
+            fits = self.lengths(labels, middle, coefficients) <= room
             low, high = torch.where(fits, middle, low), torch.where(fits, high, middle - 1).maximum(low)
         return low
 
@@ -276,13 +315,13 @@ class GmtcEncoder(ImageObserver):
         heads = lengths[starts[LABELS] + labels] + lengths[starts[STEP_INDICES] + steps]
         return heads + found.sum((1, 2)) + (sent > 0).sum((1, 2))
 
-    def _write(self, label: int, step: int, coefficients: Tensor) -> Bits:
-        """The code as the payload has it, [capacity]; a step coarser where it is longer than it should be."""
+    def _write(self, label: int, step: int, coefficients: Tensor, room: int) -> Bits:
+        """The code of a report, a step coarser where it is longer than it may be."""
         bits = self.code.write(label, step, coefficients)
-        while len(bits) > self.code.capacity and step > 0:
+        while len(bits) > room and step > 0:
             step -= 1
             bits = self.code.write(label, step, coefficients)
-        return np.concatenate([np.zeros(self.code.capacity - len(bits), np.uint8), bits])
+        return bits
 
 
 class GmtcDecoder(Decoder):
@@ -296,7 +335,7 @@ class GmtcDecoder(Decoder):
         self.code = MixtureCode(scheme.config)
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
-        points = torch.stack([self._point(bits) for bits in fields[CODE].numpy().astype(np.uint8)])
+        points = torch.stack([self._point(bits) for bits in codes(fields[LENGTH].numpy(), fields[CODE].numpy())])
         images = self.basis(to_real(points)) * self.scale.decode(fields)
         return images.unflatten(1, self.shape), {}
 
@@ -307,12 +346,19 @@ class GmtcDecoder(Decoder):
         return self.code.directions[label] @ torch.view_as_complex(coefficients)
 
 
+def codes(lengths: NDArray[np.int64], padded: NDArray[np.int64]) -> Iterator[Bits]:
+    """The codes of N reports, from the payload's fields [N, 1] and [N, most bits]."""
+    for (length,), bits in zip(lengths.tolist(), padded.astype(np.uint8), strict=True):
+        yield bits[:length]
+
+
 @register
 class Gmtc(ImageEstimator):
     """A mixture of Karhunen-Loeve transforms, entropy coded."""
 
     name: ClassVar[str] = "gmtc"
     config_class: ClassVar[type[SchemeConfig]] = GmtcConfig
+    steps: ClassVar[int] = STEPS
 
     config: GmtcConfig
     encoder: GmtcEncoder
@@ -325,11 +371,20 @@ class Gmtc(ImageEstimator):
 
     @property
     def layout(self) -> PayloadLayout:
-        return PayloadLayout((*super().layout.fields, Field(CODE, self.code.capacity, 1)))
+        length, code = Field(LENGTH, 1, self.config.length_bits), Field(CODE, self.config.code_bits, 1, LENGTH)
+        return PayloadLayout((*super().layout.fields, length, code))
+
+    @property
+    def least_bits(self) -> int:
+        return LEAST_BITS
+
+    def rates(self, rate: Rate, reports: int = 1) -> Rates:
+        own = rate.bits is None and rate.step is None
+        return super().rates(dataclasses.replace(rate, step=self.config.step) if own else rate, reports)
 
     def check_fields(self, fields: Mapping[str, NDArray[np.int64]]) -> None:
         super().check_fields(fields)
-        for bits in fields[CODE].reshape(-1, self.code.capacity).astype(np.uint8):
+        for bits in codes(fields[LENGTH].reshape(-1, 1), fields[CODE].reshape(-1, self.config.code_bits)):
             self.code.read(bits)
 
     def check_sizes(self) -> None:

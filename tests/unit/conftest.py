@@ -19,7 +19,6 @@ from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
 from shared.link.decoding import decode_frames
 from shared.link.encoding import encode_frames
-from shared.link.payload import pack_bits
 from shared.schemes import Scheme, scheme_class
 from tests.unit.simulated_gpu import Gpu
 
@@ -97,7 +96,7 @@ def over_the_wire() -> Callable[[Scheme, Samples], tuple[bytes, Tensor]]:
     def run(scheme: Scheme, samples: Samples) -> tuple[bytes, Tensor]:
         world, reports = scheme.scenario, len(samples) * scheme.scenario.slots
         sent = encode_frames(scheme, world, samples)
-        payload = pack_bits(sent)
+        payload = scheme.layout.pack_bits(sent)
         received = scheme.layout.unpack_bits(payload, reports).reshape(sent.shape)
         return payload, decode_frames(scheme, world, samples, received)
 

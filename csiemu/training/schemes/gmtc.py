@@ -59,25 +59,30 @@ class GmtcTraining(ImageEstimatorTraining):
     def calibrate(self, downlink: DownlinkView) -> None:
         """Set the tables by what the encoder sends of the given channels, and give the gNB its copy."""
         encoder, decoder = self.scheme.encoder, self.scheme.decoder
-        tables, expected = encoder.code.tables, laplace_tables()
+        tables, expected, config = encoder.code.tables, laplace_tables(), self.scheme.config
         for kind, probabilities in enumerate(expected):
             tables.set(kind, probabilities)
-        tables.set(STEP_INDICES, np.ones(STEPS))
+        tables.set(STEP_INDICES, step_table(config.step))
         seen = [EXPECTED_SYMBOLS * probabilities for probabilities in expected]
-        steps_seen = np.zeros(STEPS)
         for part in downlink.parts(CHUNK):
-            labels, steps, coefficients = encoder.choose(scaled_images(self.scheme, part))
+            images = scaled_images(self.scheme, part)
+            room, finest = (torch.full((len(images),), limit) for limit in (config.code_bits, config.step))
+            labels, steps, coefficients = encoder.choose(images, room, finest)
             classes = encoder.code.classes(labels, steps)
             sent = encoder.code.magnitudes(coefficients, classes, steps)
             for kind in range(CLASSES):
                 seen[kind] += np.bincount(sent[classes == kind].flatten().numpy(), minlength=SIZES[kind])
-            steps_seen += np.bincount(steps.numpy(), minlength=STEPS)
         for kind, counts in enumerate(seen):
             tables.set(kind, counts)
-        nearby = np.convolve(steps_seen, np.hanning(9), mode="same")
-        tables.set(STEP_INDICES, nearby + 1e-4 * nearby.sum() + 1e-9)
         decoder.basis.load_state_dict(encoder.basis.state_dict())
         decoder.code.load_state_dict(encoder.code.state_dict())
+
+
+def step_table(usual: int) -> NDArray[np.float64]:
+    """Probabilities of step indices: half for the scheme's own, the rest for any that a rate may ask for."""
+    found = np.full(STEPS, 0.5 / STEPS)
+    found[usual] += 0.5
+    return found
 
 
 def laplace_tables() -> list[NDArray[np.float64]]:

@@ -148,17 +148,17 @@ def test_estimates_come_from_packed_bits(
     scheme, samples = build(make_scheme, kind), make_samples(5)
     before = evaluated(scheme, samples)
     packed: list[tuple[int, int]] = []
-    pack, unpack = evaluation.pack_bits, PayloadLayout.unpack_bits
+    pack, unpack = PayloadLayout.pack_bits, PayloadLayout.unpack_bits
 
-    def watched(reports: NDArray[np.uint8]) -> bytes:
-        payload = pack(reports)
+    def watched(layout: PayloadLayout, reports: NDArray[np.uint8]) -> bytes:
+        payload = pack(layout, reports)
         packed.append((reports.shape[0] * reports.shape[1], len(payload)))
         return payload
 
     def cleared(layout: PayloadLayout, payload: bytes, reports: int) -> NDArray[np.uint8]:
         return unpack(layout, bytes(len(payload)), reports)
 
-    monkeypatch.setattr(evaluation, "pack_bits", watched)
+    monkeypatch.setattr(PayloadLayout, "pack_bits", watched)
     assert np.array_equal(evaluated(scheme, samples).error, before.error)
     assert packed == [(15, -(-15 * scheme.layout.bits // 8))]
     monkeypatch.setattr(PayloadLayout, "unpack_bits", cleared)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,9 +41,8 @@ FEEDBACK_BITS = {
     "transform-2056": 2056,
     "transform-4104": 4104,
     "transform-outdoor": 4104,
-    "gmtc": 776,  # scale 8, entropy code the rest
-    "gmtc-2056": 2056,
-    "gmtc-outdoor": 776,
+    "gmtc": 4096,  # at most: scale 8, length 12, entropy code the rest
+    "gmtc-outdoor": 4096,
 }
 
 
@@ -56,17 +56,28 @@ class Chunk:
 
     @property
     def arrays(self) -> dict[str, NDArray[np.int64]]:
-        shapes = {field.name: (self.reports, field.count) for field in self.layout.fields}
-        return {name: np.array(rows, np.int64).reshape(shapes[name]) for name, rows in self.values.items()}
+        """As fields, with zeros behind the values that a report sends."""
+        found = {field.name: np.zeros((self.reports, field.count), np.int64) for field in self.layout.fields}
+        for name, rows in self.values.items():
+            for row, values in zip(found[name], rows, strict=True):
+                row[: len(values)] = values
+        return found
+
+    @property
+    def texts(self) -> list[str]:
+        """Each report as a string of 0 and 1."""
+        return [
+            "".join(
+                format(value, f"0{field.bits}b")
+                for field in self.layout.fields
+                for value in self.values[field.name][report]
+            )
+            for report in range(self.reports)
+        ]
 
     def naive(self) -> bytes:
         """Packed by way of strings of 0 and 1."""
-        text = "".join(
-            format(value, f"0{field.bits}b")
-            for report in range(self.reports)
-            for field in self.layout.fields
-            for value in self.values[field.name][report]
-        )
+        text = "".join(self.texts)
         text += "0" * (-len(text) % 8)
         return bytes(int(text[start : start + 8], 2) for start in range(0, len(text), 8))
 
@@ -77,6 +88,20 @@ def chunks(draw: st.DrawFn) -> Chunk:
     layout = PayloadLayout(tuple(Field(f"f{index}", count, bits) for index, (count, bits) in enumerate(sizes)))
     reports = draw(st.integers(1, 6))
     return Chunk(layout, reports, {field.name: draw(rows(field, reports)) for field in layout.fields})
+
+
+@st.composite
+def chunks_of_mixed_lengths(draw: st.DrawFn) -> Chunk:
+    """The last field counted by a value that stands somewhere before it."""
+    before = draw(chunks())
+    most, bits = draw(st.integers(0, 40)), draw(st.integers(1, 63))
+    counts = [draw(st.integers(0, most)) for _ in range(before.reports)]
+    sent = [[draw(st.integers(0, 2**bits - 1)) for _ in range(count)] for count in counts]
+    counter = Field("n", 1, draw(st.integers(max(1, most.bit_length()), 63)))
+    fields = [*before.layout.fields, Field("last", most, bits, counted_by="n")]
+    fields.insert(draw(st.integers(0, len(fields) - 1)), counter)
+    values = {**before.values, "n": [[count] for count in counts], "last": sent}
+    return Chunk(PayloadLayout(tuple(fields)), before.reports, {field.name: values[field.name] for field in fields})
 
 
 def rows(field: Field, reports: int) -> st.SearchStrategy[list[list[int]]]:
@@ -113,6 +138,86 @@ def test_bits_of_reports_are_those_of_the_payload(chunk: Chunk) -> None:
     payload = chunk.layout.pack(chunk.arrays, chunk.reports)
     assert np.array_equal(chunk.layout.unpack_bits(payload, chunk.reports), bits)
     assert_same(chunk.layout.fields_of(bits), chunk.arrays)
+
+
+@given(chunks_of_mixed_lengths())
+def test_reports_of_lengths_of_their_own(chunk: Chunk) -> None:
+    layout, reports = chunk.layout, chunk.reports
+    payload = layout.pack(chunk.arrays, reports)
+    assert payload == chunk.naive()
+    assert_same(layout.unpack(payload, reports), chunk.arrays)
+    bits = layout.unpack_bits(payload, reports)
+    assert np.array_equal(bits, layout.bits_of(chunk.arrays, reports))
+    assert layout.lengths(bits).tolist() == [len(text) for text in chunk.texts]
+    for row, text in zip(bits.tolist(), chunk.texts, strict=True):
+        assert "".join(map(str, row)) == text + "0" * (layout.bits - len(text))
+    assert len(payload) <= layout.chunk_bytes(reports)
+    assert layout.pack_bits(bits[None]) == payload
+
+
+@given(chunks_of_mixed_lengths(), st.binary(max_size=40), st.data())
+def test_damaged_reports_of_mixed_lengths_are_read_or_refused(chunk: Chunk, noise: bytes, data: st.DataObject) -> None:
+    payload = bytearray(chunk.naive())
+    kind = data.draw(st.sampled_from(["flip", "cut", "append", "noise"]))
+    if kind == "flip" and payload:
+        payload[data.draw(st.integers(0, len(payload) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    elif kind == "cut":
+        payload = payload[: data.draw(st.integers(0, len(payload)))]
+    else:
+        payload = payload + noise if kind == "append" else bytearray(noise)
+    with contextlib.suppress(InvalidInput):
+        fields = chunk.layout.unpack(bytes(payload), chunk.reports)
+        assert chunk.layout.pack(fields, chunk.reports) == bytes(payload)
+
+
+COUNTED = PayloadLayout((Field("n", 1, 3), Field("v", 5, 2, counted_by="n")))
+
+
+def test_a_chunk_of_mixed_lengths_written_out_by_hand() -> None:
+    """2 reports: 010 (two values) 01 10, 000 (none), and 6 zeros."""
+    fields = {"n": np.array([[2], [0]]), "v": np.array([[1, 2, 0, 0, 0], [0, 0, 0, 0, 0]])}
+    assert COUNTED.pack(fields, 2) == bytes([0b01001100, 0b00000000])
+    assert COUNTED.describe() == "n:1x3 v:0..5x2"
+    assert (COUNTED.least_bits, COUNTED.bits, COUNTED.varies) == (3, 13, True)
+    assert not PayloadLayout((Field("n", 1, 3),)).varies
+
+
+@pytest.mark.parametrize(
+    ("payload", "reports", "message"),
+    [
+        (bytes([0b11000000, 0]), 1, "payload n: 6; wanted at most 5"),
+        (bytes([0b10100000]), 1, "payload: 1 bytes end within one of 1 reports"),
+        (bytes([0b00000010]), 3, "payload: 1 bytes for 3 reports of 3 to 13 bits; wanted 2 to 5"),
+        (bytes([0b00010110, 0b11000000, 0]), 2, "payload: 3 bytes for 2 reports; wanted 2"),
+        (bytes([0b00010000, 0b00000001]), 2, "payload: the last 2 bits are padding and must be 0"),
+        (bytes(10**6), 2**22, r"payload: 4194304 reports of up to 13 bits; wanted at most 2581110 a chunk"),
+    ],
+)
+def test_chunks_of_mixed_lengths_that_are_refused(payload: bytes, reports: int, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        COUNTED.unpack(payload + bytes(600_000) * (reports > 10), reports)
+
+
+def test_counts_that_do_not_say_what_is_sent_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="payload n: 7; wanted at most 5"):
+        COUNTED.pack({"n": np.array([[7]]), "v": np.zeros((1, 5), np.int64)}, 1)
+    with pytest.raises(InvalidInput, match="payload v: values behind the first n are not 0"):
+        COUNTED.pack({"n": np.array([[1]]), "v": np.ones((1, 5), np.int64)}, 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (Field("v", 5, 2, counted_by="n"), Field("n", 1, 3)),
+        (Field("n", 1, 2), Field("v", 5, 2, counted_by="n")),
+        (Field("n", 2, 3), Field("v", 5, 2, counted_by="n")),
+        (Field("m", 1, 3), Field("v", 5, 2, counted_by="n")),
+    ],
+    ids=["not last", "too few bits", "two counts", "none"],
+)
+def test_layouts_that_cannot_be_counted_are_refused(fields: tuple[Field, ...]) -> None:
+    with pytest.raises(InvalidInput, match="layout v: counted by 'n'; wanted the last field, and one value before it"):
+        PayloadLayout(fields)
 
 
 @given(chunks(), st.data())
@@ -204,10 +309,15 @@ def test_layout_of_every_design(make_scheme: Callable[..., Scheme], name: str) -
         field.name: draw.integers(0, 1 << field.bits, (reports, field.count), np.int64).tolist()
         for field in layout.fields
     }
+    for field in layout.fields:
+        if field.counted_by:
+            counts = draw.integers(0, field.count, reports, endpoint=True).tolist()
+            values[field.counted_by] = [[count] for count in counts]
+            values[field.name] = [row[:count] for row, count in zip(values[field.name], counts, strict=True)]
     chunk = Chunk(layout, reports, values)
     payload = layout.pack(chunk.arrays, reports)
     assert payload == chunk.naive()
-    assert len(payload) == -(-reports * FEEDBACK_BITS[name] // 8)
+    assert layout.varies or len(payload) == -(-reports * FEEDBACK_BITS[name] // 8)
     assert_same(layout.unpack(payload, reports), chunk.arrays)
 
 
