@@ -330,7 +330,7 @@ def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
             f"{row['ues_attached']}/{row['ues']}",
             f"{latest['reports_per_s']:.0f}",
             str(row["dropped"]),
-            str(row["feedback_bits"]),
+            number(latest["feedback_bits"], 0),
             number(latest["nmse_db"]),
             number(row["nmse_db"]),
             number(row["sgcs"], 3),
@@ -459,11 +459,17 @@ def _show(results: dict[str, Any], screen: Console) -> None:
         screen.print(text, style="red")
 
 
+def _bits(row: dict[str, Any]) -> str:
+    """Feedback bits of a report: their mean, and where they differ the 5th and 95th percentile."""
+    low, high = row.get("feedback_bits_p5"), row.get("feedback_bits_p95")
+    return number(row.get("feedback_bits"), 0) + ("" if low == high else f" ({low} to {high})")
+
+
 def _figures(row: dict[str, Any]) -> list[str]:
     """Bits, wire bytes, NMSE, NMSE of the last slot, SGCS and round trip (of all versions)."""
     last = row["by_slot"][-1] if row.get("by_slot") else None
     return [
-        str(row.get("feedback_bits", "-")),
+        _bits(row),
         number(row.get("wire_bytes"), 1),
         f"{number(row.get('nmse_db'))} ± {number(row.get('nmse_se_db'))}",
         f"{number(last['ratio_of_sums_db'])} ± {number(last['ratio_of_sums_se_db'])}" if last else "-",

@@ -23,10 +23,10 @@ class Faults:
         self._chunks += 1
         return self._chunks % EVERY == 1
 
-    def flip(self, bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`misdecode`: the decoder gets other bits than the UE sent."""
+    def flip(self, bits: NDArray[np.uint8], *, varies: bool) -> NDArray[np.uint8]:
+        """`misdecode`: the decoder gets other bits than the UE sent; of reports whose length `varies`, the first."""
         if self.kind == "misdecode" and self._strikes():
-            return 1 - bits
+            return bits ^ (np.arange(bits.shape[1]) == 0) if varies else 1 - bits
         return bits
 
     def loses(self) -> bool:

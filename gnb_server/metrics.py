@@ -50,6 +50,13 @@ class RunCollector(Collector):
                 if row[key] is not None:
                     gauge.add_metric(which, row[key])
             yield gauge
+        text = "Feedback bits of a report since the start of the run"
+        bits = GaugeMetricFamily("csiemu_report_bits", text, labels=[*LABELS, "statistic"])
+        for row, which in zip(rows, values, strict=True):
+            for statistic in ("p5", "p95", "most"):
+                if row["reports"]:
+                    bits.add_metric([*which, statistic], row[f"feedback_bits_{statistic}"])
+        yield bits
         text = f"From a chunk's arrival to when it was decoded [ms], over the last {LONGEST_WINDOW_S:g} s"
         latency = GaugeMetricFamily("csiemu_latency_ms", text, labels=[*LABELS, "statistic"])
         for row, which in zip(rows, values, strict=True):

@@ -15,6 +15,7 @@ import numpy as np
 from gnb_server.latency import LatencyHistogram
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
+from shared.link.rate import Lengths, summarise_lengths
 from shared.metrics import COLUMNS, DOMAIN_NAMES, MEASURED, Outcomes, Sums, summarise
 
 LONGEST_WINDOW_S = 600.0
@@ -34,12 +35,15 @@ _Shown = tuple[str, str, RunConditions, int | None]
 
 @dataclass
 class _Bucket:
-    """What a group added within BUCKET_S: sums [T + 1, COLUMNS], bytes, dropped reports, latencies of the others."""
+    """What a group added within BUCKET_S: sums [T + 1, COLUMNS], bytes, dropped reports, lengths and latencies of the
+    others.
+    """
 
     started: float
     sums: Sums
     wire_bytes: float = 0.0
     dropped: int = 0
+    lengths: Lengths = field(default_factory=Lengths)
     latencies: LatencyHistogram = field(default_factory=LatencyHistogram)
 
 
@@ -62,7 +66,7 @@ class _Total:
     Attributes:
         facts: of the encoder's versions.
         sums: [T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
-        reports: by version.
+        lengths: reports by their feedback bits. reports: by version.
         dropped: reports that were, which is with version 0.
     """
 
@@ -71,6 +75,7 @@ class _Total:
     wire_bytes: float = 0.0
     ues: int = 0
     ues_attached: int = 0
+    lengths: Lengths = field(default_factory=Lengths)
     reports: dict[int, int] = field(default_factory=dict)
     dropped: int = 0
 
@@ -85,6 +90,7 @@ class _Total:
             totals = fleet.totals[version]
             total.sums = totals.sums.sum(axis=0)
             total.wire_bytes = float(totals.wire_bytes.sum())
+            total.lengths = totals.lengths.copy()
             total.reports[version] = int(total.sums[:-1, 0].sum())
         return total
 
@@ -95,12 +101,13 @@ class _Total:
         self.ues += other.ues
         self.ues_attached += other.ues_attached
         self.dropped += other.dropped
+        self.lengths.update(other.lengths)
         for version, count in other.reports.items():
             self.reports[version] = self.reports.get(version, 0) + count
 
     def copy(self) -> _Total:
         """Another one, to add to."""
-        return dataclasses.replace(self, reports=dict(self.reports))
+        return dataclasses.replace(self, reports=dict(self.reports), lengths=self.lengths.copy())
 
     def of_all_slots(self) -> _Total:
         """A copy in which all slots are one."""
@@ -157,17 +164,19 @@ class Monitor:
         version: int,
         sums: Sums,
         wire_bytes: float,
+        lengths: Lengths,
         latency_ms: float,
         saturated: int,
     ) -> None:
-        """Note what a stored chunk added to a version: sums [T + 1, COLUMNS], bytes, the latency of its new reports,
-        and how many of them have a scale at an end of its range. The fleet's own arrays hold the totals already.
+        """Note what a stored chunk added to a version: sums [T + 1, COLUMNS], bytes, lengths and latency of its new
+        reports, and how many of them have a scale at an end of its range. The fleet's arrays hold the totals already.
         """
         with self._lock:
             group = self._current(lease, encoder_id, version)
             bucket = group.buckets[-1]
             bucket.sums += sums
             bucket.wire_bytes += wire_bytes
+            bucket.lengths.update(lengths)
             bucket.latencies.add(latency_ms, int(sums[:-1, 0].sum()))
             group.saturated += saturated
 
@@ -262,22 +271,22 @@ class Monitor:
         recent = [bucket for group in groups for bucket in group.since(start)]
         for bucket in recent:
             latencies.merge(bucket.latencies)
-        sums, wire_bytes, dropped = total.sums, total.wire_bytes, total.dropped
+        sums, wire_bytes, dropped, lengths = total.sums, total.wire_bytes, total.dropped, total.lengths
         if window_s is not None:
             sums = sum((bucket.sums for bucket in recent), np.zeros_like(sums))
             wire_bytes = sum(bucket.wire_bytes for bucket in recent)
             dropped = sum(bucket.dropped for bucket in recent)
+            lengths = sum((bucket.lengths for bucket in recent), Lengths())
         figures = summarise(sums[:-1], sums[-1])
         span = max(now - min(bucket.started for bucket in recent), BUCKET_S) if recent else 1.0
-        bits, reports = total.facts.feedback_bits, figures["reports"]
+        reports = figures["reports"]
         row = {
             "ues": total.ues,
             "ues_attached": total.ues_attached,
             **figures,
             "dropped": dropped,
             "reports_per_s": latencies.count / span,
-            "feedback_bits": bits,
-            "feedback_bits_total": bits * reports,
+            **summarise_lengths(lengths),
             "wire_bytes": wire_bytes / reports if reports else None,
             "wire_bytes_total": wire_bytes,
             "latency_ms": latencies.figures(),
@@ -338,17 +347,18 @@ def ue_row(
     fleet: Fleet, ue: int, kept: list[dict[str, Any]], window_s: float | None, clock: Clock = time.time
 ) -> dict[str, Any]:
     """Figures of one UE's reports by its present encoder: in total, or of those of its kept reports (rows of the store)
-    that arrived in the window before `clock` [s since 1970].
+    that arrived in the window before `clock` [s since 1970]. The spread of their feedback bits is of kept ones always.
     """
     index, slots = ue - fleet.lease.first_ue, fleet.slots
     encoder_id = fleet.encoder_of(index)
     versions = fleet.versions_for(encoder_id)
     kept = [row for row in kept if row["version"] in versions]
     sums = np.zeros((slots + 1, len(COLUMNS)))
-    wire_bytes = 0.0
+    wire_bytes, bits = 0.0, 0
     for version in versions:
         sums += fleet.totals[version].sums[index]
         wire_bytes += float(fleet.totals[version].wire_bytes[index].sum())
+        bits += int(fleet.totals[version].feedback_bits[index].sum())
     each = wire_bytes / max(1.0, float(sums[:-1, 0].sum()))
     if window_s is not None:
         kept = [row for row in kept if row["received_at"] >= clock() - window_s]
@@ -362,7 +372,9 @@ def ue_row(
     figures, latencies = summarise(sums[:-1], sums[-1]), LatencyHistogram()
     for row in kept:
         latencies.add(row["latency_ms"])
-    bits = fleet.facts_of(encoder_id).feedback_bits
+    lengths = summarise_lengths(Lengths(row["feedback_bits"] for row in kept))
+    if window_s is None and figures["reports"]:
+        lengths |= {"feedback_bits": bits / figures["reports"], "feedback_bits_total": bits}
     return {
         "ue": ue,
         "status": fleet.status,
@@ -371,8 +383,7 @@ def ue_row(
         "decoder_version": int(fleet.version[index]),
         "dropped": int(fleet.dropped[index]),
         **figures,
-        "feedback_bits": bits,
-        "feedback_bits_total": bits * figures["reports"],
+        **lengths,
         "wire_bytes": each,
         "wire_bytes_total": each * figures["reports"],
         "latency_ms": latencies.figures(),
@@ -395,7 +406,7 @@ def report_rows(fleet: Fleet, kept: list[dict[str, Any]]) -> list[dict[str, Any]
             "sgcs": row["sgcs"],
             "rho": row["rho"],
             "decoder_version": row["version"],
-            "feedback_bits": fleet.facts[row["version"]].feedback_bits,
+            "feedback_bits": row["feedback_bits"],
             "latency_ms": row["latency_ms"],
             "received_at": row["received_at"],
         }

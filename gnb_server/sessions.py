@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.conditions import RunConditions
+from shared.link.rate import Lengths
 from shared.metrics import COLUMNS, MEASURED, Domain, Sums
 
 
@@ -43,7 +44,7 @@ class VersionFacts:
 
     Attributes:
         encoder_id: of the encoder that it decodes for, 16 hexadecimal digits.
-        feedback_bits: of a report.
+        feedback_bits: of a report, at most.
         domain: of an estimate.
     """
 
@@ -81,11 +82,14 @@ class Totals:
     Attributes:
         sums: [ue_count, T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
         wire_bytes: [ue_count, T] float64, shares of the messages received.
+        feedback_bits: [ue_count, T] int64. lengths: all reports of the fleet by their feedback bits.
     """
 
     def __init__(self, ue_count: int, slots: int) -> None:
         self.sums: Sums = np.zeros((ue_count, slots + 1, len(COLUMNS)))
         self.wire_bytes = np.zeros((ue_count, slots))
+        self.feedback_bits = np.zeros((ue_count, slots), np.int64)
+        self.lengths = Lengths()
 
 
 @dataclass

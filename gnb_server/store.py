@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gnb_server.sessions import Assignment, Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
+from shared.link.rate import Lengths
 from shared.metrics import COLUMNS, MEASURED, Sums
 
 _metadata = sa.MetaData()
@@ -121,6 +122,17 @@ _totals = sa.Table(
     sa.Column("slot", sa.Integer, primary_key=True),
     *(sa.Column(name, sa.Float, nullable=False) for name in COLUMNS),
     sa.Column("wire_bytes", sa.Float, nullable=False),
+    sa.Column("feedback_bits", sa.BigInteger, nullable=False),
+)
+
+_lengths = sa.Table(
+    "lengths",  # reports of a fleet by their feedback bits
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("feedback_bits", sa.Integer, primary_key=True),
+    sa.Column("reports", sa.BigInteger, nullable=False),
 )
 
 _reports = sa.Table(
@@ -132,6 +144,7 @@ _reports = sa.Table(
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     *(sa.Column(name, sa.Float, nullable=False) for name in MEASURED),
+    sa.Column("feedback_bits", sa.Integer, nullable=False),
     sa.Column("latency_ms", sa.Float, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
 )
@@ -170,6 +183,7 @@ class Increment:
         rows: [n] int64. slots: of the frame, S of them.
         sums: [S, n, COLUMNS] by slot. frame_means: [n, COLUMNS] of frames that they complete, or [0, COLUMNS].
         wire_bytes: of each report.
+        lengths: [S, n] int64, feedback bits of each report; 0 of one that is not new.
     """
 
     version: int
@@ -178,6 +192,11 @@ class Increment:
     sums: Sums
     frame_means: Sums
     wire_bytes: float
+    lengths: NDArray[np.int64]
+
+    def counted(self) -> Lengths:
+        """New reports by their feedback bits."""
+        return Lengths(self.lengths[self.sums[..., 0] > 0].tolist())
 
 
 @dataclass(frozen=True)
@@ -187,7 +206,7 @@ class Reports:
     Attributes:
         version: that decoded them; 0: they were dropped, and nothing was measured.
         rows: [n] int64. first_sequence: of the S reports of each.
-        measured: [MEASURED, S, n].
+        measured: [MEASURED, S, n]. lengths: [S, n] int64, feedback bits.
         latency_ms: from arrival to when they were decoded. received_at: seconds since 1970.
     """
 
@@ -195,6 +214,7 @@ class Reports:
     rows: NDArray[np.int64]
     first_sequence: int
     measured: NDArray[np.float64]
+    lengths: NDArray[np.int64]
     latency_ms: float
     received_at: float
 
@@ -235,6 +255,7 @@ class Store:
         self._upserts = {
             _ues.name: self._upsert(_ues),
             _totals.name: self._upsert(_totals, add=True),
+            _lengths.name: self._upsert(_lengths, add=True),
             _reports.name: self._upsert(_reports),
         }
 
@@ -455,9 +476,13 @@ class Store:
                     fleet.open.room_for(row.version, reports.shape[1])[index, :reached] = reports
             for row in connection.execute(sa.select(_totals).where(self._among(_totals, lease, rows))):
                 totals, index = fleet.totals_of(row.version), row.ue - lease.first_ue
-                totals.sums[index, row.slot] = row[4:-1]  # slot -1 is the last row
+                totals.sums[index, row.slot] = row[4:-2]  # slot -1 is the last row
                 if row.slot >= 0:
                     totals.wire_bytes[index, row.slot] = row.wire_bytes
+                    totals.feedback_bits[index, row.slot] = row.feedback_bits
+            mine = (_lengths.c.run == self.run) & (_lengths.c.first_ue == lease.first_ue)
+            for row in connection.execute(sa.select(_lengths).where(mine)):
+                fleet.totals_of(row.version).lengths[row.feedback_bits] = row.reports
         if fleet.open is not None:
             fleet.open.next_sequence[:], fleet.open.version[:] = fleet.next_sequence, fleet.version
             fleet.open.dropped[:] = fleet.dropped
@@ -476,6 +501,7 @@ class Store:
                 rows[_ues.name] += self._ue_rows(first_ue, progress)
             for increment in stored.increments:
                 rows[_totals.name] += self._total_rows(first_ue, increment)
+                rows[_lengths.name] += self._length_rows(first_ue, increment)
             for reports in stored.reports:
                 rows[_reports.name] += self._report_rows(first_ue, reports)
         with self._writing() as connection:
@@ -492,20 +518,27 @@ class Store:
     def _total_rows(self, first_ue: int, increment: Increment) -> Iterator[tuple[Any, ...]]:
         """Rows of `totals`, as its columns stand."""
         ues, run, version = (first_ue + increment.rows).tolist(), self.run, increment.version
-        for slot, of_rows in zip(increment.slots, increment.sums.tolist(), strict=True):
-            for ue, sums in zip(ues, of_rows, strict=True):
-                yield run, ue, version, slot, *sums, increment.wire_bytes
+        by_slot = zip(increment.slots, increment.sums.tolist(), increment.lengths.tolist(), strict=True)
+        for slot, of_rows, lengths in by_slot:
+            for ue, sums, bits in zip(ues, of_rows, lengths, strict=True):
+                yield run, ue, version, slot, *sums, increment.wire_bytes, bits
         if len(increment.frame_means):
             for ue, sums in zip(ues, increment.frame_means.tolist(), strict=True):
-                yield run, ue, version, -1, *sums, 0.0
+                yield run, ue, version, -1, *sums, 0.0, 0
+
+    def _length_rows(self, first_ue: int, increment: Increment) -> Iterator[tuple[Any, ...]]:
+        """Rows of `lengths`, as its columns stand."""
+        for bits, reports in increment.counted().items():
+            yield self.run, first_ue, increment.version, bits, reports
 
     def _report_rows(self, first_ue: int, reports: Reports) -> Iterator[tuple[Any, ...]]:
         """Rows of `reports`, as its columns stand."""
         ues, run, version = (first_ue + reports.rows).tolist(), self.run, reports.version
-        for sequence, of_rows in enumerate(np.moveaxis(reports.measured, 0, -1).tolist(), reports.first_sequence):
+        by_slot = zip(np.moveaxis(reports.measured, 0, -1).tolist(), reports.lengths.tolist(), strict=True)
+        for sequence, (of_rows, lengths) in enumerate(by_slot, reports.first_sequence):
             ring = sequence % self.reports_kept
-            for ue, measured in zip(ues, of_rows, strict=True):
-                yield run, ue, ring, sequence, version, *measured, reports.latency_ms, reports.received_at
+            for ue, measured, bits in zip(ues, of_rows, lengths, strict=True):
+                yield run, ue, ring, sequence, version, *measured, bits, reports.latency_ms, reports.received_at
 
     def reports(
         self, ue: int, first: int = 0, limit: int | None = None, *, dropped: bool = False

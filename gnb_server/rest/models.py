@@ -45,6 +45,14 @@ class Latency(BaseModel):
     p99: float | None
 
 
+class LengthClass(BaseModel):
+    """Reports whose feedback bits are in [least, most]."""
+
+    least: int
+    most: int
+    reports: int
+
+
 class World(BaseModel):
     """What every NMSE of a UE is to be named with."""
 
@@ -64,8 +72,14 @@ class Figures(World, Averages):
     average: str = Field(description="which average nmse_db is")
     frames: int = Field(description="complete frames")
     by_slot: list[SlotAverages]
-    feedback_bits: int = Field(description="bits of one report: what the layout packs")
+    feedback_bits: float | None = Field(description="bits of one report, packed: their mean; null of no reports")
+    feedback_bits_p5: int | None = Field(
+        description="5 % of the reports have at most so many; of one UE: of those kept"
+    )
+    feedback_bits_p95: int | None
+    feedback_bits_most: int | None
     feedback_bits_total: int
+    feedback_bits_histogram: list[LengthClass]
     wire_bytes: float | None = Field(description="bytes of one report on the wire: message and gRPC prefix, shared")
     wire_bytes_total: float
     latency_ms: Latency

@@ -28,14 +28,15 @@ def admit(job: Job, models: Repository, faults: Faults, *, late: bool = False) -
     if fleet.broken or fleet.open is None:
         raise NotReady(RESTORING)
     model = models.for_encoder(fleet.lease.model, chunk.encoder_id)
-    bits = faults.flip(model.layout.unpack_bits(chunk.payload, chunk.reports))
+    bits = faults.flip(model.layout.unpack_bits(chunk.payload, chunk.reports), varies=model.layout.varies)
     fields = model.layout.fields_of(bits)
     model.scheme.check_fields(fields)
     shape = (chunk.slot_count, chunk.ue_count)
     rows = np.arange(chunk.ue_count) + (chunk.first_ue - fleet.lease.first_ue)
     groups, dropped = _groups(fleet, chunk, rows, model, models, late=late)
     by_slot = {name: values.reshape(*shape, values.shape[1]) for name, values in fields.items()}
-    return Admitted(bits.reshape(*shape, model.layout.bits), by_slot, rows, groups, dropped, model)
+    lengths = model.layout.lengths(bits).reshape(shape)
+    return Admitted(bits.reshape(*shape, model.layout.bits), lengths, by_slot, rows, groups, dropped, model)
 
 
 def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:

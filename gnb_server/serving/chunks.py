@@ -81,13 +81,15 @@ class Admitted:
     """What admission found out about a chunk.
 
     Attributes:
-        bits: [slots, U, bits] uint8, zeros and ones. fields: name -> [slots, U, count] int64.
+        bits: [slots, U, bits] uint8, zeros and ones. lengths: [slots, U] int64, how many of them were sent.
+        fields: name -> [slots, U, count] int64.
         rows: [U] int64, UE rows of the fleet.
         groups: what is to be decoded. dropped: what is not. UEs that have sent nothing new are in neither.
         model: the version that decodes new frames of the chunk's encoder.
     """
 
     bits: NDArray[np.uint8]
+    lengths: NDArray[np.int64]
     fields: Fields
     rows: NDArray[np.int64]
     groups: list[Group]

@@ -116,6 +116,8 @@ class Committer:
             totals, slots = fleet.totals_of(increment.version), slice(increment.slots.start, increment.slots.stop)
             totals.sums[increment.rows, slots] += increment.sums.swapaxes(0, 1)
             totals.wire_bytes[increment.rows, slots] += increment.wire_bytes
+            totals.feedback_bits[increment.rows, slots] += increment.lengths.T
+            totals.lengths.update(lengths := increment.counted())
             added = np.zeros((fleet.slots + 1, len(COLUMNS)))
             added[slots] = increment.sums.sum(axis=1)
             if len(increment.frame_means):
@@ -124,7 +126,8 @@ class Committer:
             version, encoder_id = increment.version, fleet.facts[increment.version].encoder_id
             wire_bytes = increment.wire_bytes * len(increment.rows) * len(increment.slots)
             at_an_end = saturated.pop(version, 0)
-            self._monitor.add(fleet.lease, encoder_id, version, added, wire_bytes, scored.latency_ms, at_an_end)
+            latency_ms = scored.latency_ms
+            self._monitor.add(fleet.lease, encoder_id, version, added, wire_bytes, lengths, latency_ms, at_an_end)
         self._rollouts.observe(fleet.lease, stored.increments, scored.pairs)
         if self._recorder is not None:
             try:

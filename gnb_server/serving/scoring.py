@@ -93,8 +93,9 @@ class Scorer:
             whole = rows if slots.stop == fleet.slots else rows[:0]
             frame_means = Outcomes.of(fleet.open.outcome[:, whole]).frame_moments()
             version, each = group.model.version, chunk.wire_bytes / chunk.reports
-            stored.increments.append(Increment(version, rows, slots, outcomes.moments(), frame_means, each))
-            stored.reports.append(Reports(version, rows, first, outcomes.measured, latency_ms, job.received))
+            lengths = admitted.lengths[group.skipped :, group.columns]
+            stored.increments.append(Increment(version, rows, slots, outcomes.moments(), frame_means, each, lengths))
+            stored.reports.append(Reports(version, rows, first, outcomes.measured, lengths, latency_ms, job.received))
             if self._recorder is not None and self._recorder.wants(job.frame):
                 bits = admitted.bits[group.skipped :, group.columns]
                 records.append(self._recorder.rows(fleet.lease, group.model, rows, first, bits, estimates, truth))
@@ -107,7 +108,8 @@ class Scorer:
             reached = chunk.first_slot + chunk.slot_count
             stored.progress.append(Progress(rows, reached, 0, [b""] * len(rows), fleet.open.dropped[rows]))
             nothing = np.zeros((len(MEASURED), len(slots), len(rows)))
-            stored.reports.append(Reports(0, rows, first, nothing, latency_ms, job.received))
+            lengths = admitted.lengths[late.skipped :, late.columns]
+            stored.reports.append(Reports(0, rows, first, nothing, lengths, latency_ms, job.received))
         newly_dropped, first_time = int(dropped.sum()), new | dropped
         if self._evaluator is not None and not first_time.all():
             self._add_repeats(job, admitted, versions, first_time, stored)
@@ -139,7 +141,8 @@ class Scorer:
                 rows = admitted.rows[~new[k] & (versions == version)]
                 sums, none = np.zeros((1, len(rows), len(COLUMNS))), np.zeros((0, len(COLUMNS)))
                 each = job.chunk.wire_bytes / job.chunk.reports
-                stored.increments.append(Increment(version, rows, range(slot, slot + 1), sums, none, each))
+                nothing = np.zeros((1, len(rows)), np.int64)
+                stored.increments.append(Increment(version, rows, range(slot, slot + 1), sums, none, each, nothing))
 
     def _fill_repeats(
         self,

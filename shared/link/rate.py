@@ -68,8 +68,8 @@ CLASSES = 64
 
 def summarise_lengths(lengths: Mapping[int, int]) -> dict[str, Any]:
     """Feedback bits of reports: `feedback_bits` (mean), `feedback_bits_p5`, `_p95`, `_most` (None of no reports),
-    `feedback_bits_total`, and `feedback_bits_histogram`: classes of equal width, each `from`, `to` (both are in it) and
-    `reports`, those without reports left out.
+    `feedback_bits_total`, and `feedback_bits_histogram`: classes of equal width, each `least`, `most` (both are in it)
+    and `reports`, those without reports left out.
     """
     if not lengths:
         return {**dict.fromkeys(summarise_lengths({0: 1})), "feedback_bits_total": 0, "feedback_bits_histogram": []}
@@ -85,5 +85,5 @@ def summarise_lengths(lengths: Mapping[int, int]) -> dict[str, Any]:
         "feedback_bits_p95": high,
         "feedback_bits_most": int(bits[-1]),
         "feedback_bits_total": int(bits @ reports),
-        "feedback_bits_histogram": [{"from": at, "to": at + width - 1, "reports": count} for at, count in first],
+        "feedback_bits_histogram": [{"least": at, "most": at + width - 1, "reports": count} for at, count in first],
     }

@@ -12,6 +12,7 @@ from gnb_server.monitor import BUCKET_S, LONGEST_WINDOW_S, Monitor, ue_row
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.channels.scenario import Scenario
 from shared.conditions import RunConditions
+from shared.link.rate import Lengths
 from shared.metrics import COLUMNS, MEASURED, Outcomes
 from tests.unit.gnb_server.sending import Clock
 
@@ -38,15 +39,17 @@ class Run:
         self.monitor.watch(self.fleet)
         self.ues = ues
 
-    def chunk(self, ratio: float, latency_ms: float = 5.0) -> None:
+    def chunk(self, ratio: float, latency_ms: float = 5.0, bits: int = BITS) -> None:
         found = outcomes(ratio, self.ues)
         sums = np.concatenate([found.moments().sum(axis=0), found.frame_moments().sum(axis=0)[None]])
         totals = self.fleet.totals_of(1)
         totals.sums[:, :-1] += found.moments()
         totals.sums[:, -1] += found.frame_moments()
         totals.wire_bytes += 3.0
+        totals.feedback_bits += bits
+        totals.lengths.update(lengths := Lengths({bits: self.ues * SLOTS}))
         self.fleet.version[:] = 1
-        self.monitor.add(self.fleet.lease, ENCODER, 1, sums, 3.0 * self.ues * SLOTS, latency_ms, 1)
+        self.monitor.add(self.fleet.lease, ENCODER, 1, sums, 3.0 * self.ues * SLOTS, lengths, latency_ms, 1)
 
     def row(self, window_s: float | None) -> dict[str, Any]:
         rows, overall = self.monitor.figures(window_s)
@@ -121,7 +124,7 @@ def test_what_comes_within_a_bucket_is_kept_together(run: Run) -> None:
 
 def kept(run: Run, ages: dict[int, float]) -> list[dict[str, Any]]:
     """Rows of the store, by sequence and how long ago they came."""
-    measured = {"error": 0.1, "power": 1.0, "total": 1.0, "sgcs": 0.5, "rho": 0.6}
+    measured = {"error": 0.1, "power": 1.0, "total": 1.0, "sgcs": 0.5, "rho": 0.6, "feedback_bits": BITS}
     return [
         {"sequence": s, "version": 1, "received_at": run.clock.now - age, "latency_ms": 5.0, **measured}
         for s, age in ages.items()
@@ -182,6 +185,17 @@ def test_buckets_of_conditions_that_nobody_has_any_more_are_dropped(run: Run) ->
     first = next(iter(run.monitor._groups.values()))
     lease = dataclasses.replace(run.fleet.lease, conditions=dataclasses.replace(run.fleet.lease.conditions, seed=7))
     run.clock.now += LONGEST_WINDOW_S + 1
-    run.monitor.add(lease, ENCODER, 1, np.zeros((SLOTS + 1, len(COLUMNS))), 3.0, 5.0, 0)
+    run.monitor.add(lease, ENCODER, 1, np.zeros((SLOTS + 1, len(COLUMNS))), 3.0, Lengths(), 5.0, 0)
     assert not first.buckets
     assert len(run.monitor._in_order) == 1
+
+
+def test_feedback_bits_are_a_distribution(run: Run) -> None:
+    run.clock.now += 5
+    run.chunk(0.1, bits=BITS + 100)
+    row, recent = run.row(None), run.row(3.0)
+    assert row["feedback_bits"] == pytest.approx(BITS + 100 / 3)
+    assert [row[f"feedback_bits_{name}"] for name in ("p5", "p95", "most")] == [BITS, BITS + 100, BITS + 100]
+    assert row["feedback_bits_total"] == 24 * BITS + 800
+    assert [kept["reports"] for kept in row["feedback_bits_histogram"]] == [16, 8]
+    assert recent["feedback_bits"] == recent["feedback_bits_p5"] == BITS + 100

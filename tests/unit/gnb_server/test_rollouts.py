@@ -112,7 +112,8 @@ def increment(version: int, ratios: list[float], frames: int | None = None) -> I
     means = np.zeros((len(ratios), len(COLUMNS)))
     means[:, RATIO] = ratios
     rows = np.arange(len(ratios))
-    return Increment(version, rows, range(1, 2), np.ones((1, len(ratios), len(COLUMNS))), means[:frames], 1.0)
+    sums, lengths = np.ones((1, len(ratios), len(COLUMNS))), np.full((1, len(ratios)), 20)
+    return Increment(version, rows, range(1, 2), sums, means[:frames], 1.0, lengths)
 
 
 def test_frames_of_a_canary_are_compared_by_condition() -> None:

@@ -45,7 +45,8 @@ def store(url: str) -> Iterator[Store]:
 def reports(sequences: range) -> Stored:
     """Of row 1: error 1, power and total 2, sgcs 0.5, rho 0.6."""
     measured = np.tile(np.array([1.0, 2.0, 2.0, 0.5, 0.6])[:, None, None], (1, len(sequences), 1))
-    return Stored(LEASE, reports=[Reports(7, np.array([1]), sequences.start, measured, 3.0, 4.0)])
+    lengths = np.array(sequences)[:, None] + 20
+    return Stored(LEASE, reports=[Reports(7, np.array([1]), sequences.start, measured, lengths, 3.0, 4.0)])
 
 
 def test_leases(store: Store) -> None:
@@ -77,11 +78,14 @@ def a_fleet(generator: np.random.Generator) -> tuple[Fleet, list[Stored]]:
         whole = generator.random((len(rows) if reached == 0 else 0, len(COLUMNS)))
         slots = range(first % SLOTS, first % SLOTS + count)
         progress = Progress(index, first + count, version, frames, np.zeros(len(rows), np.int64))
-        chunks.append(Stored(LEASE, [progress], [Increment(version, index, slots, sums, whole, 1.5)]))
+        lengths = generator.integers(20, 24, (count, len(rows)))
+        chunks.append(Stored(LEASE, [progress], [Increment(version, index, slots, sums, whole, 1.5, lengths)]))
         totals = fleet.totals_of(version)
         totals.sums[index, slots.start : slots.stop] += sums.swapaxes(0, 1)
         totals.sums[index[: len(whole)], -1] += whole
         totals.wire_bytes[index, slots.start : slots.stop] += 1.5
+        totals.feedback_bits[index, slots.start : slots.stop] += lengths.T
+        totals.lengths.update(lengths.ravel().tolist())
         fleet.next_sequence[index], fleet.version[index] = first + count, version
     third = np.array([2])
     fleet.open.drop(third, 4, 2)
@@ -107,6 +111,8 @@ def test_a_fleet_comes_back_as_it_was(store: Store, together: bool) -> None:
     for version, totals in fleet.totals.items():
         np.testing.assert_array_equal(again.totals[version].sums, totals.sums)
         np.testing.assert_array_equal(again.totals[version].wire_bytes, totals.wire_bytes)
+        np.testing.assert_array_equal(again.totals[version].feedback_bits, totals.feedback_bits)
+        assert again.totals[version].lengths == totals.lengths
     assert set(again.open.reports) == {8}
     np.testing.assert_array_equal(again.open.reports[8][:2, :2], fleet.open.reports[8][:2, :2])
     assert store.counted() == {"t": 16}
@@ -121,7 +127,7 @@ def test_a_fleet_comes_back_as_it_was(store: Store, together: bool) -> None:
 def test_ring(store: Store) -> None:
     for part in (range(3), range(3, 6), range(6, 7)):
         store.commit([reports(part)])
-    assert [row["sequence"] for row in store.reports(11)] == [3, 4, 5, 6]
+    assert [(row["sequence"], row["feedback_bits"]) for row in store.reports(11)] == [(n, n + 20) for n in range(3, 7)]
     assert [row["sequence"] for row in store.reports(11, first=5)] == [5, 6]
     assert [row["sequence"] for row in store.reports(11, limit=2)] == [5, 6]
     assert store.reports(12) == []
@@ -137,7 +143,8 @@ def test_ring(store: Store) -> None:
 def test_reports_that_were_dropped_have_their_places_in_the_ring(store: Store) -> None:
     store.commit([reports(range(3))])
     nothing = np.zeros((len(MEASURED), 2, 1))
-    store.commit([Stored(LEASE, reports=[Reports(0, np.array([1]), 3, nothing, 3.0, 4.0)])])
+    lengths = np.full((2, 1), 20)
+    store.commit([Stored(LEASE, reports=[Reports(0, np.array([1]), 3, nothing, lengths, 3.0, 4.0)])])
     assert [row["sequence"] for row in store.reports(11)] == [1, 2]
     assert [row["sequence"] for row in store.reports(11, limit=1)] == [2]
     kept = store.reports(11, first=2, dropped=True)

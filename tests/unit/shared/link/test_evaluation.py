@@ -64,9 +64,15 @@ def test_batch_size_does_not_change_the_figures(
     for batch in (7, 40):
         monkeypatch.setattr(evaluation, "BATCH", batch)
         parts = evaluate(scheme, conditions(scheme), ues=20, frames=2)
-        assert parts["settings"] == whole["settings"]
+        for name in ("settings", "feedback_bits_histogram"):
+            assert parts[name] == whole[name]
         for a, b in zip([whole, *whole["by_slot"]], [parts, *parts["by_slot"]], strict=True):
-            others = ("settings", "by_slot", "truncation_floor_db")  # no figures, and nothing is cut off
+            others = (
+                "settings",
+                "feedback_bits_histogram",
+                "by_slot",
+                "truncation_floor_db",
+            )  # no figures, and nothing is cut off
             assert {k: v for k, v in a.items() if k not in others} == pytest.approx(
                 {k: v for k, v in b.items() if k not in others}, rel=1e-4, abs=1e-4
             )
