@@ -75,6 +75,9 @@ PRICE = 0.15
 LEAST_BITS = 80
 """A report that sends no coefficient has fewer, whatever its kind."""
 
+MAGNITUDES = 4
+"""Of which errors are told apart: 0, 1, 2, and 3 or more."""
+
 FLOOR = 0.02
 """Power that is added to each coefficient's before kinds are compared: about what is left of it at 800 bits."""
 
@@ -130,17 +133,23 @@ class MixtureCode(nn.Module):
     Attributes:
         vectors: [2, J, P, K], real and imaginary parts: coefficients of kind j are products with conj(vectors[:, j]).
         levels: [J, K] int16, deviations of coefficients' real and imaginary parts, 2^(level / PARTS), falling with k.
+        errors: [CLASSES, MAGNITUDES], mean squared errors of the parts that are sent, over the step's square.
+        missed: [J], mean power of an image of kind j, but for its coefficients.
         tables: of magnitudes by class, labels, step indices.
     """
 
     vectors: Tensor
     levels: Tensor
+    errors: Tensor
+    missed: Tensor
 
     def __init__(self, config: GmtcConfig) -> None:
         super().__init__()
         eye = torch.eye(config.subspace, config.components).expand(config.mixtures, -1, -1)
         self.register_buffer("vectors", torch.stack([eye, torch.zeros_like(eye)]))
         self.register_buffer("levels", torch.zeros(config.mixtures, config.components, dtype=torch.int16))
+        self.register_buffer("errors", torch.full((CLASSES, MAGNITUDES), 1 / 12))
+        self.register_buffer("missed", torch.zeros(config.mixtures))
         self.tables = EntropyTables((*SIZES, config.mixtures, STEPS))
         self._directions: Tensor | None = None
         nn.Module.register_load_state_dict_post_hook(self, lambda *_: self._forget())
@@ -177,6 +186,15 @@ class MixtureCode(nn.Module):
     def values(self, sent: Tensor, steps: Tensor) -> Tensor:
         """What the decoder takes whole numbers of steps [N, K, 2] for."""
         return (sent - INWARDS * sent.sign()) * step_size(steps)[:, None, None]
+
+    def expected(self, labels: Tensor, steps: Tensor, sent: Tensor) -> Tensor:
+        """Squared errors to be expected of images [N] of what is sent of them, [N, K, 2] whole numbers of steps: of
+        what is sent as measured in training, of other coefficients their power.
+        """
+        classes, power = self.classes(labels, steps), 2 * 2 ** (2 * self.levels[labels].float() / PARTS)
+        of_sent = self.errors[classes.clamp(min=0)[..., None], sent.abs().clamp(max=MAGNITUDES - 1)].sum(2)
+        found = torch.where(classes < 0, power, of_sent * step_size(steps)[:, None].square())
+        return found.sum(1) + self.missed[labels]
 
     def write(self, label: int, step: int, coefficients: Tensor) -> Bits:
         """The code of a report's coefficients [K, 2] float32, without the one that it begins with."""
@@ -338,6 +356,13 @@ class GmtcDecoder(Decoder):
         points = torch.stack([self._point(bits) for bits in codes(fields[LENGTH].numpy(), fields[CODE].numpy())])
         images = self.basis(to_real(points)) * self.scale.decode(fields)
         return images.unflatten(1, self.shape), {}
+
+    def distortion(self, fields: dict[str, Tensor]) -> Tensor:
+        """NMSE that is to be expected of reports, by what they say, [N]. Raises InvalidInput."""
+        read = [self.code.read(bits) for bits in codes(fields[LENGTH].numpy(), fields[CODE].numpy())]
+        labels, steps = (torch.tensor([report[part] for report in read]) for part in (0, 1))
+        sent = torch.from_numpy(np.stack([report[2] for report in read])).long()
+        return self.code.expected(labels, steps, sent) / math.prod(self.shape)
 
     def _point(self, bits: Bits) -> Tensor:
         """[P] complex64 of a report's code. Raises InvalidInput."""

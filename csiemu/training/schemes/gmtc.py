@@ -25,7 +25,19 @@ from shared.channels.streams import Samples, Split
 from shared.errors import InvalidInput
 from shared.fields import differences
 from shared.metrics import energy
-from shared.schemes.gmtc import CLASS_PARTS, CLASSES, PARTS, ROUNDING, SIZES, STEP_INDICES, STEPS, Gmtc
+from shared.schemes.gmtc import (
+    CLASS_PARTS,
+    CLASSES,
+    MAGNITUDES,
+    PARTS,
+    ROUNDING,
+    SIZES,
+    STEP_INDICES,
+    STEPS,
+    Gmtc,
+    MixtureCode,
+    step_size,
+)
 
 CHUNK = 1024
 """Frames whose images are held at once."""
@@ -41,6 +53,9 @@ GUESSES = 12
 
 SHARED_FRAMES = 60
 """The covariance of all kinds counts in each as if it were of so many frames more."""
+
+ERROR_STEPS = (96, 112, 128, 144)
+"""At which the errors of what is sent are measured: what is expected of a report has to hold at any."""
 
 EXPECTED_SYMBOLS = 200
 """The Laplace law counts in a table as if it were of so many symbols seen."""
@@ -64,18 +79,47 @@ class GmtcTraining(ImageEstimatorTraining):
             tables.set(kind, probabilities)
         tables.set(STEP_INDICES, step_table(config.step))
         seen = [EXPECTED_SYMBOLS * probabilities for probabilities in expected]
+        errors, missed, images_of = SentErrors(), torch.zeros(config.mixtures), torch.zeros(config.mixtures)
         for part in downlink.parts(CHUNK):
             images = scaled_images(self.scheme, part)
             room, finest = (torch.full((len(images),), limit) for limit in (config.code_bits, config.step))
             labels, steps, coefficients = encoder.choose(images, room, finest)
             classes = encoder.code.classes(labels, steps)
             sent = encoder.code.magnitudes(coefficients, classes, steps)
+            errors.add(encoder.code, labels, coefficients)
+            missed.index_add_(0, labels, energy(images, axes=2) - coefficients.square().sum((1, 2)))
+            images_of += labels.bincount(minlength=config.mixtures)
             for kind in range(CLASSES):
                 seen[kind] += np.bincount(sent[classes == kind].flatten().numpy(), minlength=SIZES[kind])
         for kind, counts in enumerate(seen):
             tables.set(kind, counts)
+        encoder.code.errors.copy_(errors.mean())
+        encoder.code.missed.copy_(missed / images_of.clamp(min=1))
         decoder.basis.load_state_dict(encoder.basis.state_dict())
         decoder.code.load_state_dict(encoder.code.state_dict())
+
+
+class SentErrors:
+    """Squared errors over the square of the step, summed up by class and magnitude of what is sent."""
+
+    def __init__(self) -> None:
+        self.sums = torch.full((CLASSES, MAGNITUDES), EXPECTED_SYMBOLS / 12)
+        self.counts = torch.full((CLASSES, MAGNITUDES), float(EXPECTED_SYMBOLS))
+
+    def add(self, code: MixtureCode, labels: Tensor, coefficients: Tensor) -> None:
+        """Those of coefficients [N, K, 2] in kinds [N] at `ERROR_STEPS`."""
+        for step in ERROR_STEPS:
+            steps = torch.full_like(labels, step)
+            classes = code.classes(labels, steps)
+            sent = code.magnitudes(coefficients, classes, steps)
+            errors = ((coefficients.abs() - code.values(sent, steps)) / step_size(steps)[:, None, None]).square()
+            places = (classes[..., None] * MAGNITUDES + sent.clamp(max=MAGNITUDES - 1))[classes >= 0].flatten()
+            self.sums.view(-1).index_add_(0, places, errors[classes >= 0].flatten())
+            self.counts.view(-1).index_add_(0, places, torch.ones(len(places)))
+
+    def mean(self) -> Tensor:
+        """[CLASSES, MAGNITUDES]; where there are few, a twelfth weighs in."""
+        return self.sums / self.counts
 
 
 def step_table(usual: int) -> NDArray[np.float64]:

@@ -34,12 +34,12 @@ SIZES_OF_IT: dict[str, Any] = {"mixtures": 3, "subspace": 40, "components": 32, 
 RECIPE = Recipe(steps=3, batch=1500, frames=1500)
 
 
-def fitted(make_scheme: MakeScheme, bits: int = 120, **sizes: Any) -> Gmtc:
+def fitted(make_scheme: MakeScheme, bits: int = 120, recipe: Recipe = RECIPE, **sizes: Any) -> Gmtc:
     """A mixture whose reports fill `bits` bits as far as they can."""
     scheme = make_scheme("gmtc", SMALL, bits=bits, **{"step": STEPS - 1, **SIZES_OF_IT, **sizes})
     assert isinstance(scheme, Gmtc)
     training = training_of(scheme)
-    trainer = training.rounds(RECIPE, {})
+    trainer = training.rounds(recipe, {})
     assert trainer is not None
     trainer.run()
     ue = torch.arange(1000)
@@ -174,6 +174,21 @@ def test_reports_at_one_step_have_lengths_of_their_own_and_one_distortion(
 def test_rates_that_it_cannot_have_are_refused(scheme: Gmtc, rate: Rate, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         scheme.check_rate(rate)
+
+
+@pytest.mark.parametrize("step", [100, 112, 124, 140])
+def test_the_gnb_expects_the_distortion_that_there_is(
+    make_scheme: MakeScheme, make_samples: MakeSamples, step: int
+) -> None:
+    many = Recipe(steps=3, batch=12_000, frames=12_000)  # of few, the weakest coefficients are taken for weaker
+    scheme, samples = fitted(make_scheme, bits=600, recipe=many, step=step), make_samples(300)
+    conditions = RunConditions(scheme.scenario)
+    sent = over_the_link(scheme, conditions, samples)
+    found = float(outcomes(scheme, conditions, samples, sent).ratio.mean())
+    fields = {name: torch.from_numpy(values) for name, values in scheme.layout.fields_of(sent[:, 0]).items()}
+    expected = scheme.decoder.distortion(fields)
+    assert expected.shape == (300,)
+    assert 10 * np.log10(float(expected.mean()) / found) == pytest.approx(0, abs=0.6)
 
 
 def test_it_is_nearer_than_one_transform_of_fixed_bits(
