@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,9 +33,11 @@ from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
 from shared.commands import write_json
 from shared.errors import DamagedCheckpoint, InvalidInput, NotReady
+from shared.link.rate import Rate
 from shared.metrics import Domain
 from shared.schemes import schemes
-from shared.settings import JsonFile, Late, OutFolder, Rate, RunSettings, options
+from shared.settings import JsonFile, Late, OutFolder, RunSettings, options
+from shared.settings import Rate as ReportRate
 from shared.stopping import SIGNALS, STOP_S
 
 POLL_S = 1.0
@@ -68,8 +71,14 @@ class Settings(RunSettings):
     slots: int | None = Field(None, ge=1)
     """Reports per UE."""
 
-    rate: Rate | None = None
+    rate: ReportRate | None = None
     """Reports per second and UE, or max; default 20, of images and precoders 2."""
+
+    bits: int | None = Field(None, ge=1)
+    """Most bits of a report, of the schemes that can give more or fewer."""
+
+    target_nmse: float | None = Field(None, ge=-60, le=0)
+    """NMSE [dB] that the gNB is to hold with the fewest bits, of the schemes that have steps."""
 
     swap: str = ""
     """Swaps while the UEs send, NAME:VERSION@SECONDS, comma-separated: hyperrnn:3@10s."""
@@ -104,7 +113,7 @@ class _Ues:
     """A UE process of one scheme, sending `rate` reports per second and UE."""
 
     scheme: str
-    rate: Rate
+    rate: ReportRate
     process: subprocess.Popen[bytes]
     summary: Path
     record: Path
@@ -117,7 +126,7 @@ def run(settings: Settings) -> int:
     store = settings.checkpoint_store()
     screen = console()
     rates = _rates(settings, store, screen)
-    swaps = _swaps(settings, store, rates)
+    swaps, bit_rates = _swaps(settings, store, rates), _bit_rates(settings, store, rates)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     if (out / STORE).exists():
         raise InvalidInput(f"out: {out} holds an earlier run; wanted a new folder")
@@ -141,7 +150,7 @@ def run(settings: Settings) -> int:
         screen.print(f"gNB at {gnb.grpc} (gRPC), {rest.url}/v1/nmse and {rest.url}/docs (REST); files in {out}")
         fleets: list[_Ues] = []
         for index, (name, rate) in enumerate(rates.items()):
-            fleets.append(_start_ues(settings, out, name, rate, index * settings.ues, gnb.grpc))
+            fleets.append(_start_ues(settings, out, name, rate, bit_rates[name], index * settings.ues, gnb.grpc))
             stack.callback(end, fleets[-1].process)
         stack.callback(_ask, fleets)  # all of them, before each is waited for
         stop.heard = True
@@ -177,7 +186,7 @@ def _with_config(settings: Settings) -> Settings:
     return Settings(**{**names, **given})
 
 
-def _rates(settings: Settings, store: CheckpointStore, screen: Console) -> dict[str, Rate]:
+def _rates(settings: Settings, store: CheckpointStore, screen: Console) -> dict[str, ReportRate]:
     """Reports per second and UE of each scheme that is to run. Raises InvalidInput, NotFound."""
     if settings.schemes is None:
         known, there = schemes(), store.names()
@@ -197,7 +206,24 @@ def _rates(settings: Settings, store: CheckpointStore, screen: Console) -> dict[
     return rates
 
 
-def _swaps(settings: Settings, store: CheckpointStore, rates: dict[str, Rate]) -> list[Swap]:
+def _bit_rates(settings: Settings, store: CheckpointStore, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Options of the UEs of each scheme that can have the bits or the target NMSE asked for. Raises InvalidInput."""
+    asked = {"bits": settings.bits, "target_nmse": settings.target_nmse}
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    if not any(value is not None for value in asked.values()):
+        return found
+    for name in names:
+        scheme = store.load(name).scheme
+        if scheme.least_bits is not None and (scheme.steps or settings.target_nmse is None):
+            scheme.check_rate(Rate(settings.bits, None, settings.target_nmse))
+            found[name] = asked
+    if not any(found.values()):
+        what = ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+        raise InvalidInput(f"{what}: all reports of {', '.join(names)} have one rate")
+    return found
+
+
+def _swaps(settings: Settings, store: CheckpointStore, rates: dict[str, ReportRate]) -> list[Swap]:
     """What is to be swapped when. Raises InvalidInput, NotFound."""
     swaps = parse_swaps(settings.swap)
     for swap in swaps:
@@ -217,7 +243,9 @@ def _is_readable(store: CheckpointStore, name: str, screen: Console) -> bool:
     return True
 
 
-def _start_ues(settings: Settings, out: Path, name: str, rate: Rate, base: int, gnb: str) -> _Ues:
+def _start_ues(
+    settings: Settings, out: Path, name: str, rate: ReportRate, bit_rate: dict[str, Any], base: int, gnb: str
+) -> _Ues:
     summary, record, log = (out / f"ue-{name}.{ending}" for ending in ("json", "npz", "log"))
     duration = settings.duration if settings.slots or settings.duration else 30.0
     process = spawn(
@@ -230,6 +258,7 @@ def _start_ues(settings: Settings, out: Path, name: str, rate: Rate, base: int, 
         ue_base=base,
         seed=settings.seed,
         rate=rate,
+        **bit_rate,
         slots=settings.slots,
         duration=duration,
         scenario=settings.scenario,

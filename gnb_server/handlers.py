@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnb_server.monitor import LONGEST_WINDOW_S, Clock, Monitor, describe, report_rows, ue_row
+from gnb_server.rates import RateControl
 from gnb_server.repository import ModelVersion, Repository
 from gnb_server.rollouts import Rollouts
 from gnb_server.serving.admission import RESTORING, check_coordinates
@@ -26,6 +27,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.wideband import require_wideband
 from shared.conditions import RunConditions
 from shared.errors import Conflict, CsiError, InvalidInput, LimitReached, NotFound, NotReady
+from shared.link.rate import OWN, Rate
 from shared.schemes import scheme_class
 
 MAX_FLEET = 65_536
@@ -56,6 +58,7 @@ class Attachment:
     token: str = ""
     client: str = ""
     can_switch: bool = False
+    rate: Rate = OWN
 
 
 class Handlers:
@@ -89,6 +92,7 @@ class Handlers:
         self._absent: dict[str, Absent] = {}
         self._evict_s = evict_s
         self._clock = clock
+        self._rates = RateControl(store)
         self._lock = threading.RLock()
         self.swaps = Swaps(repository, store, rollouts, self._fleets, self._lock, serving.run, check_card)
         self.started = False
@@ -163,7 +167,9 @@ class Handlers:
                 self._store.keep_encoder(request.token, model.encoder_id)
                 fleet.encoder_id = model.encoder_id
             else:
+                model.scheme.check_rate(request.rate)
                 fleet = self._new_lease(request, model.encoder_id, conditions)
+            self._rates.begin(fleet, model.scheme)
             fleet.client, fleet.seen = request.client, self._clock()
             self._store.keep_version(model.name, model.version, model.facts)
             self._store.keep_loaded(model.name, [model.version], loaded=True, asked=False)
@@ -189,6 +195,46 @@ class Handlers:
             fleet.stream += 1
             fleet.status, fleet.seen = "attached", self._clock()
             return fleet, fleet.stream
+
+    def set_rate(self, ue: int, rate: Rate, by: str) -> dict[str, Any]:
+        """Ask all UEs of a UE's fleet for a rate, from their next frames on.
+
+        Raises:
+            NotFound: no such UE. InvalidInput: its scheme cannot have this rate. Conflict: the fleet has gone.
+        """
+        with self._lock:
+            fleet = self._held_fleet_of(ue)
+            model = self._repository.for_encoder(fleet.lease.model, fleet.encoder_id)
+            self._rates.set(fleet, model.scheme, rate)
+            ues, text = fleet.lease.ues, ", ".join(f"{k} {v}" for k, v in rate.to_json().items() if v is not None)
+            self._store.keep_event(
+                "rate", model.name, str(model.version), by, f"UEs {ues.start}..{ues.stop - 1}: {text or 'its own'}"
+            )
+            return self.rate(ue)
+
+    def rate(self, ue: int) -> dict[str, Any]:
+        """What the UEs of a UE's fleet are asked for, and what they can be. Raises NotFound, Conflict."""
+        fleet = self._held_fleet_of(ue)
+        scheme = self._repository.for_encoder(fleet.lease.model, fleet.encoder_id).scheme
+        asked = fleet.asked.runs() if fleet.asked else []
+        first = fleet.lease.first_ue
+        return {
+            "scheme": fleet.lease.model,
+            "first_ue": first,
+            "ue_count": fleet.lease.ue_count,
+            "rate": fleet.rate.to_json(),
+            "asked": [{"first_ue": first + row, "ue_count": n, "bits": b, "step": s} for row, n, b, s in asked],
+            "least_bits": scheme.layout.bits if scheme.least_bits is None else scheme.least_bits,
+            "most_bits": scheme.layout.bits,
+            "steps": scheme.steps,
+        }
+
+    def _held_fleet_of(self, ue: int) -> Fleet:
+        """The fleet of a UE, unless it has detached, or has been gone for long."""
+        fleet = next((fleet for fleet in self._fleets.values() if ue in fleet.lease.ues), None)
+        if fleet is None:
+            raise Conflict(f"ue: {ue}; its fleet has gone: it is {self._fleet_of(ue).status}")
+        return fleet
 
     def submit(self, fleet: Fleet, stream: int, chunk: Chunk) -> Future[Ack]:
         """Queue a chunk of a stream. The future raises as `CsiFeedback.Feedback` says.
@@ -264,8 +310,8 @@ class Handlers:
         if first_ue + request.ue_count > MOST_IDS:
             raise InvalidInput(f"ue_base: {first_ue} + {request.ue_count} ids go beyond 2^32")
         lease = Lease(secrets.token_hex(8), request.model, conditions, first_ue, request.ue_count)
-        self._store.lease(lease, encoder_id)
-        fleet = self._fleets[lease.token] = Fleet(lease, encoder_id)
+        self._store.lease(lease, encoder_id, request.rate)
+        fleet = self._fleets[lease.token] = Fleet(lease, encoder_id, request.rate)
         return fleet
 
     def _check_share(self, request: Attachment) -> None:

@@ -23,6 +23,7 @@ from gnb_server.swaps import SwitchStatus
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.errors import Conflict, CsiError, InvalidInput, SequenceGap
+from shared.link.rate import Rate
 from shared.tls import Identity
 
 SERVICE = pb.DESCRIPTOR.services_by_name["CsiFeedback"].full_name
@@ -44,10 +45,13 @@ PING_S, PONG_S = 60, 20
 the machine there may have gone without a word.
 """
 
-_Answer = asyncio.Future[Ack] | CsiError | Literal["assigned"] | None
-"""What a stream answers next: an ack to wait for, an error that ends it, what UEs are assigned; None: no more."""
+_Answer = asyncio.Future[Ack] | CsiError | Literal["assigned", "rates"] | None
+"""What a stream answers next: an ack to wait for, an error that ends it, what UEs are assigned, what their reports may
+take; None: no more.
+"""
 
 _ASSIGNED: Final = "assigned"
+_RATES: Final = "rates"
 
 
 class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
@@ -57,6 +61,10 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
         self._handlers = handlers
 
     async def Attach(self, request: pb.AttachRequest, context: grpc.aio.ServicerContext) -> pb.AttachResponse:
+        try:
+            rate = _rate(request.rate)
+        except CsiError as error:
+            await _abort(context, error)
         attachment = Attachment(
             model=request.scheme,
             scenario=request.scenario,
@@ -68,6 +76,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             token=request.token,
             client=client_of(context.peer()),
             can_switch=request.can_switch,
+            rate=rate,
         )
         try:
             fleet, model = await asyncio.to_thread(self._handlers.attach, attachment)
@@ -82,6 +91,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             slots_per_frame=fleet.slots,
             assigned=_assignments(fleet, fleet.assignments()),
             open=_assignments(fleet, fleet.open_frames()),
+            rates=_asked(fleet),
             must_switch=model.encoder_id != attachment.encoder_id,
         )
 
@@ -122,6 +132,13 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
         if fleet.problem is None:  # assigned since the attach
             answers.put_nowait(_ASSIGNED)
 
+        def on_rates() -> None:
+            loop.call_soon_threadsafe(answers.put_nowait, _RATES)
+
+        fleet.on_rates = on_rates
+        if fleet.asked is not None and not fleet.asked.told:
+            answers.put_nowait(_RATES)
+
         async def read() -> None:
             """Chunks into the serving queue, as far as the fleet has room there, and their futures into `answers`."""
             waiting: deque[tuple[asyncio.Future[Ack], Chunk]] = deque()
@@ -152,6 +169,8 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
                     yield pb.FeedbackResponse(
                         switch_encoder=pb.SwitchEncoder(assigned=_assignments(fleet, fleet.assignments()))
                     )
+                elif item is _RATES:
+                    yield pb.FeedbackResponse(set_rates=pb.SetRates(rates=_asked(fleet)))
                 elif isinstance(item, asyncio.Future):
                     ack = await item
                     in_flight.release()
@@ -162,6 +181,8 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             reader.cancel()
             if fleet.on_assigned is on_assigned:
                 fleet.on_assigned = None
+            if fleet.on_rates is on_rates:
+                fleet.on_rates = None
             _consume(answers)
             asyncio.get_running_loop().run_in_executor(None, self._handlers.close_stream, fleet, stream)
 
@@ -195,6 +216,24 @@ def _assignments(fleet: Fleet, runs: list[Assignment]) -> list[pb.EncoderAssignm
             version=run.version,
         )
         for run in runs
+    ]
+
+
+def _rate(rate: pb.Rate) -> Rate:
+    """Raises InvalidInput."""
+    given = {name: getattr(rate, name) for name in ("bits", "step", "target_nmse_db") if rate.HasField(name)}
+    return Rate(**given)
+
+
+def _asked(fleet: Fleet) -> list[pb.RateAssignment]:
+    """What a fleet's UEs are asked for; they are told with this."""
+    if (asked := fleet.asked) is None:
+        return []
+    asked.told = True
+    first_ue = fleet.lease.first_ue
+    return [
+        pb.RateAssignment(first_ue=first_ue + first, ue_count=count, bits=bits, step=step)
+        for first, count, bits, step in asked.runs()
     ]
 
 

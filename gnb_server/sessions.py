@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.conditions import RunConditions
-from shared.link.rate import Lengths
+from shared.link.rate import OWN, Lengths, Rate
 from shared.metrics import COLUMNS, MEASURED, Domain, Sums
 
 
@@ -74,6 +74,30 @@ class Assignment:
     first: int
     count: int
     version: int
+
+
+@dataclass
+class Asked:
+    """How many bits UEs of a fleet are asked for, and what is known of their distortion where a target is to be held.
+
+    Attributes:
+        bits, step: [ue_count] int64, as in `shared.link.rate.Rates`.
+        level: [ue_count] float64, what their NMSE would be at step 0, by their newest reports. seen: [ue_count] int64,
+            all reports so far.
+        told: whether the UEs have been told what stands here.
+    """
+
+    bits: NDArray[np.int64]
+    step: NDArray[np.int64]
+    level: NDArray[np.float64]
+    seen: NDArray[np.int64]
+    told: bool = True
+
+    def runs(self) -> list[tuple[int, int, int, int]]:
+        """(first row, UEs, bits, step) of each run of UEs that are asked for the same."""
+        edges = np.flatnonzero((np.diff(self.bits) != 0) | (np.diff(self.step) != 0)) + 1
+        bounds = pairwise([0, *edges.tolist(), len(self.bits)])
+        return [(first, stop - first, int(self.bits[first]), int(self.step[first])) for first, stop in bounds]
 
 
 class Totals:
@@ -154,6 +178,8 @@ class Fleet:
         told: encoder id of each run of UEs, (first row, UEs, id), as they have it or were told last.
         problem: why its UEs do not use what they are assigned; empty if they do, None until they have answered.
         on_assigned: called in any thread when there is something new to tell; None without a stream.
+        rate: that its reports are to have. asked: what that comes to; None where it is the scheme's own.
+        on_rates: called in any thread when UEs are asked for something else; None without a stream.
         stream: number of the newest stream; older ones are fenced off.
         broken: memory and store may differ; the fleet is to be restored from the store at its next attach.
         status: `attached`, `idle` (attached, and silent for so long that nothing is held for its open frames), `gone`
@@ -161,7 +187,7 @@ class Fleet:
         seen: when something was heard of it last, by the gNB's clock [s].
     """
 
-    def __init__(self, lease: Lease, encoder_id: str) -> None:
+    def __init__(self, lease: Lease, encoder_id: str, rate: Rate = OWN) -> None:
         self.lease = lease
         self.encoder_id = encoder_id
         self.client = ""
@@ -182,6 +208,9 @@ class Fleet:
         self.told: list[tuple[int, int, str]] = [(0, lease.ue_count, encoder_id)]
         self.problem: str | None = ""
         self.on_assigned: Callable[[], None] | None = None
+        self.rate = rate
+        self.asked: Asked | None = None
+        self.on_rates: Callable[[], None] | None = None
         self.stream = 0
         self.broken = False
         self.status: Literal["attached", "idle", "gone", "finished"] = "gone"

@@ -26,7 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gnb_server.sessions import Assignment, Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
-from shared.link.rate import Lengths
+from shared.link.rate import OWN, Lengths, Rate
 from shared.metrics import COLUMNS, MEASURED, Sums
 
 _metadata = sa.MetaData()
@@ -44,6 +44,7 @@ _leases = sa.Table(
     sa.Column(
         "assigned", sa.String, nullable=False
     ),  # versions that UEs are to use, as JSON: [first row, UEs, version]
+    sa.Column("rate", sa.String, nullable=False),  # of its reports, as JSON
     sa.Column("finished", sa.Boolean, nullable=False, default=False),
 )
 
@@ -325,8 +326,8 @@ class Store:
                 what = f"table {table.name} of {self._engine.url} lacks {', '.join(sorted(missing))}"
                 raise InvalidInput(f"store: {what}: another version wrote it; move it away or name another store")
 
-    def lease(self, lease: Lease, encoder_id: str) -> None:
-        """Keep a new lease, of UEs with this encoder. Raises Conflict if one of its ids is taken."""
+    def lease(self, lease: Lease, encoder_id: str, rate: Rate = OWN) -> None:
+        """Keep a new lease, of UEs with this encoder and rate. Raises Conflict if one of its ids is taken."""
         with self._writing() as connection:
             taken = sa.select(_leases.c.first_ue, _leases.c.ue_count).where(
                 _leases.c.run == self.run,
@@ -340,7 +341,9 @@ class Store:
                 )
             ids = {name: getattr(lease, name) for name in ("token", "model", "first_ue", "ue_count")}
             text = {"conditions": json.dumps(lease.conditions.to_json()), "encoder_id": encoder_id, "run": self.run}
-            connection.execute(sa.insert(_leases).values(**ids, **text, assigned="[]", finished=False))
+            connection.execute(
+                sa.insert(_leases).values(**ids, **text, assigned="[]", rate=rate.to_text(), finished=False)
+            )
 
     def keep_encoder(self, token: str, encoder_id: str) -> None:
         """Note the encoder that a fleet came back with."""
@@ -353,6 +356,11 @@ class Store:
             for token, runs in assigned.items():
                 text = json.dumps([dataclasses.astuple(run) for run in runs])
                 connection.execute(sa.update(_leases).where(_leases.c.token == token).values(assigned=text))
+
+    def keep_rate(self, token: str, rate: Rate) -> None:
+        """Note what a fleet's reports are to take."""
+        with self._writing() as connection:
+            connection.execute(sa.update(_leases).where(_leases.c.token == token).values(rate=rate.to_text()))
 
     def finish(self, lease: Lease) -> None:
         """Mark a lease as finished and forget its open frames."""
@@ -464,9 +472,11 @@ class Store:
         """Put a fleet's stored sequences, versions, sums and open frames into its arrays, or those of some rows."""
         lease, slots = fleet.lease, fleet.slots
         with self._reading() as connection:
-            assigned = connection.execute(sa.select(_leases.c.assigned).where(_leases.c.token == lease.token)).scalar()
-            for first, count, version in json.loads(assigned or "[]"):
-                fleet.assigned[first : first + count] = version
+            wanted = sa.select(_leases.c.assigned, _leases.c.rate).where(_leases.c.token == lease.token)
+            if (found := connection.execute(wanted).first()) is not None:
+                fleet.rate = Rate.from_text(found.rate)
+                for first, count, version in json.loads(found.assigned):
+                    fleet.assigned[first : first + count] = version
             for row in connection.execute(sa.select(_ues).where(self._among(_ues, lease, rows))):
                 index = row.ue - lease.first_ue
                 fleet.next_sequence[index], fleet.version[index] = row.next_sequence, row.version

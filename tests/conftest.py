@@ -13,6 +13,7 @@ from csiemu.training.recipes import Design, design
 from csiemu.training.run import train
 from csiemu.training.trainer import Recipe
 from shared.checkpoints import Checkpoint, CheckpointStore
+from shared.schemes.gmtc import GmtcConfig
 
 ROOT = Path(__file__).parent.parent
 SCENARIO = "multipath-p2:antennas=16"
@@ -29,8 +30,8 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     """Hardly trained. For 16 antennas hyperrnn/1, hyperrnn/2 (another decoder of the same encoder), hyperrnn/3 (another
-    encoder, of 12 bits), rnn/1, dldnn/1, genie_lmmse/1 and uplink_only/1; crnet/1 and dualnet_mp/1 for small images of
-    two slots.
+    encoder, of 12 bits), rnn/1, dldnn/1, genie_lmmse/1 and uplink_only/1; crnet/1, dualnet_mp/1 and gmtc/1 for small
+    images of two slots.
     """
     folder = tmp_path_factory.mktemp("checkpoints")
     store = CheckpointStore(folder)
@@ -53,6 +54,10 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     make("hyperrnn", 3, seed=3, feedback_bits=12)
     for name in ("rnn", "dldnn", "genie_lmmse", "uplink_only", "crnet", "dualnet_mp"):
         make(name, 1)
+    sizes = {"mixtures": 2, "subspace": 40, "components": 32, "ranked": 8}
+    mixture = Design("gmtc", IMAGES, GmtcConfig(bits=500, step=118, **sizes))
+    rounds = Recipe(steps=2, batch=500, frames=500)
+    train("gmtc", 1, mixture, rounds, store=store, state=folder / "states" / "gmtc", evaluation_ues=64)
     return store
 
 

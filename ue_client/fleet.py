@@ -8,7 +8,7 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from shared.channels.streams import Split
 from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, Kind, NotFound
 from shared.link.encoding import encode_frames
+from shared.link.rate import OWN, Rate, Rates
 from ue_client.channel import Channels
 from ue_client.encoders import Encoders, Run, checked, fetch
 from ue_client.settings import Settings
@@ -98,12 +99,15 @@ class UeFleet:
         self.model = checkpoint.name
         asked = settings.conditions(checkpoint)
         checkpoint.scheme.check_scenario(asked.scenario, asked.delay_slots)
+        self.rate = Rate(settings.bits, settings.step, settings.target_nmse)
+        checkpoint.scheme.check_rate(self.rate)
         self.conditions = dataclasses.replace(asked, scenario=asked.scenario.pinned())
         self.slots = asked.scenario.slots
         self.counts = Counts()
         self.recorded: Recorded = {"ue": [], "sequence": [], "encoder_id": [], "decoder_version": [], "payload": []}
         self._channels = Channels(settings)
         self._encoders = Encoders(checkpoint, settings.ues)
+        self._rates: Rates | None = None  # of each UE; None: the scheme's own
         self._switching: asyncio.Task[None] | None = None
         self._token = self._kept_token()
         self._first_ue: int | None = None  # before the first attach
@@ -213,6 +217,7 @@ class UeFleet:
                 delay_slots=self.conditions.delay_slots,
                 token=self._token,
                 can_switch=settings.switch,
+                rate=pb.Rate(**self.rate.to_json()),
             ),
             timeout=ATTACH_S,
         )
@@ -222,6 +227,7 @@ class UeFleet:
             raise InvalidInput(
                 f"feedback_bits: gNB wants {response.feedback_bits}, layout has {own.scheme.layout.bits}"
             )
+        self._take_rates(response.rates)
         assigned = Run.of(response.assigned, response.first_ue)
         if first:
             self._first_slot = min(response.next_sequence, default=0)
@@ -321,8 +327,21 @@ class UeFleet:
                 elif response.HasField("switch_encoder") and self.settings.switch:
                     told = response.switch_encoder.assigned
                     self._switch_to(Run.of(told, self.lease[1]), list(told))
+                elif response.HasField("set_rates"):
+                    self._take_rates(response.set_rates.rates)
                 if self._all_done:
                     self._to_send.put_nowait(None)
+
+    def _take_rates(self, told: Iterable[pb.RateAssignment]) -> None:
+        """Encode what is not encoded yet as the gNB asks."""
+        if not (runs := list(told)):
+            self._rates = None
+            return
+        rates = Rates.of(0, 0, self.settings.ues)
+        for run in runs:
+            rows = slice(run.first_ue - self.lease[1], run.first_ue - self.lease[1] + run.ue_count)
+            rates.bits[rows], rates.step[rows] = run.bits, run.step
+        self._rates = rates
 
     @property
     def _unacked(self) -> int:
@@ -443,8 +462,11 @@ class UeFleet:
 
     def _encode(self, frame: int, block: _Block) -> NDArray[np.uint8]:
         ues = torch.arange(block.ues) + self.lease[1] + block.first
-        samples = self.conditions.samples(Split.EMULATE, ues, frame)
-        return encode_frames(block.encoder.scheme, self.conditions.scenario, samples).swapaxes(0, 1)
+        samples, scheme = self.conditions.samples(Split.EMULATE, ues, frame), block.encoder.scheme
+        rates = None
+        if self._rates is not None and scheme.least_bits is not None:
+            rates = self._rates[block.first : block.first + block.ues].or_else(scheme.rates(OWN, block.ues))
+        return encode_frames(scheme, self.conditions.scenario, samples, rates).swapaxes(0, 1)
 
 
 def as_csi_error(error: grpc.aio.AioRpcError) -> CsiError:

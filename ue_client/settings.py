@@ -44,6 +44,15 @@ class Settings(RunSettings):
     rate: Rate = 20.0
     """Reports per second and UE, or `max`."""
 
+    bits: int | None = Field(None, ge=1)
+    """Most bits of a report, of schemes that can give more or fewer; each is as fine as they allow."""
+
+    step: int | None = Field(None, ge=0)
+    """Index of the quantiser step of reports, of schemes that have steps; with --bits the finest."""
+
+    target_nmse: float | None = Field(None, ge=-60, le=0)
+    """NMSE [dB] that the gNB is to hold with the fewest bits, of schemes that have steps."""
+
     slots: int | None = Field(None, ge=1)
     """Reports per UE; default: no end."""
 

@@ -25,6 +25,7 @@ import torch
 from gnb_server.evaluator import Evaluator
 from gnb_server.faults import Faults
 from gnb_server.monitor import Clock, Monitor
+from gnb_server.rates import RateControl
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rollouts import Rollouts
@@ -38,6 +39,7 @@ from gnb_server.serving.shadow import Shadow
 from gnb_server.sessions import Fleet
 from gnb_server.store import Store
 from shared.errors import Conflict, CsiError, NotReady
+from shared.link.decoding import distortion
 from shared.metrics import Outcomes
 
 SHUTTING_DOWN = "gNB: is shutting down"
@@ -230,6 +232,7 @@ class ServingLoop:
                     latency_ms = 1e3 * (now - job.arrived)
                     lost = self._faults.loses()
                     done.append(self._scorer.score(job, found, decoded[job], latency_ms, lost=lost))
+                    self._hold_target(job, found)
                 except Exception as error:
                     _fail(job, error)
             scored += self._shadowed(done, dict(admitted))
@@ -281,6 +284,18 @@ class ServingLoop:
                 return
             for member in members:
                 yield from self._decode(name, version, [member])
+
+    def _hold_target(self, job: Job, admitted: Admitted) -> None:
+        """Have UEs take more or fewer bits, where their fleet is to hold an NMSE."""
+        if job.fleet.rate.target_nmse_db is None:
+            return
+        for group in admitted.groups:
+            if (scheme := group.model.scheme).steps:
+                part = self._part(job, admitted, group)
+                fields = {name: values.reshape(-1, values.shape[2]) for name, values in part.fields.items()}
+                expected, steps = distortion(scheme, fields)
+                shape = part.slots, len(part.rows)
+                RateControl.observe(job.fleet, scheme, part.rows, expected.reshape(shape), steps.reshape(shape))
 
     def _shadowed(self, done: list[Scored], admitted: dict[Job, Admitted]) -> list[Scored]:
         """Chunks with what a shadow makes of them, if there is one."""

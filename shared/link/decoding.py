@@ -49,6 +49,13 @@ def decode_slot(scheme: Scheme, fields: Fields, side: Tensor, state: State) -> t
     return scheme.decoder.step({name: torch.from_numpy(values) for name, values in fields.items()}, side, state)
 
 
+@torch.inference_mode()
+def distortion(scheme: Scheme, fields: Fields) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What is to be expected of N reports, and their steps, as `Decoder.distortion`."""
+    expected, steps = scheme.decoder.distortion({name: torch.from_numpy(v) for name, v in fields.items()})
+    return expected.numpy(), steps.numpy()
+
+
 def decode_frames(scheme: Scheme, scenario: Scenario, samples: Samples, reports: NDArray[np.uint8]) -> Tensor:
     """Decode whole frames of N UEs from the start of the frame.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +40,21 @@ class Rate:
         check_fields(self)
 
     def to_json(self) -> dict[str, Any]:
+        """For cards, results and REST."""
         return dataclasses.asdict(self)
+
+    def to_text(self) -> str:
+        """For the store; `from_text` reads it back."""
+        return json.dumps(self.to_json())
+
+    @classmethod
+    def from_text(cls, text: str) -> Rate:
+        """Inverse of `to_text`."""
+        return cls(**json.loads(text))
+
+
+OWN = Rate()
+"""The scheme's own rate."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,11 @@ class Rates:
     def __getitem__(self, index: Any) -> Rates:
         """Of some of the reports."""
         return Rates(self.bits[index], self.step[index])
+
+    def or_else(self, others: Rates) -> Rates:
+        """With others in place of those of 0 bits."""
+        given = self.bits > 0
+        return Rates(torch.where(given, self.bits, others.bits), torch.where(given, self.step, others.step))
 
 
 Lengths = Counter[int]

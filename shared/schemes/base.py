@@ -18,7 +18,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
 from shared.link.payload import PayloadLayout
-from shared.link.rate import Rate, Rates
+from shared.link.rate import OWN, Rate, Rates
 from shared.metrics import Domain
 from shared.quantizers.base import Quantizer
 
@@ -98,9 +98,9 @@ class Decoder(nn.Module, ABC):
             Downlink estimates [N, M] complex64, images [N, Q, M] or precoders [N, S, M], and the state after this slot.
         """
 
-    def distortion(self, fields: dict[str, Tensor]) -> Tensor:
-        """||e||^2 / ||h||^2 that is to be expected of reports by what they say and the decoder knows, [N] float32: of
-        schemes that have `steps`.
+    def distortion(self, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """||e||^2 / ||h||^2 that is to be expected of reports by what they say and the decoder knows, [N] float32, and
+        the steps that they have, [N] int64: of schemes that have `steps`.
         """
         raise NotImplementedError
 
@@ -190,7 +190,7 @@ class Scheme(nn.Module, ABC):
     def check_rate(self, rate: Rate) -> None:
         """Raises InvalidInput for a rate that reports of this scheme cannot have."""
         layout = self.layout
-        if rate != Rate() and self.least_bits is None:
+        if rate != OWN and self.least_bits is None:
             raise InvalidInput(f"rate: all reports of this {self.name} have {layout.bits} bits; wanted none")
         if rate.bits is not None and not (self.least_bits or 0) <= rate.bits <= layout.bits:
             raise InvalidInput(f"bits: {rate.bits}; this {self.name} takes {self.least_bits} to {layout.bits} a report")

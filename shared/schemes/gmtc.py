@@ -357,12 +357,11 @@ class GmtcDecoder(Decoder):
         images = self.basis(to_real(points)) * self.scale.decode(fields)
         return images.unflatten(1, self.shape), {}
 
-    def distortion(self, fields: dict[str, Tensor]) -> Tensor:
-        """NMSE that is to be expected of reports, by what they say, [N]. Raises InvalidInput."""
+    def distortion(self, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         read = [self.code.read(bits) for bits in codes(fields[LENGTH].numpy(), fields[CODE].numpy())]
         labels, steps = (torch.tensor([report[part] for report in read]) for part in (0, 1))
         sent = torch.from_numpy(np.stack([report[2] for report in read])).long()
-        return self.code.expected(labels, steps, sent) / math.prod(self.shape)
+        return self.code.expected(labels, steps, sent) / math.prod(self.shape), steps
 
     def _point(self, bits: Bits) -> Tensor:
         """[P] complex64 of a report's code. Raises InvalidInput."""

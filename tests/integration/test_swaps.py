@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +19,9 @@ from gnb_server.swaps import CANNOT_SWITCH, Swaps
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict
+from tests.integration.live_fleet import LiveFleet, until
 from ue_client.command import save_record
 from ue_client.fleet import UeFleet
-from ue_client.settings import Settings as UeSettings
 
 UES = 6
 
@@ -37,14 +34,6 @@ def load(gnb: Gnb, version: int, model: str = "hyperrnn") -> None:
     assert answer[0] == 200, answer
 
 
-def until(condition: Callable[[], Any], patience_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + patience_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return value
-
-
 def encoder_ids(store: CheckpointStore) -> dict[int, str]:
     return {version: store.card("hyperrnn", version)["encoder_id"] for version in (1, 2, 3)}
 
@@ -54,29 +43,6 @@ class Killed(UeFleet):
 
     async def _detach(self) -> None:
         pass
-
-
-class LiveFleet:
-    """A fleet that runs in a thread while the test does other things."""
-
-    def __init__(self, gnb: Gnb, fleet_class: type[UeFleet] = UeFleet, **settings: Any) -> None:
-        chosen = UeSettings(**{"gnb": gnb.grpc, "checkpoints": gnb.checkpoints, "rate": 200.0, **settings})
-        checkpoint = CheckpointStore(gnb.checkpoints).load(chosen.scheme, chosen.version, ("encoder",))
-        self.fleet = fleet_class(chosen, checkpoint)
-        self.loop = asyncio.new_event_loop()
-        self.done: Future[UeFleet] = Future()
-        threading.Thread(target=self._live, daemon=True).start()  # which holds no failed test up
-
-    def _live(self) -> None:
-        try:
-            self.loop.run_until_complete(self.fleet.run())
-            self.done.set_result(self.fleet)
-        except BaseException as error:
-            self.done.set_exception(error)
-
-    def stop(self) -> UeFleet:
-        self.loop.call_soon_threadsafe(self.fleet.stop)
-        return self.done.result(60)
 
 
 def switches_of(gnb: Gnb) -> set[str]:

@@ -31,6 +31,7 @@ class AttachRequest(_message.Message):
     DELAY_SLOTS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     CAN_SWITCH_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     """checkpoint name"""
     scenario: _builtins.str
@@ -49,6 +50,10 @@ class AttachRequest(_message.Message):
     """of an earlier attach, to return to its lease; all but encoder_id must be as then"""
     can_switch: _builtins.bool
     """these UEs fetch and use another encoder when they are told to (SwitchEncoder)"""
+    @_builtins.property
+    def rate(self) -> Global___Rate:
+        """with a new lease: what its reports are to take; a lease that is there has its own"""
+
     def __init__(
         self,
         *,
@@ -61,16 +66,89 @@ class AttachRequest(_message.Message):
         delay_slots: _builtins.int = ...,
         token: _builtins.str = ...,
         can_switch: _builtins.bool = ...,
+        rate: Global___Rate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "ue_base", b"ue_base"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "rate", b"rate", "ue_base", b"ue_base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "can_switch", b"can_switch", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "can_switch", b"can_switch", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "rate", b"rate", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ue_base: _TypeAlias = _typing.Literal["ue_base"]  # noqa: Y015
     _WhichOneofArgType__ue_base: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ue_base) -> _WhichOneofReturnType__ue_base | None: ...
 
 Global___AttachRequest: _TypeAlias = AttachRequest  # noqa: Y015
+
+@_typing.final
+class Rate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BITS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    TARGET_NMSE_DB_FIELD_NUMBER: _builtins.int
+    bits: _builtins.int
+    """How many bits reports take, of schemes that can give more or fewer; the scheme's own rate where nothing is set.
+    most bits of a report, all fields counted
+    """
+    step: _builtins.int
+    """index of the finest quantiser step that a report may have"""
+    target_nmse_db: _builtins.float
+    """the gNB chooses each UE's step, so as to hold this with the fewest bits"""
+    def __init__(
+        self,
+        *,
+        bits: _builtins.int | None = ...,
+        step: _builtins.int | None = ...,
+        target_nmse_db: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bits", b"_bits", "_step", b"_step", "_target_nmse_db", b"_target_nmse_db", "bits", b"bits", "step", b"step", "target_nmse_db", b"target_nmse_db"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bits", b"_bits", "_step", b"_step", "_target_nmse_db", b"_target_nmse_db", "bits", b"bits", "step", b"step", "target_nmse_db", b"target_nmse_db"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bits: _TypeAlias = _typing.Literal["bits"]  # noqa: Y015
+    _WhichOneofArgType__bits: _TypeAlias = _typing.Literal["_bits", b"_bits"]  # noqa: Y015
+    _WhichOneofReturnType__step: _TypeAlias = _typing.Literal["step"]  # noqa: Y015
+    _WhichOneofArgType__step: _TypeAlias = _typing.Literal["_step", b"_step"]  # noqa: Y015
+    _WhichOneofReturnType__target_nmse_db: _TypeAlias = _typing.Literal["target_nmse_db"]  # noqa: Y015
+    _WhichOneofArgType__target_nmse_db: _TypeAlias = _typing.Literal["_target_nmse_db", b"_target_nmse_db"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bits) -> _WhichOneofReturnType__bits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step) -> _WhichOneofReturnType__step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_nmse_db) -> _WhichOneofReturnType__target_nmse_db | None: ...
+
+Global___Rate: _TypeAlias = Rate  # noqa: Y015
+
+@_typing.final
+class RateAssignment(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_UE_FIELD_NUMBER: _builtins.int
+    UE_COUNT_FIELD_NUMBER: _builtins.int
+    BITS_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    first_ue: _builtins.int
+    """UEs first_ue .. first_ue + ue_count - 1, and what each of their reports may take."""
+    ue_count: _builtins.int
+    bits: _builtins.int
+    """most bits of a report"""
+    step: _builtins.int
+    """index of its finest step; 0 where the scheme has none"""
+    def __init__(
+        self,
+        *,
+        first_ue: _builtins.int = ...,
+        ue_count: _builtins.int = ...,
+        bits: _builtins.int = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits", b"bits", "first_ue", b"first_ue", "step", b"step", "ue_count", b"ue_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateAssignment: _TypeAlias = RateAssignment  # noqa: Y015
 
 @_typing.final
 class EncoderAssignment(_message.Message):
@@ -115,12 +193,13 @@ class AttachResponse(_message.Message):
     SLOTS_PER_FRAME_FIELD_NUMBER: _builtins.int
     ASSIGNED_FIELD_NUMBER: _builtins.int
     OPEN_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
     MUST_SWITCH_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     first_ue: _builtins.int
     ue_count: _builtins.int
     feedback_bits: _builtins.int
-    """bits of a report by the encoder of the request"""
+    """bits of a report by the encoder of the request, at most"""
     slots_per_frame: _builtins.int
     """T"""
     must_switch: _builtins.bool
@@ -137,6 +216,10 @@ class AttachResponse(_message.Message):
     def open(self) -> _containers.RepeatedCompositeFieldContainer[Global___EncoderAssignment]:
         """UEs whose frame is begun: what its reports have to be encoded with"""
 
+    @_builtins.property
+    def rates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateAssignment]:
+        """as in SetRates"""
+
     def __init__(
         self,
         *,
@@ -148,11 +231,12 @@ class AttachResponse(_message.Message):
         slots_per_frame: _builtins.int = ...,
         assigned: _abc.Iterable[Global___EncoderAssignment] | None = ...,
         open: _abc.Iterable[Global___EncoderAssignment] | None = ...,
+        rates: _abc.Iterable[Global___RateAssignment] | None = ...,
         must_switch: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "feedback_bits", b"feedback_bits", "first_ue", b"first_ue", "must_switch", b"must_switch", "next_sequence", b"next_sequence", "open", b"open", "slots_per_frame", b"slots_per_frame", "token", b"token", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assigned", b"assigned", "feedback_bits", b"feedback_bits", "first_ue", b"first_ue", "must_switch", b"must_switch", "next_sequence", b"next_sequence", "open", b"open", "rates", b"rates", "slots_per_frame", b"slots_per_frame", "token", b"token", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,7 +264,7 @@ class FeedbackRequest(_message.Message):
     first_slot: _builtins.int
     slot_count: _builtins.int
     payload: _builtins.bytes
-    """ceil(ue_count * slot_count * bits / 8) bytes"""
+    """all reports' bits, zeros up to whole bytes"""
     @_builtins.property
     def switch_status(self) -> Global___SwitchStatus:
         """if set, the message is this alone and has no reports"""
@@ -242,25 +326,53 @@ class FeedbackResponse(_message.Message):
 
     ACK_FIELD_NUMBER: _builtins.int
     SWITCH_ENCODER_FIELD_NUMBER: _builtins.int
+    SET_RATES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ack(self) -> Global___Ack: ...
     @_builtins.property
     def switch_encoder(self) -> Global___SwitchEncoder: ...
+    @_builtins.property
+    def set_rates(self) -> Global___SetRates: ...
     def __init__(
         self,
         *,
         ack: Global___Ack | None = ...,
         switch_encoder: Global___SwitchEncoder | None = ...,
+        set_rates: Global___SetRates | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message", "switch_encoder", b"switch_encoder"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message", "set_rates", b"set_rates", "switch_encoder", b"switch_encoder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message", "switch_encoder", b"switch_encoder"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "message", b"message", "set_rates", b"set_rates", "switch_encoder", b"switch_encoder"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ack", "switch_encoder"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["ack", "switch_encoder", "set_rates"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___FeedbackResponse: _TypeAlias = FeedbackResponse  # noqa: Y015
+
+@_typing.final
+class SetRates(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateAssignment]:
+        """From the next frame on that is not begun, reports of these UEs take so much; those of UEs that are not named have
+        the scheme's own rate.
+        """
+
+    def __init__(
+        self,
+        *,
+        rates: _abc.Iterable[Global___RateAssignment] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rates", b"rates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRates: _TypeAlias = SetRates  # noqa: Y015
 
 @_typing.final
 class SwitchEncoder(_message.Message):
