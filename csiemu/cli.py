@@ -17,6 +17,7 @@ COMMANDS = {
     "checkpoints": ("csiemu.list_checkpoints", "list checkpoints with their reference figures"),
     "dataset generate": ("csiemu.dataset.generate", "write channels to a data file"),
     "dataset inspect": ("csiemu.dataset.inspect", "statistics and pictures of a data file"),
+    "experiment": ("csiemu.experiment", "tables and figures of the papers, and planes of bits and distortion"),
     "bench": ("csiemu.bench", "benchmarks"),
 }
 """Command -> (module with `Settings` and `run`, one line of help)."""

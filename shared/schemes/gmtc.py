@@ -187,6 +187,13 @@ class MixtureCode(nn.Module):
         """What the decoder takes whole numbers of steps [N, K, 2] for."""
         return (sent - INWARDS * sent.sign()) * step_size(steps)[:, None, None]
 
+    def kinds(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Variances of the complex coefficients of each kind [J, K], mean power of what has none [J], and the kinds'
+        probabilities [J], float64.
+        """
+        weights = self.tables.weights[self.tables.starts[LABELS] : self.tables.starts[LABELS + 1]].double()
+        return 2 * 2 ** (2 * self.levels.double() / PARTS), self.missed.double(), weights / weights.sum()
+
     def expected(self, labels: Tensor, steps: Tensor, sent: Tensor) -> Tensor:
         """Squared errors to be expected of images [N] of what is sent of them, [N, K, 2] whole numbers of steps: of
         what is sent as measured in training, of other coefficients their power.

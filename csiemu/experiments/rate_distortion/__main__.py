@@ -17,18 +17,19 @@ import torch
 from rich.progress import Progress, TaskID
 
 from csiemu.benchmarks import machine
-from csiemu.experiments.rate_distortion.bound import reverse_water_filling
+from csiemu.experiments.rate_distortion.bound import of_a_mixture, reverse_water_filling
 from csiemu.experiments.rate_distortion.coders import (
     FITTED_SEED,
     RATES,
     Coder,
     fitted,
     measured_spectrum,
+    mixture,
     standard,
     stored,
 )
-from csiemu.experiments.rate_distortion.measuring import measure, true_image
-from csiemu.experiments.rate_distortion.report import Plane, write
+from csiemu.experiments.rate_distortion.measuring import measured, true_image
+from csiemu.experiments.rate_distortion.report import GAUSSIAN, MIXTURE, Plane, write
 from csiemu.experiments.rate_distortion.worlds import WORLDS, World
 from csiemu.output import console, number, progress
 from csiemu.training.schemes.transform import Spectrum, TransformTraining
@@ -36,6 +37,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.wideband import Wideband, require_wideband
 from shared.checkpoints import CheckpointStore, default_checkpoints
 from shared.quantizers import scale
+from shared.schemes.gmtc import Gmtc
 from shared.schemes.transform import Transform
 
 BOUND_BITS = (32, 64, 128, *RATES)
@@ -48,29 +50,33 @@ def main() -> None:
     parser.add_argument("--scenario", nargs="+", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--ues", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--state", type=Path, default=Path("runs/rate-distortion"), help="points measured so far")
     parser.add_argument("--checkpoints", type=Path, default=default_checkpoints())
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.scenario:
-        found = plane(WORLDS[name], name, CheckpointStore(options.checkpoints), options.ues)
+        state = options.state / f"{name}-{options.ues}.jsonl"
+        found = plane(WORLDS[name], name, CheckpointStore(options.checkpoints), options.ues, state)
         write(found, options.out / f"rate-distortion-{name}")
         print(f"{options.out / f'rate-distortion-{name}'}.md: {len(found.points)} coders", flush=True)
 
 
-def plane(compared: World, name: str, store: CheckpointStore, ues: int) -> Plane:
-    """All points of a world."""
+def plane(compared: World, name: str, store: CheckpointStore, ues: int, state: Path) -> Plane:
+    """All points of a world; those that `state` has of an earlier call are not measured again."""
     world = require_wideband(Scenario.parse(compared.scenario), "this comparison")
     spectrum = measured_spectrum(world, compared.scales)
     points = []
     with progress(screen := console()) as bar:
         for coder in coders(compared, world, spectrum, store):
             task = bar.add_task(coder.name, total=ues)
-            points.append(point := measure(coder, world, ues, partial(_show, bar, task)))
+            points.append(point := measured(coder, world, ues, state, partial(_show, bar, task)))
             bar.remove_task(task)
             nmse = number(point.nmse_db)
-            screen.print(f"{name}: {point.name}: {point.bits} bits, NMSE {nmse} dB, SGCS {number(point.sgcs, 3)}")
-    limits = [(bits, _bound(spectrum, bits)) for bits in BOUND_BITS]
-    return Plane(compared, points, limits, true_image(world, ues), _provenance(name, ues))
+            screen.print(f"{name}: {point.name}: {point.bits:,.0f} bits, NMSE {nmse} dB, SGCS {number(point.sgcs, 3)}")
+    bounds = {GAUSSIAN: [(bits, _bound(spectrum, bits)) for bits in BOUND_BITS]}
+    if (kinds := mixture(store, world)) is not None:
+        bounds[MIXTURE] = [(bits, _mixture_bound(kinds, bits)) for bits in RATES]
+    return Plane(compared, points, bounds, true_image(world, ues), _provenance(name, ues))
 
 
 def _show(bar: Progress, task: TaskID, done: int) -> None:
@@ -91,6 +97,11 @@ def coders(compared: World, world: Wideband, spectrum: Spectrum, store: Checkpoi
 def _bound(spectrum: Spectrum, bits: int) -> float:
     """NMSE [dB]."""
     return 10 * math.log10(reverse_water_filling(spectrum.variances, bits - scale.BITS)[0])
+
+
+def _mixture_bound(scheme: Gmtc, bits: int) -> float:
+    """NMSE [dB]."""
+    return 10 * math.log10(of_a_mixture(*scheme.code.kinds(), bits - scale.BITS))
 
 
 def _provenance(name: str, ues: int) -> str:

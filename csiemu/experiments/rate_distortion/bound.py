@@ -1,8 +1,11 @@
-"""What a Gaussian source of the images' covariance would need: reverse water-filling."""
+"""What ideal codes would need: reverse water-filling for a Gaussian of the images' covariance, and for a mixture."""
 
 from __future__ import annotations
 
 from torch import Tensor
+
+HALVINGS = 60
+"""Of the interval that has the level of a mixture."""
 
 
 def reverse_water_filling(variances: Tensor, bits: float) -> tuple[float, int]:
@@ -27,3 +30,22 @@ def reverse_water_filling(variances: Tensor, bits: float) -> tuple[float, int]:
             break
     distortion = active * level + float(positive[active:].sum())
     return distortion / float(positive.sum()), active
+
+
+def of_a_mixture(variances: Tensor, rest: Tensor, shares: Tensor, bits: float) -> float:
+    """The same for a mixture of J Gaussians whose label is sent, one level for all: mean bits, and distortion over mean
+    power.
+
+    Args:
+        variances: [J, K] float64, of the components of each kind.
+        rest: [J], power of each kind in no component, which is not sent.
+        shares: [J], probabilities of the kinds.
+        bits: of a vector on average.
+    """
+    power = float(shares @ (variances.sum(1) + rest))
+    low, high = 0.0, float(variances.max())
+    for _ in range(HALVINGS):
+        level = (low + high) / 2
+        found = shares @ (variances / level).log2().clamp(min=0).sum(1) - shares @ shares.log2()
+        low, high = (low, level) if found < bits else (level, high)
+    return float(shares @ (variances.clamp(max=high).sum(1) + rest)) / power

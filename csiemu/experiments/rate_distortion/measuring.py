@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,10 +18,12 @@ from csiemu.training.complexity import complexity
 from shared.channels.downlink import DownlinkView
 from shared.channels.streams import Samples, Split
 from shared.channels.wideband import Wideband
+from shared.checkpoints import encoder_id
 from shared.conditions import RunConditions
 from shared.link.decoding import decode_frames, decode_slot, side_information
 from shared.link.encoding import encode
 from shared.link.evaluation import over_the_link
+from shared.link.rate import Lengths, summarise_lengths
 from shared.metrics import Outcomes, Truth
 
 BATCH = 250
@@ -38,7 +42,7 @@ class Point:
 
     Attributes:
         series, name: as of `Coder`.
-        bits: of a report.
+        bits: of a report, mean, with 5th and 95th percentile.
         nmse_db: mean of ratios, truncated angular-delay domain; nmse_2se_db: two standard errors.
         sgcs: mean over subbands and reports of the precoders that the estimates say; sgcs_2se: two standard errors.
         encoder_macs, decoder_macs: real multiply-accumulates of a report (`csiemu.training.complexity`).
@@ -47,7 +51,9 @@ class Point:
 
     series: str
     name: str
-    bits: int
+    bits: float
+    bits_p5: int
+    bits_p95: int
     nmse_db: float | None
     nmse_2se_db: float | None
     sgcs: float
@@ -58,15 +64,33 @@ class Point:
     decoder_ms: float
 
 
+def measured(
+    coder: Coder, world: Wideband, ues: int, state: Path, on_progress: Callable[[int], None] = lambda ues: None
+) -> Point:
+    """As `measure`, or what the file `state` has of it, of the same weights; what is new is added to it."""
+    key = f"{coder.name} {encoder_id(coder.scheme)}"
+    lines = state.read_text().splitlines() if state.is_file() else []
+    for line in lines:
+        if (kept := json.loads(line))["key"] == key:
+            return Point(**kept["point"])
+    point = measure(coder, world, ues, on_progress)
+    state.parent.mkdir(parents=True, exist_ok=True)
+    with state.open("a") as file:
+        file.write(json.dumps({"key": key, "point": asdict(point)}) + "\n")
+    return point
+
+
 def measure(coder: Coder, world: Wideband, ues: int, on_progress: Callable[[int], None] = lambda ues: None) -> Point:
     """Figures of frame 0 of the first UEs of the test split, seed 0; `on_progress` is told how many are done."""
     scheme, conditions = coder.scheme, RunConditions(world)
     scheme.check_scenario(world, conditions.delay_slots)
-    ratios, similarities = [], []
+    ratios, similarities, lengths = [], [], Lengths()
     for part in torch.arange(ues).split(BATCH):
         samples = conditions.samples(Split.TEST, part, 0)
         view = DownlinkView(world, samples)
-        estimates = decode_frames(scheme, world, samples, over_the_link(scheme, conditions, samples))
+        reports = over_the_link(scheme, conditions, samples, coder.rate)
+        lengths.update(scheme.layout.lengths(reports).ravel().tolist())
+        estimates = decode_frames(scheme, world, samples, reports)
         found = Outcomes.measure(estimates, view.truth(scheme.domain))
         ratios.append(torch.from_numpy(found.nmse).mean(1))
         truth = Truth.precoders(view.precoders())
@@ -75,12 +99,14 @@ def measure(coder: Coder, world: Wideband, ues: int, on_progress: Callable[[int]
     nmse, nmse_error = _mean(ratios)
     sgcs, sgcs_error = _mean(similarities)
     scaled = not math.isnan(nmse)
-    cost = complexity(scheme)
+    cost, spread = complexity(scheme), summarise_lengths(lengths)
     encoder_ms, decoder_ms = _speeds(coder, conditions)
     return Point(
         coder.series,
         coder.name,
-        scheme.layout.bits,
+        spread["feedback_bits"],
+        spread["feedback_bits_p5"],
+        spread["feedback_bits_p95"],
         10 * math.log10(nmse) if scaled else None,
         10 / math.log(10) * nmse_error / nmse if scaled else None,
         sgcs,
@@ -115,8 +141,9 @@ def _speeds(coder: Coder, conditions: RunConditions) -> tuple[float, float]:
     ue = torch.arange(TIMED)
     samples = Samples(0, Split.TEST, ue, torch.zeros_like(ue))
     observation = scheme.encoder.observe(DownlinkView(world, samples))[:, 0]
-    fields = encode(scheme, observation)
+    rates = None if coder.rate is None else scheme.rates(coder.rate, TIMED)
+    fields = encode(scheme, observation, rates)
     side, state = side_information(scheme, world, samples)[:, 0], scheme.decoder.initial_state(TIMED)
-    encoded = rate(lambda: encode(scheme, observation), TIMED, SECONDS)
+    encoded = rate(lambda: encode(scheme, observation, rates), TIMED, SECONDS)
     decoded = rate(lambda: decode_slot(scheme, fields, side, state), TIMED, SECONDS)
     return 1000 / encoded, 1000 / decoded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from csiemu.output import number
 
 COLUMNS = ("scheme", "bits", "NMSE (dB)", "SGCS", "UE, gNB (MMACs)", "UE, gNB (ms)")
 
+GAUSSIAN, MIXTURE = "Gaussian of this covariance", "Gaussian mixture of gmtc"
+"""Names of the bounds."""
+
 KINDS = ("measured", "bound", "published")
 """What a row of the CSV file rests on."""
 
@@ -31,14 +34,14 @@ class Plane:
     Attributes:
         world: what it is.
         points: measured coders.
-        bound: (bits, NMSE in dB) of a Gaussian source of the images' covariance, the scale's bits among them.
+        bounds: (bits, NMSE in dB) of ideal codes by name, the scale's bits among them.
         true_image_sgcs: of a perfect estimate of the kept delay rows.
         provenance: a sentence on how it was made: command, machine, seeds, number of UEs.
     """
 
     world: World
     points: Sequence[Point]
-    bound: Sequence[tuple[int, float]]
+    bounds: Mapping[str, Sequence[tuple[int, float]]]
     true_image_sgcs: float
     provenance: str
 
@@ -66,8 +69,7 @@ def write_csv(plane: Plane, path: Path) -> None:
         rows.writeheader()
         for point in (point for points in plane.series().values() for point in points):
             rows.writerow({"kind": KINDS[0]} | {name: _shortest(getattr(point, name)) for name in names})
-        for bits, decibels in plane.bound:
-            series = "Gaussian"
+        for series, bits, decibels in ((name, *point) for name, bound in plane.bounds.items() for point in bound):
             rows.writerow({"kind": KINDS[1], "series": series, "bits": bits, "nmse_db": _shortest(decibels)})
         for coder in plane.world.published:
             for bits, decibels in coder.points:
@@ -83,7 +85,7 @@ def markdown(plane: Plane, picture: str) -> str:
     rows = [
         (
             point.name,
-            f"{point.bits:,}",
+            _bits(point),
             _with_error(point.nmse_db, point.nmse_2se_db, 2),
             _with_error(point.sgcs, point.sgcs_2se, 3),
             _both(_millions(point.encoder_macs), _millions(point.decoder_macs), 2),
@@ -92,7 +94,8 @@ def markdown(plane: Plane, picture: str) -> str:
         for points in plane.series().values()
         for point in points
     ]
-    rows += [("Gaussian of this covariance", f"{bits:,}", number(db), "-", "-", "-") for bits, db in plane.bound]
+    for name, bound in plane.bounds.items():
+        rows += [(name, f"{bits:,}", number(db), "-", "-", "-") for bits, db in bound]
     lines = [
         f"# Feedback bits and distortion: `{plane.world.scenario}`",
         "",
@@ -113,9 +116,12 @@ def markdown(plane: Plane, picture: str) -> str:
         f"  zero-filled. A perfect image would have {plane.true_image_sgcs:.3f}.",
         "- Costs are of a report: real multiply-accumulates of layers and transforms (- where they are neither), and",
         "  CPU time of one thread, from what the UE measured to payload fields, and from these to the estimate.",
-        "- *Gaussian of this covariance*: reverse water-filling of the covariance that the transform coders were",
+        "- *step S*: one quantiser step for all reports, each as long as its code, the length counted: mean bits, 5th",
+        "  and 95th percentile in brackets. *at most N*: each report at the finest step that fits into so many bits.",
+        f"- *{GAUSSIAN}*: reverse water-filling of the covariance that the transform coders were",
         "  fitted by, 8 bits for the scale. No coder that knows only the covariance can promise less; one that knows",
-        "  more can have less.",
+        f"  more can have less. *{MIXTURE}*: the same for the kinds that `gmtc` was fitted to, at one",
+        "  level for all, with the entropy of the label: what ideal codes for Gaussian vectors of these kinds take.",
     ]
     if plane.world.published:
         lines += ["", "Published points that count real bits, on the data set of their authors, which is not ours:", ""]
@@ -124,6 +130,12 @@ def markdown(plane: Plane, picture: str) -> str:
             points = ", ".join(f"{bits:,}: {decibels:.2f}" for bits, decibels in coder.points)
             lines.append(f"| {coder.source} | {points} |")
     return "\n".join(lines) + "\n"
+
+
+def _bits(point: Point) -> str:
+    """Mean, and where reports differ their 5th and 95th percentile."""
+    spread = "" if point.bits_p5 == point.bits_p95 else f" ({point.bits_p5:,} to {point.bits_p95:,})"
+    return f"{point.bits:,.0f}{spread}"
 
 
 def _with_error(value: float | None, error: float | None, digits: int) -> str:
@@ -143,7 +155,8 @@ def plot(plane: Plane, path: Path) -> None:
     figure = Figure(figsize=(12, 6), layout="constrained")
     nmse, sgcs = figure.subplots(1, 2)
     for place, (name, points) in enumerate(plane.series().items()):
-        joined = not all("/" in point.name for point in points)  # checkpoints may differ in more than their rate
+        # checkpoints may differ in more than their rate
+        joined = any("/" not in point.name or "," in point.name for point in points)
         style = {
             "ls": "-" if joined else "none",
             "color": f"C{place}",
@@ -156,7 +169,8 @@ def plot(plane: Plane, path: Path) -> None:
         if points[0].nmse_db is not None:
             nmse.errorbar(bits, [p.nmse_db for p in points], [p.nmse_2se_db for p in points], **style)
         sgcs.errorbar(bits, [p.sgcs for p in points], [p.sgcs_2se for p in points], label=name, **style)
-    nmse.plot(*zip(*plane.bound, strict=True), "k--", lw=1, label="Gaussian of this covariance")
+    for line, (name, bound) in zip(("--", ":"), plane.bounds.items(), strict=False):
+        nmse.plot(*zip(*bound, strict=True), line, color="k", lw=1, label=name)
     for marker, coder in zip("*PX", plane.world.published, strict=False):
         nmse.plot(
             *zip(*coder.points, strict=True),
