@@ -25,6 +25,7 @@ from gnb_server.rpc import GrpcServer, bracketed, server_credentials
 from gnb_server.serving.backend import InProcessBackend
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.settings import Settings
+from gnb_server.snapshots import Snapshots
 from gnb_server.store import Store
 from gnb_server.uploads import Uploads
 from shared.checkpoints import CheckpointStore
@@ -49,7 +50,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
     recorder = None
     if settings.record:
         recorder = Recorder(settings.record, settings.record_every, whole_band=settings.record_whole_band)
-    rollouts = Rollouts()
+    rollouts, snapshots = Rollouts(), Snapshots(clock=clock)
     serving = ServingLoop(
         repository,
         InProcessBackend(repository.version, keep=not settings.evaluate),
@@ -57,6 +58,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         monitor,
         rollouts,
         recorder=recorder,
+        snapshots=snapshots,
         faults=Faults(settings.fault),
         evaluate=settings.evaluate,
         late_s=settings.late_s if settings.late == "drop" else None,
@@ -69,6 +71,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         serving,
         rollouts,
         CardCheck(repository.store),
+        snapshots=snapshots,
         evict_s=settings.evict_s,
         clock=clock,
     )

@@ -21,6 +21,7 @@ from gnb_server.serving.admission import RESTORING, check_coordinates
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.sessions import Absent, Fleet, Lease, VersionFacts
+from gnb_server.snapshots import Snapshots
 from gnb_server.store import Store
 from gnb_server.swaps import Swaps
 from shared.channels.scenario import Scenario
@@ -81,6 +82,7 @@ class Handlers:
         rollouts: Rollouts,
         check_card: Callable[[str, int], None] = lambda name, version: None,
         *,
+        snapshots: Snapshots | None = None,
         evict_s: float = 600.0,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -90,6 +92,7 @@ class Handlers:
         self._serving = serving
         self._fleets: dict[str, Fleet] = {}
         self._absent: dict[str, Absent] = {}
+        self._snapshots = snapshots or Snapshots()
         self._evict_s = evict_s
         self._clock = clock
         self._rates = RateControl(store)
@@ -477,6 +480,16 @@ class Handlers:
         kept = self._store.reports(ue, limit=limit)
         encoder_id = fleet.encoder_of(ue - fleet.lease.first_ue)
         return {"ue": ue, **describe(fleet, encoder_id), "reports": report_rows(fleet, kept)}
+
+    def channel(self, ue: int) -> dict[str, Any]:
+        """The newest report of a UE since it was first asked for beside the true channel, as magnitudes; `report` is
+        None until there is one. Raises NotFound.
+        """
+        fleet = self._fleet_of(ue)
+        encoder_id = fleet.encoder_of(ue - fleet.lease.first_ue)
+        newest = self._snapshots.ask(ue)
+        report = None if newest is None else newest.to_json()
+        return {"ue": ue, "status": fleet.status, **describe(fleet, encoder_id), "report": report}
 
     def _fleet_of(self, ue: int) -> Fleet:
         for known in self._known().values():

@@ -147,6 +147,13 @@ def create_app(
         """The newest kept reports of one UE, oldest first."""
         return handlers.reports(ue, limit)
 
+    @app.get("/v1/ues/{ue}/channel", response_model=models.ChannelAnswer)
+    def channel(ue: UeInPath) -> dict[str, Any]:
+        """The newest report of one UE beside the true channel. Only UEs that are asked for are kept, for a minute, so
+        the first answer has none yet: ask again.
+        """
+        return handlers.channel(ue)
+
     @app.get(STREAM, response_class=EventSourceResponse, dependencies=[Depends(seat)])
     async def stream(
         window: Window = None, by: By = "scheme", interval: Annotated[float, Query(ge=0.1, le=60)] = 1.0

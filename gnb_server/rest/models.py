@@ -177,6 +177,26 @@ class ReportsAnswer(World):
     reports: list[Report]
 
 
+class ChannelReport(BaseModel):
+    """Estimate and true channel of one report: magnitudes by row and column, in units of the truth's largest."""
+
+    sequence: int
+    decoder_version: int
+    received_at: float = Field(description="seconds since 1970")
+    rows: str = Field(description="what a row is: subcarrier, delay or subband")
+    columns: str = Field(description="what a column is: angle (DFT over antennas) or antenna port")
+    truth: list[list[float]]
+    estimate: list[list[float]]
+
+
+class ChannelAnswer(World):
+    """Answer of /v1/ues/{id}/channel."""
+
+    ue: int
+    status: str
+    report: ChannelReport | None = Field(description="null until a report is decoded since the UE was first asked for")
+
+
 class Liveness(BaseModel):
     """Answer of /v2/health/live."""
 

@@ -37,6 +37,7 @@ from gnb_server.serving.commit import Committer
 from gnb_server.serving.scoring import Decoded, NoChannel, Scored, Scorer
 from gnb_server.serving.shadow import Shadow
 from gnb_server.sessions import Fleet
+from gnb_server.snapshots import Snapshots
 from gnb_server.store import Store
 from shared.errors import Conflict, CsiError, NotReady
 from shared.link.decoding import distortion
@@ -70,6 +71,7 @@ class ServingLoop:
         rollouts: Rollouts,
         *,
         recorder: Recorder | None = None,
+        snapshots: Snapshots | None = None,
         faults: Faults | None = None,
         evaluate: bool = True,
         late_s: float | None = None,
@@ -83,7 +85,7 @@ class ServingLoop:
         self._late_s = late_s
         self._clock = clock
         self._evaluator = Evaluator()
-        self._scorer = Scorer(self._evaluator if evaluate else None, store, recorder)
+        self._scorer = Scorer(self._evaluator if evaluate else None, store, recorder, snapshots)
         self._committer = Committer(store, monitor, recorder, rollouts, write=evaluate)
         self._shadow = Shadow(models, rollouts, self._evaluator)
         self._rollouts = rollouts

@@ -15,6 +15,7 @@ from gnb_server.rollouts import Pairs
 from gnb_server.serving.backend import Estimates
 from gnb_server.serving.chunks import Ack, Admitted, Group, Job
 from gnb_server.sessions import VersionFacts
+from gnb_server.snapshots import Snapshots
 from gnb_server.store import Increment, Progress, Reports, Store, Stored
 from shared.errors import InvalidInput
 from shared.link.payload import saturated
@@ -56,10 +57,13 @@ class Scored:
 class Scorer:
     """Compares decoded chunks with the truth. Without an `evaluator` nothing is compared nor stored (benchmarks)."""
 
-    def __init__(self, evaluator: Evaluator | None, store: Store, recorder: Recorder | None) -> None:
+    def __init__(
+        self, evaluator: Evaluator | None, store: Store, recorder: Recorder | None, snapshots: Snapshots | None = None
+    ) -> None:
         self._evaluator = evaluator
         self._store = store
         self._recorder = recorder
+        self._snapshots = snapshots
 
     def score(self, job: Job, admitted: Admitted, decoded: Decoded, latency_ms: float, *, lost: bool) -> Scored:
         """Compare a chunk; its frames in progress take notice of it.
@@ -96,6 +100,9 @@ class Scorer:
             lengths = admitted.lengths[group.skipped :, group.columns]
             stored.increments.append(Increment(version, rows, slots, outcomes.moments(), frame_means, each, lengths))
             stored.reports.append(Reports(version, rows, first, outcomes.measured, lengths, latency_ms, job.received))
+            if self._snapshots is not None:
+                last, received = first + len(slots) - 1, job.received
+                self._snapshots.put(fleet.lease, group.model, rows, last, received, estimates, truth.channel)
             if self._recorder is not None and self._recorder.wants(job.frame):
                 bits = admitted.bits[group.skipped :, group.columns]
                 records.append(self._recorder.rows(fleet.lease, group.model, rows, first, bits, estimates, truth))
