@@ -1,0 +1,49 @@
+// What happened to models: the newest events, and those that charts mark.
+
+import { get } from "./api.js";
+import { element, keyed } from "./dom.js";
+import { clock } from "./format.js";
+
+const KEPT = 200;
+const FIRST = 100;
+const MARKED = new Set(["loaded", "unloaded", "canary", "shadow", "promoted", "aborted"]);
+const WORDS = { refused: "bad", aborted: "bad", "not switched": "bad", promoted: "good" };
+
+export class Events {
+  constructor(lists) {
+    this.lists = lists;
+    this.events = [];
+  }
+
+  /** Ask for what is new. Events of a gNB with another store begin again. */
+  async refresh() {
+    const last = this.events.at(-1)?.number ?? 0;
+    let { events } = await get(`v1/events?after=${Math.max(0, last - 1)}&limit=${FIRST}`);
+    if (last && events[0]?.number !== last) {
+      ({ events } = await get(`v1/events?limit=${FIRST}`));
+      this.events = events;
+    } else this.events.push(...(last ? events.slice(1) : events));
+    this.events = this.events.slice(-KEPT);
+    this.#show();
+  }
+
+  /** [{time, text}] for charts. */
+  marks() {
+    return this.events
+      .filter(({ kind }) => MARKED.has(kind))
+      .map(({ at, kind, model, version }) => ({ time: at, text: `${model} ${version} ${kind}` }));
+  }
+
+  #show() {
+    const newest = this.events.toReversed();
+    for (const list of this.lists) {
+      keyed(list, newest, ({ number }) => number, makeEvent, () => {});
+    }
+  }
+}
+
+function makeEvent({ at, kind, model, version, by, text }) {
+  const what = element("b", { class: WORDS[kind] ?? null, text: kind });
+  const who = by ? ` by ${by}` : "";
+  return element("li", {}, element("time", { text: clock(at) }), what, ` ${model} ${version}${who}${text ? `: ${text}` : ""}`);
+}

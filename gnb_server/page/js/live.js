@@ -1,0 +1,146 @@
+// The view `Live`: NMSE over time, the plane, the table of schemes and versions, rate and latency.
+
+import { appearance, colour, drawMark } from "./appearance.js";
+import { decades, fromZero, roomy, TimeChart } from "./charts.js";
+import { byId, element, fill, keyed, say } from "./dom.js";
+import { brief, clock, count, fixed, NONE, plusMinus, scaled } from "./format.js";
+import { keyOf, METRICS, nameOf } from "./metrics.js";
+import { Plane } from "./plane.js";
+
+const decibels = (value) => fixed(value, 2);
+
+export class Live {
+  /** `ring`: of ticks; `marks()`: [{time, text}] for the charts. */
+  constructor(ring, marks) {
+    this.ring = ring;
+    this.marks = marks;
+    this.hiddenKeys = new Set();
+    this.metric = METRICS.nmse;
+    this.rows = [];
+    this.history = new TimeChart(byId("history-chart"), { format: decibels, range: roomy(0.5), clock });
+    this.plane = new Plane(byId("plane-chart"));
+    this.rate = new TimeChart(byId("rate-chart"), { format: brief, range: fromZero, clock });
+    this.latency = new TimeChart(byId("latency-chart"), { format: brief, range: decades, log: true, clock });
+    const choice = byId("metric");
+    choice.append(...Object.entries(METRICS).map(([value, { label }]) => element("option", { value, text: label })));
+    choice.addEventListener("change", () => this.#choose(choice.value));
+    this.#choose(choice.value);
+  }
+
+  #choose(name) {
+    this.metric = METRICS[name];
+    this.history.format = this.metric.unit ? decibels : (value) => fixed(value, 3);
+    this.history.range = roomy(this.metric.unit ? 0.5 : 0.02);
+    this.history.built = "";
+    const { short, unit } = this.metric;
+    for (const [id, text] of [["history-title", `${short} over time`], ["plane-title", `${short} and feedback bits`]]) {
+      byId(id).replaceChildren(text, ...(unit ? [" ", element("span", { class: "unit", text: unit })] : []));
+    }
+    this.draw();
+  }
+
+  /** Take the figures of a tick. */
+  take(answer) {
+    this.rows = answer.schemes.filter((row) => row.version !== null);
+  }
+
+  /** Show what was taken last; to be called while the view is to be seen, and when it comes to be. */
+  draw() {
+    const metricName = Object.keys(METRICS).find((name) => METRICS[name] === this.metric);
+    const rows = this.rows.map((row) => {
+      const key = keyOf(row);
+      return { ...row, key, name: nameOf(row, this.rows), look: appearance(row.scheme, row.version, key) };
+    });
+    const drawn = rows.filter(({ key }) => !this.hiddenKeys.has(key));
+    const lines = drawn
+      .filter((row) => this.metric.value(row) !== null || this.ring.ticks.some(({ rows: r }) => r[row.key]?.[metricName] != null))
+      .map(({ key, name, look }) => ({ key, name, look, read: (tick) => tick.rows[key]?.[metricName] }));
+    this.history.draw(this.ring, lines, this.marks());
+    this.plane.draw(
+      drawn.map((row) => ({
+        name: row.name, look: row.look, bits: row.feedback_bits,
+        low: row.feedback_bits_p5 ?? null, high: row.feedback_bits_p95 ?? null,
+        value: this.metric.value(row), error: this.metric.error(row),
+      })),
+      this.metric,
+    );
+    this.#drawLoad();
+    this.#drawTable(rows);
+    const without = rows.filter((row) => row.reports && this.metric.value(row) === null).map(({ name }) => name);
+    say(byId("metric-note"), without.length ? `${without.join(", ")}: precoders have no scale and so no NMSE; see SGCS` : "");
+  }
+
+  #drawLoad() {
+    const plain = (name, dash = []) => ({ colour: colour(name), dash });
+    this.rate.draw(this.ring, [
+      { key: "received", name: "received", look: plain("series-6", [3, 3]), read: ({ overall }) => overall?.received },
+      { key: "decoded", name: "decoded", look: plain("series-0"), read: ({ overall }) => overall?.decoded },
+    ]);
+    this.latency.draw(this.ring, [
+      { key: "p50", name: "p50", look: plain("series-0"), read: ({ overall }) => overall?.p50 || null },
+      { key: "p99", name: "p99", look: plain("series-1", [7, 4]), read: ({ overall }) => overall?.p99 || null },
+    ]);
+  }
+
+  #drawTable(rows) {
+    byId("figures-note").hidden = rows.length > 0;
+    keyed(byId("figures").tBodies[0], rows, ({ key }) => key, (row) => this.#makeRow(row), (tr, row) => {
+      const [name, scenario, nmse, last, sgcs, bits, wire, ues, rate, dropped, latency] = tr.cells;
+      say(name.querySelector("span"), row.name);
+      drawMark(name.querySelector("canvas"), row.look);
+      fill(scenario, row.scenario, row.delay_slots ? ` delay ${row.delay_slots}` : "");
+      fill(nmse, fixed(row.nmse_db, 2), plusMinus(row.nmse_se_db, 2));
+      fill(last, fixed(METRICS.last.value(row), 2), plusMinus(METRICS.last.error(row), 2));
+      fill(sgcs, fixed(row.sgcs, 3), plusMinus(row.sgcs_se, 3));
+      const spread = row.feedback_bits_p5 === undefined || row.feedback_bits_p5 === row.feedback_bits_p95;
+      fill(bits, count(row.feedback_bits), spread ? "" : ` ${count(row.feedback_bits_p5)} to ${count(row.feedback_bits_p95)}`);
+      fill(wire, brief(row.wire_bytes));
+      fill(ues, count(row.ues_attached), row.ues === row.ues_attached ? "" : ` of ${count(row.ues)}`);
+      fill(rate, brief(row.reports_per_s));
+      fill(dropped, count(row.dropped));
+      fill(latency, row.latency_ms.p50 === null ? NONE : `${brief(row.latency_ms.p50)} / ${brief(row.latency_ms.p99)}`);
+    });
+  }
+
+  #makeRow({ key, name }) {
+    const box = element("input", { type: "checkbox", checked: !this.hiddenKeys.has(key), "aria-label": `draw ${name}` });
+    box.addEventListener("change", () => {
+      if (box.checked) this.hiddenKeys.delete(key);
+      else this.hiddenKeys.add(key);
+      this.draw();
+    });
+    const label = element("label", {}, box, element("canvas", { class: "mark", "aria-hidden": "true" }), element("span"));
+    const numbers = Array.from({ length: 9 }, () => element("td", { class: "number" }));
+    return element(
+      "tr",
+      { onmouseenter: () => this.history.focus(key), onmouseleave: () => this.history.focus(null) },
+      element("th", { scope: "row" }, label), element("td"), ...numbers,
+    );
+  }
+}
+
+/** The strip of sums over all UEs. */
+export function drawStrip(strip, answer, received) {
+  const { overall } = answer;
+  const bits = answer.schemes.reduce((sum, row) => sum + row.feedback_bits * row.reports_per_s, 0);
+  const bytes = answer.schemes.reduce((sum, row) => sum + (row.wire_bytes ?? 0) * row.reports_per_s, 0);
+  const { p50, p99 } = overall.latency_ms;
+  drawPairs(strip, [
+    ["UEs attached", count(overall.ues_attached), `of ${count(overall.ues)}`],
+    ["Reports received", brief(received), "1/s"],
+    ["Reports decoded", brief(overall.reports_per_s), "1/s"],
+    ["Dropped", count(overall.dropped), answer.window_s ? `in ${brief(answer.window_s)} s` : ""],
+    ["Feedback", ...scaled(bits, "bit/s")],
+    ["On the wire", ...scaled(bytes, "B/s")],
+    ["Latency p50 / p99", p50 === null ? NONE : `${brief(p50)} / ${brief(p99)}`, "ms"],
+  ]);
+}
+
+/** Term, value and unit, each in its place of a description list. */
+export function drawPairs(list, pairs) {
+  keyed(list, pairs, ([term]) => term, ([term]) => element("div", {}, element("dt", { text: term }), element("dd")), (pair, row) => {
+    const [, value, unit] = row;
+    const text = `${value} ${unit}`;
+    if (pair.lastChild.textContent !== text) pair.lastChild.replaceChildren(`${value} `, element("span", { class: "unit", text: unit }));
+  });
+}

@@ -1,0 +1,46 @@
+// What of a scheme's figures is drawn, and which figures of a tick are kept.
+
+const lastSlot = (row, name) => row.by_slot?.at(-1)?.[name] ?? null;
+
+export const METRICS = {
+  nmse: {
+    label: "NMSE, mean of ratios", short: "NMSE", unit: "dB", digits: 2,
+    value: (row) => row.nmse_db, error: (row) => row.nmse_se_db,
+  },
+  last: {
+    label: "NMSE at t = T", short: "NMSE at t = T", unit: "dB", digits: 2,
+    value: (row) => lastSlot(row, "nmse_db"), error: (row) => lastSlot(row, "nmse_se_db"),
+  },
+  sums: {
+    label: "NMSE, ratio of sums", short: "NMSE (ratio of sums)", unit: "dB", digits: 2,
+    value: (row) => row.ratio_of_sums_db, error: (row) => row.ratio_of_sums_se_db,
+  },
+  sgcs: {
+    label: "SGCS", short: "SGCS", unit: "", digits: 3,
+    value: (row) => row.sgcs, error: (row) => row.sgcs_se,
+  },
+};
+
+/** A row of /v1/nmse?by=version is of one of these. */
+export const keyOf = (row) =>
+  [row.scheme, row.version, row.encoder_id, row.scenario, row.seed, row.delay_slots, row.cell ?? ""].join(" ");
+
+/** “hyperrnn 3”, with what else it takes to tell it from the others. */
+export function nameOf(row, others) {
+  const alike = others.filter((other) => other.scheme === row.scheme && other.version === row.version);
+  const parts = ["cell", "scenario", "delay_slots", "seed", "encoder_id"]
+    .filter((part) => alike.some((other) => other[part] !== row[part]))
+    .map((part) => (part === "scenario" ? row.scenario : `${part.replace("_slots", "")} ${row[part]}`));
+  return [`${row.scheme} ${row.version ?? ""}`.trim(), ...parts].join(", ");
+}
+
+/** What of a row is kept for the charts. */
+export function keep(row) {
+  return Object.fromEntries(Object.entries(METRICS).map(([name, metric]) => [name, metric.value(row)]));
+}
+
+/** Reports per second that came in: decoded, and dropped because they were late. */
+export function received(row, window_s) {
+  if (!row.dropped) return row.reports_per_s;
+  return row.reports ? row.reports_per_s * (1 + row.dropped / row.reports) : row.dropped / window_s;
+}
