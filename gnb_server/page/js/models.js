@@ -56,7 +56,7 @@ export class Models {
     const only = byId("models-ready").checked;
     const rows = this.rows.filter(({ name, state }) => name.toLowerCase().includes(part) && (!only || state === "READY"))
       .sort((a, b) => this.models.has(b.name) - this.models.has(a.name)); // those in use first, as they are otherwise
-    keyed(byId("models").tBodies[0], rows, ({ name, version }) => `${name}/${version}`, (row) => this.#make(row), (tr, row) => this.#fill(tr, row));
+    keyed(byId("models-table").tBodies[0], rows, ({ name, version }) => `${name}/${version}`, (row) => this.#make(row), (tr, row) => this.#fill(tr, row));
   }
 
   #make({ name, version }) {

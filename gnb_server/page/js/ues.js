@@ -32,7 +32,7 @@ export class Ues {
   /** Show a UE, or (null) none. */
   choose(ue) {
     this.one.choose(ue);
-    for (const row of byId("ues").tBodies[0].rows) row.classList.toggle("chosen", row.dataset.key === String(ue));
+    for (const row of byId("ues-table").tBodies[0].rows) row.classList.toggle("chosen", row.dataset.key === String(ue));
   }
 
   async refresh() {
@@ -56,7 +56,7 @@ export class Ues {
     say(byId("ues-range"), total ? `${count(offset + 1)} to ${count(offset + ues.length)} of ${count(total)}` : "none");
     byId("ues-previous").disabled = offset === 0;
     byId("ues-next").disabled = offset + ues.length >= total;
-    keyed(byId("ues").tBodies[0], ues, ({ ue }) => ue, makeRow, (tr, row) => {
+    keyed(byId("ues-table").tBodies[0], ues, ({ ue }) => ue, makeRow, (tr, row) => {
       const [, status, scheme, version, reports, dropped, scenario] = tr.cells;
       tr.classList.toggle("chosen", row.ue === this.one.ue);
       fill(status, row.status);
