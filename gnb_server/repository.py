@@ -57,8 +57,8 @@ class ModelVersion:
 
 @dataclass
 class _Model:
-    """Loaded versions of a name; for each encoder the one that decodes its new frames; the one loaded last; blocked
-    versions, with the reason.
+    """Loaded versions of a name; for each encoder the one that decodes its new frames; the one that was asked for last,
+    or else came with UEs; blocked versions, with the reason.
     """
 
     loaded: dict[int, ModelVersion] = field(default_factory=dict)
@@ -190,7 +190,7 @@ class Repository:
         for version in fitting:
             if version not in blocked:
                 try:
-                    return self.load(name, version)
+                    return self._begin(self.load(name, version, serve=False))
                 except (DamagedCheckpoint, NotFound) as error:  # being copied, or taken away
                     damaged.append(error)
         for version in fitting:
@@ -203,6 +203,15 @@ class Repository:
             raise damaged[0]
         decoded = ", ".join(dict.fromkeys(known.values()))
         raise Conflict(f"encoder_id: {encoder_id or 'empty'}; the versions of {name} decode for {decoded}")
+
+    def _begin(self, found: ModelVersion) -> ModelVersion:
+        """Decode new frames of its encoder with a version that nobody asked for, but UEs came with or switched to."""
+        with self._lock:
+            model = self._models[found.name]
+            model.serving[found.encoder_id] = found.version
+            if model.newest not in model.loaded:
+                model.newest = found.version
+        return found
 
     def version(self, name: str, version: int) -> ModelVersion:
         """A certain version, loading it if it is not (after a restart). Raises as `load`."""

@@ -304,6 +304,23 @@ def test_a_canary_is_aborted(settings: Settings, small_store: CheckpointStore, l
         assert states(handlers) == {1: "READY", 2: "UNAVAILABLE", 3: "UNAVAILABLE"}
 
 
+@pytest.mark.parametrize("retired", [False, True])
+def test_what_was_aborted_can_be_tried_again(handlers: Handlers, small_store: CheckpointStore, retired: bool) -> None:
+    """Beside the version that UEs came with, which nobody has asked for."""
+    ues = SwitchingUes(handlers, small_store).open()
+    number = canary(handlers, 3, 0.5)
+    ues.answer()
+    ues.checkpoint = small_store.load(MODEL, 3)
+    assert ues.submit(0, slots=8, ues=1).result(30).versions.tolist() == [3]
+    handlers.swaps.abort(number)
+    if retired:
+        ues.answer()
+        ues.submit(8, slots=8, ues=1).result(30)
+        handlers.tick()
+        assert states(handlers)[3] == "UNAVAILABLE"
+    assert handlers.swaps.rollouts.get(canary(handlers, 3, 0.5)).old_version == 1
+
+
 def test_a_restart_goes_on_with_a_canary(settings: Settings, small_store: CheckpointStore) -> None:
     """Figures too; a canary of the same encoder serves nobody but its UEs."""
     with service(settings) as handlers:
