@@ -368,3 +368,23 @@ def test_grpc_health_and_reflection(gnb: Any) -> None:
         answer = next(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter([listing])))
         names = {service.name for service in answer.list_services_response.service}
         assert "csi_feedback.v1.CsiFeedback" in names
+
+
+def test_estimate_and_truth_of_one_ue(gnb: Any) -> None:
+    """Only reports since the first question are kept."""
+    gnb.run_ues(scheme="crnet", ues=1, slots=2, ue_base=5)
+    assert gnb.call("/v1/ues/5/channel")[1]["report"] is None
+    gnb.run_ues(scheme="crnet", ues=1, slots=4, ue_base=6)
+    assert gnb.call("/v1/ues/6/channel")[1]["report"] is None
+    assert gnb.call("/v1/ues/7/channel")[0] == 404
+
+
+def test_the_page(gnb: Any) -> None:
+    """Its policy lets nothing from elsewhere in."""
+    for path, kind in (("/", "text/html"), ("/page/page.css", "text/css"), ("/page/js/main.js", "text/javascript")):
+        with urllib.request.urlopen(f"http://{gnb.rest}{path}", timeout=30) as answer:
+            assert answer.headers["content-type"].startswith(kind)
+            assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+    assert gnb.call("/page/js/nothing.js")[0] == 404
+    assert gnb.call("/page/../settings.py")[0] == 404
+    assert gnb.call("/", {})[0] == 405
