@@ -294,6 +294,8 @@ def test_by_keyboard(gnb: Gnb, visit: Visit) -> None:
         order.append(focused())
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     assert order == ["Skip to the content", "Live", "UEs", "Models", "Token", "Theme: auto", "REST API"]
+    page.get_by_role("link", name="Skip to the content").press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"
     page.get_by_role("button", name="Load rnn 1", exact=True).focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()

@@ -16,6 +16,16 @@ export class Refused extends Error {
   }
 }
 
+/** The outcome of asking, or nothing where the gNB refuses or is away: what is shown stays, and the lamp says so. */
+export async function quietly(asking) {
+  try {
+    return await asking;
+  } catch (problem) {
+    if (!(problem instanceof Refused)) throw problem;
+    return undefined;
+  }
+}
+
 export const get = (path) => ask(path, {});
 
 /** POST with the token, if there is one. */

@@ -10,8 +10,16 @@ const decibels = (magnitude) => Math.max(FLOOR_DB, 20 * Math.log10(Math.max(magn
 
 /** Cividis (Nuñez, Anderton and Renslow, 2018), which people see alike who see colours otherwise: every 8th of it. */
 const CIVIDIS = [
-  [0, 34, 78], [18, 53, 112], [59, 73, 108], [87, 93, 109], [112, 113, 115], [138, 134, 120], [165, 156, 116],
-  [195, 179, 105], [225, 204, 85], [254, 232, 56],
+  [0, 34, 78],
+  [18, 53, 112],
+  [59, 73, 108],
+  [87, 93, 109],
+  [112, 113, 115],
+  [138, 134, 120],
+  [165, 156, 116],
+  [195, 179, 105],
+  [225, 204, 85],
+  [254, 232, 56],
 ];
 
 export class ChannelView {
@@ -37,19 +45,40 @@ export class ChannelView {
       else this.#makeLines(report);
     }
     if (kind === "images") this.#drawImages(report);
-    else this.plot.setData([report.truth[0].map((_, at) => at), report.truth[0].map(decibels), report.estimate[0].map(decibels)]);
+    else
+      this.plot.setData([
+        report.truth[0].map((_, at) => at),
+        report.truth[0].map(decibels),
+        report.estimate[0].map(decibels),
+      ]);
   }
 
   #makeImages({ rows, columns }) {
     const error = (estimate, truth) => Math.abs(estimate - truth);
-    this.parts = [["True", ({ truth }) => truth], ["Estimated", ({ estimate }) => estimate],
-      ["Difference of magnitudes", ({ truth, estimate }) => truth.map((row, y) => row.map((value, x) => error(estimate[y][x], value)))]]
-      .map(([name, read]) => ({ read, canvas: element("canvas", { role: "img", "aria-label": `${name}: magnitude by ${rows} and ${columns}` }), name }));
-    const figures = this.parts.map(({ canvas, name }) => element("figure", {}, element("figcaption", { text: name }), canvas));
+    this.parts = [
+      ["True", ({ truth }) => truth],
+      ["Estimated", ({ estimate }) => estimate],
+      [
+        "Difference of magnitudes",
+        ({ truth, estimate }) => truth.map((row, y) => row.map((value, x) => error(estimate[y][x], value))),
+      ],
+    ].map(([name, read]) => ({
+      read,
+      canvas: element("canvas", { role: "img", "aria-label": `${name}: magnitude by ${rows} and ${columns}` }),
+      name,
+    }));
+    const figures = this.parts.map(({ canvas, name }) =>
+      element("figure", {}, element("figcaption", { text: name }), canvas),
+    );
     const scale = element("canvas", { class: "scale", width: 256, height: 1, "aria-hidden": "true" });
     paint(scale, [Array.from({ length: 256 }, (_, at) => 10 ** ((FLOOR_DB * (1 - at / 255)) / 20))]);
-    const ends = element("p", { class: "quiet ends" }, element("span", { text: `${fixed(FLOOR_DB, 0)} dB` }),
-      element("span", { text: `down: ${rows}, across: ${columns}` }), element("span", { text: "0 dB of the true peak" }));
+    const ends = element(
+      "p",
+      { class: "quiet ends" },
+      element("span", { text: `${fixed(FLOOR_DB, 0)} dB` }),
+      element("span", { text: `down: ${rows}, across: ${columns}` }),
+      element("span", { text: "0 dB of the true peak" }),
+    );
     this.host.append(element("div", { class: "channel" }, ...figures), scale, ends);
   }
 
@@ -58,23 +87,42 @@ export class ChannelView {
   }
 
   #makeLines({ columns }) {
-    const chart = element("div", { class: "chart", role: "img", "aria-label": "Array response by angle, true and estimated" });
+    const chart = element("div", {
+      class: "chart",
+      role: "img",
+      "aria-label": "Array response by angle, true and estimated",
+    });
     const legend = element("p", { class: "legend" });
-    for (const [name, of] of [["true", "series-6"], ["estimated", "series-1"]]) {
+    for (const [name, of] of [
+      ["true", "series-6"],
+      ["estimated", "series-1"],
+    ]) {
       const label = element("b", { text: name });
       label.style.color = colour(of);
       legend.append(label, " ");
     }
     this.host.append(legend, chart);
-    this.plot = new uPlot({
-      width: chart.clientWidth, height: chart.clientHeight,
-      padding: [8, 8, 0, 0], legend: { show: false }, cursor: { show: false },
-      scales: { x: { time: false }, y: { range: () => [FLOOR_DB, 6] } },
-      axes: [axis(null, 22, titled(`${columns} (DFT over antennas, broadside in the middle)`)),
-        axis((value) => fixed(value, 0), 52)],
-      series: [{}, { stroke: colour("series-6"), width: 3, points: { show: false } },
-        { stroke: colour("series-1"), width: 1.75, points: { show: false } }],
-    }, [[], [], []], chart);
+    this.plot = new uPlot(
+      {
+        width: chart.clientWidth,
+        height: chart.clientHeight,
+        padding: [8, 8, 0, 0],
+        legend: { show: false },
+        cursor: { show: false },
+        scales: { x: { time: false }, y: { range: () => [FLOOR_DB, 6] } },
+        axes: [
+          axis(null, 22, titled(`${columns} (DFT over antennas, broadside in the middle)`)),
+          axis((value) => fixed(value, 0), 52),
+        ],
+        series: [
+          {},
+          { stroke: colour("series-6"), width: 3, points: { show: false } },
+          { stroke: colour("series-1"), width: 1.75, points: { show: false } },
+        ],
+      },
+      [[], [], []],
+      chart,
+    );
     followSize(chart, (width, height) => this.plot?.setSize({ width, height }));
   }
 }

@@ -6,17 +6,24 @@ import { fixed } from "./format.js";
 import { fontOf, spread, widest } from "./labels.js";
 
 const FONT = 11;
-const LEAST_S = 60; // of time that a chart shows
+const LEAST_S = 30; // of time that a chart shows
 const LEVELS = 3; // of texts that say what happened
 const MOST_LABEL = 150; // CSS pixels beside a chart
 const MOST_SHARE = 0.28; // of a chart's width for names; on a phone the table below has them
 
 /** An axis in the page's colours; `format(value, step)` is its text, `step` from one value to the next. */
 export function axis(format, size, more = {}) {
-  const values = (_, splits, axisIndex, space, step) => splits.map((value) => (value === null ? "" : format(value, step)));
+  const values = (_, splits, axisIndex, space, step) =>
+    splits.map((value) => (value === null ? "" : format(value, step)));
   return {
-    stroke: colour("quiet"), font: fontOf(FONT), grid: { stroke: colour("grid"), width: 1 }, ticks: { show: false },
-    size, gap: 6, ...(format && { values }), ...more,
+    stroke: colour("quiet"),
+    font: fontOf(FONT),
+    grid: { stroke: colour("grid"), width: 1 },
+    ticks: { show: false },
+    size,
+    gap: 6,
+    ...(format && { values }),
+    ...more,
   };
 }
 
@@ -27,7 +34,8 @@ export const titled = (label) => ({ label, labelSize: 18, labelGap: 0, labelFont
 export const stepped = (value, step) => fixed(value, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9)));
 
 /** Whole powers of ten from below to above what is drawn, and one line for each. */
-export const decades = (_, low, high) => (low ? [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high) + 1e-9)] : [1, 100]);
+export const decades = (_, low, high) =>
+  low ? [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high) + 1e-9)] : [1, 100];
 const POWERS = {
   splits: (_, axisIndex, low, high) => {
     const [first, last] = [low, high].map((value) => Math.round(Math.log10(value)));
@@ -106,10 +114,17 @@ export class TimeChart {
     if (!width || !height) return; // not to be seen now
     this.plot?.destroy();
     this.built = wanted;
-    const longest = Math.min(MOST_LABEL, widest(this.lines.map((line) => line.name), fontOf(FONT)) + 12);
+    const longest = Math.min(
+      MOST_LABEL,
+      widest(
+        this.lines.map((line) => line.name),
+        fontOf(FONT),
+      ) + 12,
+    );
     const named = longest < MOST_SHARE * width;
     const options = {
-      width, height,
+      width,
+      height,
       padding: [10, named ? longest : 8, 0, 0],
       legend: { show: false },
       cursor: { drag: { x: false, y: false }, points: { size: 7 }, y: false },
@@ -118,10 +133,20 @@ export class TimeChart {
         x: { time: true, range: (_, low, high) => [Math.min(low ?? 0, (high ?? LEAST_S) - LEAST_S), high ?? LEAST_S] },
         y: { distr: this.log ? 3 : 1, range: this.range },
       },
-      axes: [axis((time) => this.clock(time), 24, { space: 80 }), this.log ? axis(this.format, 52, POWERS) : axis(stepped, 52)],
-      series: [{}, ...this.lines.map(({ name, look }) => ({
-        label: name, stroke: look.colour, width: 1.75, dash: look.dash, points: { show: false },
-      }))],
+      axes: [
+        axis((time) => this.clock(time), 24, { space: 80 }),
+        this.log ? axis(this.format, 52, POWERS) : axis(stepped, 52),
+      ],
+      series: [
+        {},
+        ...this.lines.map(({ name, look }) => ({
+          label: name,
+          stroke: look.colour,
+          width: 1.75,
+          dash: look.dash,
+          points: { show: false },
+        })),
+      ],
       hooks: { draw: [(plot) => this.#annotate(plot, named)], setCursor: [(plot) => this.#point(plot)] },
     };
     this.plot = new uPlot(options, data, this.host);

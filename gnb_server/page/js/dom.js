@@ -2,7 +2,7 @@
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element with attributes (`on...` are listeners, `text` is its text; what is null or false is left out) and children. */
+/** An element with children. Attributes: `on...` are listeners, `text` is its text; null and false are left out. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

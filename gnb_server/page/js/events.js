@@ -37,7 +37,13 @@ export class Events {
   #show() {
     const newest = this.events.toReversed();
     for (const list of this.lists) {
-      keyed(list, newest, ({ number }) => number, makeEvent, () => {});
+      keyed(
+        list,
+        newest,
+        ({ number }) => number,
+        makeEvent,
+        () => {},
+      );
     }
   }
 }
@@ -45,5 +51,11 @@ export class Events {
 function makeEvent({ at, kind, model, version, by, text }) {
   const what = element("b", { class: WORDS[kind] ?? null, text: kind });
   const who = by ? ` by ${by}` : "";
-  return element("li", {}, element("time", { text: clock(at) }), what, ` ${model} ${version}${who}${text ? `: ${text}` : ""}`);
+  return element(
+    "li",
+    {},
+    element("time", { text: clock(at) }),
+    what,
+    ` ${model} ${version}${who}${text ? `: ${text}` : ""}`,
+  );
 }

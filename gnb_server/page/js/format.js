@@ -10,7 +10,9 @@ export function fixed(value, digits) {
 
 export function count(value) {
   if (value === null || value === undefined) return NONE;
-  return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, "\u202f");
+  return Math.round(value)
+    .toString()
+    .replace(/\B(?=(\d{3})+$)/g, "\u202f");
 }
 
 /** A value of any size in three digits or so: 0.42, 6.1, 83, 12 300. */
@@ -21,9 +23,13 @@ export function brief(value) {
 }
 
 /** `± error`, or nothing where there is none. */
-export const plusMinus = (error, digits) => (error === null || error === undefined ? "" : ` ± ${fixed(error, digits)}`);
+export const plusMinus = (error, digits) => ((error ?? null) === null ? "" : ` ± ${fixed(error, digits)}`);
 
-const STEPS = [["G", 1e9], ["M", 1e6], ["k", 1e3]];
+const STEPS = [
+  ["G", 1e9],
+  ["M", 1e6],
+  ["k", 1e3],
+];
 
 /** Value and unit with a prefix: [“12.4”, “kbit/s”]. */
 export function scaled(value, unit) {

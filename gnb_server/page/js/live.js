@@ -33,9 +33,12 @@ export class Live {
     this.history.range = roomy(this.metric.unit ? 0.5 : 0.02);
     this.history.built = "";
     const { short, unit } = this.metric;
-    for (const [id, text] of [["history-title", `${short} over time`], ["plane-title", `${short} and feedback bits`]]) {
-      byId(id).replaceChildren(text, ...(unit ? [" ", element("span", { class: "unit", text: unit })] : []));
-    }
+    const bars = "bars: ± 2 standard errors";
+    for (const [id, text, about] of [
+      ["history-title", `${short} over time `, unit],
+      ["plane-title", `${short} and feedback bits `, unit ? `${unit}, ${bars}` : bars],
+    ])
+      byId(id).replaceChildren(text, element("span", { class: "unit", text: about }));
     this.draw();
   }
 
@@ -51,23 +54,34 @@ export class Live {
       const key = keyOf(row);
       return { ...row, key, name: nameOf(row, this.rows), look: appearance(row.scheme, row.version, key) };
     });
+    rows.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
     const drawn = rows.filter(({ key }) => !this.hiddenKeys.has(key));
     const lines = drawn
-      .filter((row) => this.metric.value(row) !== null || this.ring.ticks.some(({ rows: r }) => r[row.key]?.[metricName] != null))
+      .filter(
+        (row) =>
+          this.metric.value(row) !== null || this.ring.ticks.some(({ rows: r }) => r[row.key]?.[metricName] != null),
+      )
       .map(({ key, name, look }) => ({ key, name, look, read: (tick) => tick.rows[key]?.[metricName] }));
     this.history.draw(this.ring, lines, this.marks());
     this.plane.draw(
       drawn.map((row) => ({
-        name: row.name, look: row.look, bits: row.feedback_bits,
-        low: row.feedback_bits_p5 ?? null, high: row.feedback_bits_p95 ?? null,
-        value: this.metric.value(row), error: this.metric.error(row),
+        name: row.name,
+        look: row.look,
+        bits: row.feedback_bits,
+        low: row.feedback_bits_p5 ?? null,
+        high: row.feedback_bits_p95 ?? null,
+        value: this.metric.value(row),
+        error: this.metric.error(row),
       })),
       this.metric,
     );
     this.#drawLoad();
     this.#drawTable(rows);
     const without = rows.filter((row) => row.reports && this.metric.value(row) === null).map(({ name }) => name);
-    say(byId("metric-note"), without.length ? `${without.join(", ")}: precoders have no scale and so no NMSE; see SGCS` : "");
+    say(
+      byId("metric-note"),
+      without.length ? `${without.join(", ")}: precoders have no scale and so no NMSE; see SGCS` : "",
+    );
   }
 
   #drawLoad() {
@@ -84,37 +98,62 @@ export class Live {
 
   #drawTable(rows) {
     byId("figures-note").hidden = rows.length > 0;
-    keyed(byId("figures").tBodies[0], rows, ({ key }) => key, (row) => this.#makeRow(row), (tr, row) => {
-      const [name, scenario, nmse, last, sgcs, bits, wire, ues, rate, dropped, latency] = tr.cells;
-      say(name.querySelector("span"), row.name);
-      drawMark(name.querySelector("canvas"), row.look);
-      fill(scenario, row.scenario, row.delay_slots ? ` delay ${row.delay_slots}` : "");
-      fill(nmse, fixed(row.nmse_db, 2), plusMinus(row.nmse_se_db, 2));
-      fill(last, fixed(METRICS.last.value(row), 2), plusMinus(METRICS.last.error(row), 2));
-      fill(sgcs, fixed(row.sgcs, 3), plusMinus(row.sgcs_se, 3));
-      const spread = row.feedback_bits_p5 === undefined || row.feedback_bits_p5 === row.feedback_bits_p95;
-      fill(bits, count(row.feedback_bits), spread ? "" : ` ${count(row.feedback_bits_p5)} to ${count(row.feedback_bits_p95)}`);
-      fill(wire, brief(row.wire_bytes));
-      fill(ues, count(row.ues_attached), row.ues === row.ues_attached ? "" : ` of ${count(row.ues)}`);
-      fill(rate, brief(row.reports_per_s));
-      fill(dropped, count(row.dropped));
-      fill(latency, row.latency_ms.p50 === null ? NONE : `${brief(row.latency_ms.p50)} / ${brief(row.latency_ms.p99)}`);
-    });
+    keyed(
+      byId("figures").tBodies[0],
+      rows,
+      ({ key }) => key,
+      (row) => this.#makeRow(row),
+      (tr, row) => {
+        const [name, scenario, nmse, last, sgcs, bits, wire, ues, rate, dropped, latency] = tr.cells;
+        say(name.querySelector("span"), row.name);
+        drawMark(name.querySelector("canvas"), row.look);
+        fill(scenario, row.scenario, row.delay_slots ? ` delay ${row.delay_slots}` : "");
+        fill(nmse, fixed(row.nmse_db, 2), plusMinus(row.nmse_se_db, 2));
+        fill(last, fixed(METRICS.last.value(row), 2), plusMinus(METRICS.last.error(row), 2));
+        fill(sgcs, fixed(row.sgcs, 3), plusMinus(row.sgcs_se, 3));
+        const spread = row.feedback_bits_p5 === undefined || row.feedback_bits_p5 === row.feedback_bits_p95;
+        fill(
+          bits,
+          count(row.feedback_bits),
+          spread ? "" : ` ${count(row.feedback_bits_p5)} to ${count(row.feedback_bits_p95)}`,
+        );
+        fill(wire, brief(row.wire_bytes));
+        fill(ues, count(row.ues_attached), row.ues === row.ues_attached ? "" : ` of ${count(row.ues)}`);
+        fill(rate, brief(row.reports_per_s));
+        fill(dropped, count(row.dropped));
+        fill(
+          latency,
+          row.latency_ms.p50 === null ? NONE : `${brief(row.latency_ms.p50)} / ${brief(row.latency_ms.p99)}`,
+        );
+      },
+    );
   }
 
   #makeRow({ key, name }) {
-    const box = element("input", { type: "checkbox", checked: !this.hiddenKeys.has(key), "aria-label": `draw ${name}` });
+    const box = element("input", {
+      type: "checkbox",
+      checked: !this.hiddenKeys.has(key),
+      "aria-label": `draw ${name}`,
+    });
     box.addEventListener("change", () => {
       if (box.checked) this.hiddenKeys.delete(key);
       else this.hiddenKeys.add(key);
       this.draw();
     });
-    const label = element("label", {}, box, element("canvas", { class: "mark", "aria-hidden": "true" }), element("span"));
+    const label = element(
+      "label",
+      {},
+      box,
+      element("canvas", { class: "mark", "aria-hidden": "true" }),
+      element("span"),
+    );
     const numbers = Array.from({ length: 9 }, () => element("td", { class: "number" }));
     return element(
       "tr",
       { onmouseenter: () => this.history.focus(key), onmouseleave: () => this.history.focus(null) },
-      element("th", { scope: "row" }, label), element("td"), ...numbers,
+      element("th", { scope: "row" }, label),
+      element("td"),
+      ...numbers,
     );
   }
 }
@@ -138,9 +177,16 @@ export function drawStrip(strip, answer, received) {
 
 /** Term, value and unit, each in its place of a description list. */
 export function drawPairs(list, pairs) {
-  keyed(list, pairs, ([term]) => term, ([term]) => element("div", {}, element("dt", { text: term }), element("dd")), (pair, row) => {
-    const [, value, unit] = row;
-    const text = `${value} ${unit}`;
-    if (pair.lastChild.textContent !== text) pair.lastChild.replaceChildren(`${value} `, element("span", { class: "unit", text: unit }));
-  });
+  keyed(
+    list,
+    pairs,
+    ([term]) => term,
+    ([term]) => element("div", {}, element("dt", { text: term }), element("dd")),
+    (pair, row) => {
+      const [, value, unit] = row;
+      const text = `${value} ${unit}`;
+      if (pair.lastChild.textContent !== text)
+        pair.lastChild.replaceChildren(`${value} `, element("span", { class: "unit", text: unit }));
+    },
+  );
 }

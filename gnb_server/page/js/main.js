@@ -1,5 +1,6 @@
 // The page: a stream of figures, three views, and what is asked for while a view is to be seen.
 
+import { quietly } from "./api.js";
 import { Events } from "./events.js";
 import { byId, element, say } from "./dom.js";
 import { brief, clock } from "./format.js";
@@ -30,7 +31,12 @@ function take(answer) {
   ring.push({
     time: Date.now() / 1000,
     rows: Object.fromEntries(schemes.map((row) => [keyOf(row), keep(row)])),
-    overall: { received: cameIn, decoded: overall.reports_per_s, p50: overall.latency_ms.p50, p99: overall.latency_ms.p99 },
+    overall: {
+      received: cameIn,
+      decoded: overall.reports_per_s,
+      p50: overall.latency_ms.p50,
+      p99: overall.latency_ms.p99,
+    },
   });
   if (!byId("window").value) byId("window").value = window;
   live.take(answer);
@@ -43,7 +49,9 @@ function take(answer) {
 function showState(state, since) {
   byId("state").dataset.state = state;
   const texts = {
-    connecting: "connecting", live: "live", paused: `paused since ${clock(since)}`,
+    connecting: "connecting",
+    live: "live",
+    paused: `paused since ${clock(since)}`,
     away: `gNB away since ${clock(since)}, trying again`,
   };
   say(byId("state-text"), texts[state]);
@@ -56,8 +64,7 @@ function showState(state, since) {
 async function refresh() {
   if (stream.state !== "live" || document.hidden) return;
   const of = { ues, models }[view];
-  const asked = await Promise.allSettled([events.refresh(), of?.refresh()]);
-  for (const { reason } of asked) if (reason && reason.name !== "Error") throw reason;
+  await Promise.all([quietly(events.refresh()), quietly(of?.refresh())]);
 }
 
 /** Show the view that the address names: #live, #ues, #ues/7, #models. */
@@ -90,6 +97,10 @@ byId("pause").addEventListener("click", () => {
 followTheme(() => {
   if (view === "live") live.draw();
   else refresh();
+});
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address says which view it is
+  byId("content").focus();
 });
 addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", refresh);

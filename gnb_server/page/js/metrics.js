@@ -4,20 +4,36 @@ const lastSlot = (row, name) => row.by_slot?.at(-1)?.[name] ?? null;
 
 export const METRICS = {
   nmse: {
-    label: "NMSE, mean of ratios", short: "NMSE", unit: "dB", digits: 2,
-    value: (row) => row.nmse_db, error: (row) => row.nmse_se_db,
+    label: "NMSE, mean of ratios",
+    short: "NMSE",
+    unit: "dB",
+    digits: 2,
+    value: (row) => row.nmse_db,
+    error: (row) => row.nmse_se_db,
   },
   last: {
-    label: "NMSE at t = T", short: "NMSE at t = T", unit: "dB", digits: 2,
-    value: (row) => lastSlot(row, "nmse_db"), error: (row) => lastSlot(row, "nmse_se_db"),
+    label: "NMSE at t = T",
+    short: "NMSE at t = T",
+    unit: "dB",
+    digits: 2,
+    value: (row) => lastSlot(row, "nmse_db"),
+    error: (row) => lastSlot(row, "nmse_se_db"),
   },
   sums: {
-    label: "NMSE, ratio of sums", short: "NMSE (ratio of sums)", unit: "dB", digits: 2,
-    value: (row) => row.ratio_of_sums_db, error: (row) => row.ratio_of_sums_se_db,
+    label: "NMSE, ratio of sums",
+    short: "NMSE (ratio of sums)",
+    unit: "dB",
+    digits: 2,
+    value: (row) => row.ratio_of_sums_db,
+    error: (row) => row.ratio_of_sums_se_db,
   },
   sgcs: {
-    label: "SGCS", short: "SGCS", unit: "", digits: 3,
-    value: (row) => row.sgcs, error: (row) => row.sgcs_se,
+    label: "SGCS",
+    short: "SGCS",
+    unit: "",
+    digits: 3,
+    value: (row) => row.sgcs,
+    error: (row) => row.sgcs_se,
   },
 };
 

@@ -7,7 +7,12 @@ const SHOWN_MS = 8000;
 
 /** Show a sentence; errors stay until they are dismissed. */
 export function notice(text, { error = false } = {}) {
-  const close = element("button", { type: "button", "aria-label": "Dismiss", text: "×", onclick: () => shown.remove() });
+  const close = element("button", {
+    type: "button",
+    "aria-label": "Dismiss",
+    text: "×",
+    onclick: () => shown.remove(),
+  });
   const shown = element("div", { class: error ? "notice error" : "notice" }, element("span", { text }), close);
   byId("notices").append(shown);
   if (!error) setTimeout(() => shown.remove(), SHOWN_MS);

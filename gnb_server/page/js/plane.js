@@ -22,7 +22,7 @@ export class Plane {
     host.addEventListener("mouseleave", () => this.tip.show("", [], 0, 0));
   }
 
-  /** Draw `points` [{name, look, bits, low, high, value, error}]; `low`, `high`: 5th and 95th percentile of the bits. */
+  /** Draw `points` [{name, look, bits, low, high, value, error}]; `low`, `high`: 5th and 95th percentile of bits. */
   draw(points, metric) {
     this.points = points.filter(({ value }) => value !== null && value !== undefined).sort((a, b) => a.bits - b.bits);
     this.metric = metric;
@@ -43,7 +43,8 @@ export class Plane {
     };
     const least = this.metric.unit ? 1 : 0.05;
     const options = {
-      width, height,
+      width,
+      height,
       padding: [10, 12, 0, 0],
       legend: { show: false },
       cursor: { show: false },
@@ -65,7 +66,10 @@ export class Plane {
   }
 
   #ends() {
-    const ends = this.points.flatMap(({ value, error }) => [value - ERRORS * (error ?? 0), value + ERRORS * (error ?? 0)]);
+    const ends = this.points.flatMap(({ value, error }) => [
+      value - ERRORS * (error ?? 0),
+      value + ERRORS * (error ?? 0),
+    ]);
     return ends.length ? [Math.min(...ends), Math.max(...ends)] : this.metric.unit ? [-20, 0] : [0, 1];
   }
 
@@ -95,7 +99,7 @@ export class Plane {
     context.restore();
   }
 
-  /** To the right of a point, or to its left where the plane ends; columns of points of about as many bits are spread. */
+  /** To the right of a point, or to its left where the plane ends; names of points of about as many bits are spread. */
   #drawNames(context, bbox, x, y, ratio) {
     context.font = fontOf(FONT, ratio);
     context.textBaseline = "middle";
@@ -107,9 +111,17 @@ export class Plane {
       else columns.push([point]);
     }
     for (const column of columns) {
-      const width = widest(column.map(({ name }) => name), fontOf(FONT, ratio));
+      const width = widest(
+        column.map(({ name }) => name),
+        fontOf(FONT, ratio),
+      );
       const right = Math.max(...column.map(({ bits }) => x(bits))) + offset + width <= bbox.left + bbox.width;
-      const placed = spread(column.map(({ value }) => y(value)), FONT * 1.2 * ratio, bbox.top + 6 * ratio, bbox.top + bbox.height - 6 * ratio);
+      const placed = spread(
+        column.map(({ value }) => y(value)),
+        FONT * 1.2 * ratio,
+        bbox.top + 6 * ratio,
+        bbox.top + bbox.height - 6 * ratio,
+      );
       context.textAlign = right ? "left" : "right";
       column.forEach(({ name, bits, look }, index) => {
         context.fillStyle = look.colour;
@@ -123,15 +135,19 @@ export class Plane {
     const box = this.host.getBoundingClientRect();
     const [left, top] = [event.clientX - box.left, event.clientY - box.top];
     const { bbox } = this.plot;
-    const distance = ({ bits, value }) => Math.hypot(
-      this.plot.valToPos(place(bits), "x") + bbox.left / uPlot.pxRatio - left,
-      this.plot.valToPos(value, "y") + bbox.top / uPlot.pxRatio - top,
-    );
+    const distance = ({ bits, value }) =>
+      Math.hypot(
+        this.plot.valToPos(place(bits), "x") + bbox.left / uPlot.pxRatio - left,
+        this.plot.valToPos(value, "y") + bbox.top / uPlot.pxRatio - top,
+      );
     const nearest = this.points.toSorted((a, b) => distance(a) - distance(b))[0];
     if (!nearest || distance(nearest) > NEAR) return this.tip.show("", [], 0, 0);
     const { name, look, bits, low, high, value, error } = nearest;
     const { short, unit, digits } = this.metric;
-    const lines = [[short, `${fixed(value, digits)}${plusMinus(error, digits)} ${unit}`], ["bits", count(bits)]];
+    const lines = [
+      [short, `${fixed(value, digits)}${plusMinus(error, digits)} ${unit}`],
+      ["bits", count(bits)],
+    ];
     if (low !== null && high !== null) lines.push(["5 % to 95 %", `${count(low)} to ${count(high)}`]);
     return this.tip.show("", [[name, "", look.colour], ...lines], left, top);
   }

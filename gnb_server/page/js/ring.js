@@ -15,6 +15,9 @@ export class Ring {
 
   /** [times, a column for each of `readers`], as uPlot takes them. */
   columns(readers) {
-    return [this.ticks.map((tick) => tick.time), ...readers.map((read) => this.ticks.map((tick) => read(tick) ?? null))];
+    return [
+      this.ticks.map((tick) => tick.time),
+      ...readers.map((read) => this.ticks.map((tick) => read(tick) ?? null)),
+    ];
   }
 }

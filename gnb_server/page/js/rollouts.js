@@ -24,7 +24,13 @@ export class Rollouts {
     const running = rollouts.filter(({ state }) => state === "running");
     const over = rollouts.filter(({ state }) => state !== "running");
     byId("rollouts-note").hidden = rollouts.length > 0;
-    keyed(byId("rollouts"), [...running, ...over].slice(0, SHOWN), ({ number }) => number, (row) => this.#make(row), show);
+    keyed(
+      byId("rollouts"),
+      [...running, ...over].slice(0, SHOWN),
+      ({ number }) => number,
+      (row) => this.#make(row),
+      show,
+    );
   }
 
   /** Ask how a version is to be rolled out, and begin. */
@@ -54,36 +60,67 @@ export class Rollouts {
       this.changed();
     };
     const buttons = [
-      element("button", { type: "button", text: "Promote",
-        onclick: () => decide("promote", `Promote ${model} ${version}?`, "All UEs of the model use it from their next frame on.") }),
-      element("button", { type: "button", text: "Abort",
-        onclick: () => decide("abort", `Abort ${model} ${version}?`, `All UEs of the model use version ${old}.`) }),
+      element("button", {
+        type: "button",
+        text: "Promote",
+        onclick: () =>
+          decide("promote", `Promote ${model} ${version}?`, "All UEs of the model use it from their next frame on."),
+      }),
+      element("button", {
+        type: "button",
+        text: "Abort",
+        onclick: () => decide("abort", `Abort ${model} ${version}?`, `All UEs of the model use version ${old}.`),
+      }),
     ];
     const plot = document.createElementNS(SVG, "svg");
     plot.setAttribute("viewBox", `0 0 ${WIDTH} 40`);
     plot.setAttribute("role", "img");
-    return element("div", { class: "rollout", role: "group", "aria-label": `roll-out ${number}` },
+    return element(
+      "div",
+      { class: "rollout", role: "group", "aria-label": `roll-out ${number}` },
       element("div", { class: "what" }, element("p", { class: "title" }), element("p", { class: "quiet how" })),
-      plot, element("div", {}, element("p", { class: "difference" }), element("p", { class: "quiet frames" })),
-      element("p", { class: "quiet ues" }), element("p", { class: "reason" }), element("div", { class: "actions" }, ...buttons));
+      plot,
+      element("div", {}, element("p", { class: "difference" }), element("p", { class: "quiet frames" })),
+      element("p", { class: "quiet ues" }),
+      element("p", { class: "reason" }),
+      element("div", { class: "actions" }, ...buttons),
+    );
   }
 }
 
-function show(row, { model, version, old_version: old, mode, share, state, guard, reason, started_at: at, figures, ues, by }) {
+function show(
+  row,
+  { model, version, old_version: old, mode, share, state, guard, reason, started_at: at, figures, ues, by },
+) {
   const part = (name) => row.querySelector(`.${name}`);
-  const badge = element("span", { class: `badge ${{ running: "warn", promoted: "good", aborted: "bad" }[state]}`, text: state });
-  if (row.dataset.state !== state) part("title").replaceChildren(element("b", { text: `${model} ${version} ` }), `beside ${old} `, badge);
+  const badge = element("span", {
+    class: `badge ${{ running: "warn", promoted: "good", aborted: "bad" }[state]}`,
+    text: state,
+  });
+  if (row.dataset.state !== state)
+    part("title").replaceChildren(element("b", { text: `${model} ${version} ` }), `beside ${old} `, badge);
   row.dataset.state = state;
-  say(part("how"), `${mode}${mode === "canary" ? ` ${Math.round(100 * share)} %` : ""} since ${clock(at)}${by ? ` by ${by}` : ""}`);
+  say(
+    part("how"),
+    `${mode}${mode === "canary" ? ` ${Math.round(100 * share)} %` : ""} since ${clock(at)}${by ? ` by ${by}` : ""}`,
+  );
   const { difference_db: difference, standard_error_db: error } = figures;
-  say(part("difference"), difference === null ? "no frames of both yet"
-    : `${difference > 0 ? "+" : ""}${fixed(difference, 2)}${plusMinus(error, 2)} dB: ${fixed(figures.nmse_db_new, 2)} instead of ${fixed(figures.nmse_db_old, 2)}`);
-  say(part("frames"), `${count(figures.frames_new)} new and ${count(figures.frames_old)} old frames${guard && state === "running" ? `, guard from ${count(guard.frames)}` : ""}`);
+  say(part("difference"), difference === null ? "no frames of both yet" : inWords(figures));
+  const frames = `${count(figures.frames_new)} new and ${count(figures.frames_old)} old frames`;
+  say(part("frames"), guard && state === "running" ? `${frames}, guard from ${count(guard.frames)}` : frames);
   part("ues").hidden = state !== "running";
-  say(part("ues"), `UEs: ${count(ues.new)} new, ${count(ues.old)} old${ues.refused ? `, ${count(ues.refused)} refuse` : ""}`);
+  say(
+    part("ues"),
+    `UEs: ${count(ues.new)} new, ${count(ues.old)} old${ues.refused ? `, ${count(ues.refused)} refuse` : ""}`,
+  );
   say(part("reason"), reason && `why: ${reason}`);
   part("actions").hidden = state !== "running";
   drawDifference(row.querySelector("svg"), difference, error, guard);
+}
+
+function inWords({ difference_db: difference, standard_error_db: error, nmse_db_new: now, nmse_db_old: before }) {
+  const sign = difference > 0 ? "+" : "";
+  return `${sign}${fixed(difference, 2)}${plusMinus(error, 2)} dB: ${fixed(now, 2)} instead of ${fixed(before, 2)}`;
 }
 
 /** The difference with its margin, between the limits of the guard. */

@@ -35,7 +35,9 @@ export class Ue {
     let answers;
     try {
       answers = await Promise.all([
-        get(`v1/ues/${asked}`), get(`v1/ues/${asked}/reports?limit=${REPORTS}`), get(`v1/ues/${asked}/channel`),
+        get(`v1/ues/${asked}`),
+        get(`v1/ues/${asked}/reports?limit=${REPORTS}`),
+        get(`v1/ues/${asked}/channel`),
       ]);
     } catch (problem) {
       if (!(problem instanceof Refused) || !problem.status) throw problem;
@@ -77,17 +79,21 @@ export class Ue {
     if (this.plot && wanted === this.built) return this.plot.setData(data);
     this.plot?.destroy();
     this.built = wanted;
-    this.plot = new uPlot({
-      width: host.clientWidth, height: host.clientHeight,
-      padding: [8, 8, 0, 0], legend: { show: false }, cursor: { show: false },
-      scales: { x: { time: false }, y: { range: roomy(scaled ? 1 : 0.02) } },
-      axes: [
-        axis((sequence) => count(sequence), 22, { ...titled("report"), space: 80 }),
-        axis(stepped, 52),
-      ],
-      series: [{}, { stroke: colour("control"), width: 1, points: { show: false } }],
-      hooks: { draw: [(plot) => this.#drawReports(plot, value)] },
-    }, data, host);
+    this.plot = new uPlot(
+      {
+        width: host.clientWidth,
+        height: host.clientHeight,
+        padding: [8, 8, 0, 0],
+        legend: { show: false },
+        cursor: { show: false },
+        scales: { x: { time: false }, y: { range: roomy(scaled ? 1 : 0.02) } },
+        axes: [axis((sequence) => count(sequence), 22, { ...titled("report"), space: 80 }), axis(stepped, 52)],
+        series: [{}, { stroke: colour("control"), width: 1, points: { show: false } }],
+        hooks: { draw: [(plot) => this.#drawReports(plot, value)] },
+      },
+      data,
+      host,
+    );
     return undefined;
   }
 
@@ -97,7 +103,13 @@ export class Ue {
     for (const report of this.reports) {
       const look = this.look(report.decoder_version);
       context.fillStyle = look.colour;
-      drawShape(context, look.shape, plot.valToPos(report.sequence, "x", true), plot.valToPos(value(report), "y", true), 5 * uPlot.pxRatio);
+      drawShape(
+        context,
+        look.shape,
+        plot.valToPos(report.sequence, "x", true),
+        plot.valToPos(value(report), "y", true),
+        5 * uPlot.pxRatio,
+      );
       context.fill();
     }
   }
@@ -105,9 +117,12 @@ export class Ue {
   #showChannel({ status, report }) {
     if (report) {
       const age = since(Math.max(0, Date.now() / 1000 - report.received_at));
-      say(byId("ue-channel-note"), `report ${report.sequence} by version ${report.decoder_version}, ${clock(report.received_at)} (${age} ago)`);
+      say(
+        byId("ue-channel-note"),
+        `report ${report.sequence} by version ${report.decoder_version}, ${clock(report.received_at)} (${age} ago)`,
+      );
       this.channel.draw(report);
     } else if (status === "attached") say(byId("ue-channel-note"), "waiting for its next report");
-    else say(byId("ue-channel-note"), `the UE is ${status}: no report since it is looked at`);
+    else say(byId("ue-channel-note"), `the UE is ${status}: no report has come since it is looked at`);
   }
 }

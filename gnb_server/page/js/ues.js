@@ -1,6 +1,6 @@
 // The view `UEs`: a page of the table that the gNB has, and one UE.
 
-import { get } from "./api.js";
+import { get, quietly } from "./api.js";
 import { byId, element, fill, keyed, say } from "./dom.js";
 import { count } from "./format.js";
 import { Ue } from "./ue.js";
@@ -48,7 +48,7 @@ export class Ues {
 
   #turn(offset) {
     this.offset = Math.max(0, offset);
-    return this.refresh().catch(() => {}); // the gNB is away: the lamp says so
+    return quietly(this.refresh());
   }
 
   #show(ues) {
@@ -56,20 +56,27 @@ export class Ues {
     say(byId("ues-range"), total ? `${count(offset + 1)} to ${count(offset + ues.length)} of ${count(total)}` : "none");
     byId("ues-previous").disabled = offset === 0;
     byId("ues-next").disabled = offset + ues.length >= total;
-    keyed(byId("ues-table").tBodies[0], ues, ({ ue }) => ue, makeRow, (tr, row) => {
-      const [, status, scheme, version, reports, dropped, scenario] = tr.cells;
-      tr.classList.toggle("chosen", row.ue === this.one.ue);
-      fill(status, row.status);
-      status.className = row.status === "gone" ? "bad" : row.status === "attached" ? "" : "quiet";
-      fill(scheme, row.scheme);
-      const next = row.assigned_version && row.assigned_version !== row.decoder_version ? ` → ${row.assigned_version}` : "";
-      fill(version, row.decoder_version ? String(row.decoder_version) : "–", next);
-      version.title = row.switch;
-      version.classList.toggle("bad", Boolean(row.switch && row.switch !== "asked"));
-      fill(reports, count(row.reports));
-      fill(dropped, count(row.dropped));
-      fill(scenario, row.scenario, ` seed ${row.seed}${row.delay_slots ? ` delay ${row.delay_slots}` : ""}`);
-    });
+    keyed(
+      byId("ues-table").tBodies[0],
+      ues,
+      ({ ue }) => ue,
+      makeRow,
+      (tr, row) => {
+        const [, status, scheme, version, reports, dropped, scenario] = tr.cells;
+        tr.classList.toggle("chosen", row.ue === this.one.ue);
+        fill(status, row.status);
+        status.className = row.status === "gone" ? "bad" : row.status === "attached" ? "" : "quiet";
+        fill(scheme, row.scheme);
+        const next =
+          row.assigned_version && row.assigned_version !== row.decoder_version ? ` → ${row.assigned_version}` : "";
+        fill(version, row.decoder_version ? String(row.decoder_version) : "–", next);
+        version.title = row.switch;
+        version.classList.toggle("bad", Boolean(row.switch && row.switch !== "asked"));
+        fill(reports, count(row.reports));
+        fill(dropped, count(row.dropped));
+        fill(scenario, row.scenario, ` seed ${row.seed}${row.delay_slots ? ` delay ${row.delay_slots}` : ""}`);
+      },
+    );
   }
 }
 
