@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 K = TypeVar("K")
 
 OnProgress = Callable[[int, int], None]
 """Is told how many measurements (or seconds) are done, and of how many."""
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    processor = platform.processor() or platform.machine()
-    return {"processor": processor, "cores": os.cpu_count(), "torch": torch.__version__}
 
 
 def rate(work: Callable[[], object], count: int, seconds: float) -> float:

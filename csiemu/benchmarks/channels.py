@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from csiemu.benchmarks import OnProgress, machine, medians, rate
+from csiemu.benchmarks import OnProgress, medians, rate
 from shared.channels.scenario import SPEED_OF_LIGHT, Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.tr38901 import Tr38901
 from shared.channels.wideband import Wideband, require_wideband
+from shared.machine import machine
 
 OCTAVE_SECONDS = (0.3, 0.7)
 """Seconds a sample of the public code (cost2100 3.1): measured on such a machine when its reference data were made."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from csiemu.benchmarks import OnProgress, machine, medians
+from csiemu.benchmarks import OnProgress, medians
 from csiemu.training.recipes import RECIPES, design
 from csiemu.training.run import build
 from csiemu.training.trainer import Trainer
 from shared.errors import InvalidInput
+from shared.machine import machine
 from shared.schemes.layouts import choose_layout
 
 DESIGN = "dualnet_mp"

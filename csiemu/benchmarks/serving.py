@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from csiemu.benchmarks import OnProgress, machine, medians
+from csiemu.benchmarks import OnProgress, medians
 from csiemu.processes import Gnb
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
@@ -32,6 +32,7 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import NotReady
 from shared.link.decoding import decode_slot, side_information
 from shared.link.encoding import encode_frames
+from shared.machine import machine
 from ue_client.channel import NO_PROXY
 
 WINDOW = 4

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from csiemu.benchmarks import OnProgress, machine
+from csiemu.benchmarks import OnProgress
 from csiemu.processes import Gnb, end, spawn
 from csiemu.rest import Rest
 from csiemu.verify import recoded
 from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
 from shared.errors import CsiError, NotReady
+from shared.machine import machine
 
 FLEETS = 2
 """UE processes."""

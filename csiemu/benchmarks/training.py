@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from csiemu.benchmarks import OnProgress, machine, medians, rate
+from csiemu.benchmarks import OnProgress, medians, rate
 from csiemu.training.complexity import count
 from csiemu.training.recipes import Design
 from csiemu.training.run import build
 from csiemu.training.trainer import Recipe, Trainer
+from shared.machine import machine
 from shared.schemes.crnet import CrNetConfig
 
 SCENARIO = "cost2100-indoor-csinet"

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from rich.progress import Progress, TaskID
 
-from csiemu.benchmarks import machine
 from csiemu.experiments.rate_distortion.bound import of_a_mixture, reverse_water_filling
 from csiemu.experiments.rate_distortion.coders import (
     FITTED_SEED,
@@ -36,6 +35,7 @@ from csiemu.training.schemes.transform import Spectrum, TransformTraining
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import Wideband, require_wideband
 from shared.checkpoints import CheckpointStore, default_checkpoints
+from shared.machine import machine
 from shared.quantizers import scale
 from shared.schemes.gmtc import Gmtc
 from shared.schemes.transform import Transform
