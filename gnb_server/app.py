@@ -15,6 +15,7 @@ import uvicorn
 from gnb_server.evaluator import CardCheck
 from gnb_server.faults import Faults
 from gnb_server.handlers import Handlers
+from gnb_server.history import History
 from gnb_server.monitor import Clock, Monitor
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
@@ -35,6 +36,9 @@ from shared.tls import read_authorities, read_identity
 HEALTH_S = 1.0
 """How often gRPC's health follows what the gNB can do, and roll-outs and silent fleets are looked at."""
 
+UNTOLD = {"token", "token_file", "tls_key", "store", "ready_file"}
+"""Settings that do not go into a report: secrets and where they are, and what says nothing about the run."""
+
 
 @contextlib.contextmanager
 def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handlers]:
@@ -51,6 +55,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
     if settings.record:
         recorder = Recorder(settings.record, settings.record_every, whole_band=settings.record_whole_band)
     rollouts, snapshots = Rollouts(), Snapshots(clock=clock)
+    history = History(store, monitor, repository)
     serving = ServingLoop(
         repository,
         InProcessBackend(repository.version, keep=not settings.evaluate),
@@ -71,6 +76,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         serving,
         rollouts,
         CardCheck(repository.store),
+        history.tick,
         snapshots=snapshots,
         evict_s=settings.evict_s,
         clock=clock,
@@ -79,6 +85,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
     try:
         for problem in handlers.restore():
             logging.error("not restored: %s", problem)
+        history.begin(settings.model_dump(mode="json", exclude=UNTOLD))
         handlers.started = True
         yield handlers
     finally:
@@ -86,6 +93,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         serving.close()
         with contextlib.suppress(StoreUnavailable):
             handlers.swaps.keep_figures()
+            history.note()
         store.close()
 
 

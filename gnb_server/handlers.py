@@ -69,6 +69,7 @@ class Handlers:
         swaps: which versions UEs are to use; loads and roll-outs.
 
     Args:
+        note_history: called once a second.
         evict_s: what is held for a fleet that has been gone, or silent, for so long is freed [s].
         clock: monotonic [s].
     """
@@ -81,6 +82,7 @@ class Handlers:
         serving: ServingLoop,
         rollouts: Rollouts,
         check_card: Callable[[str, int], None] = lambda name, version: None,
+        note_history: Callable[[], None] = lambda: None,
         *,
         snapshots: Snapshots | None = None,
         evict_s: float = 600.0,
@@ -93,6 +95,7 @@ class Handlers:
         self._fleets: dict[str, Fleet] = {}
         self._absent: dict[str, Absent] = {}
         self._snapshots = snapshots or Snapshots()
+        self._note_history = note_history
         self._evict_s = evict_s
         self._clock = clock
         self._rates = RateControl(store)
@@ -115,6 +118,7 @@ class Handlers:
         try:
             self._evict()
             self.swaps.tick()
+            self._note_history()
         except NotReady as error:  # the store is away, or a batch is slow: the next time
             logging.debug("evictions and roll-outs wait: %s", error)
         except CsiError as error:  # the rest of the gNB is none the worse for it

@@ -233,12 +233,7 @@ class Monitor:
         """One row per scheme, version, encoder and preset of scenarios since the start of the run, over all seeds,
         delays and fields that UEs have chosen: so there are never more rows than checkpoints and presets allow.
         """
-        merged: dict[tuple[str, int, str, str], tuple[_Total, list[_Group]]] = {}
         with self._lock:
-            for key, total in self._totals().items():
-                name, encoder_id, conditions, version = key
-                preset = str(conditions.scenario).partition(":")[0]
-                _merge(merged, (name, version, encoder_id, preset), total.of_all_slots(), self._groups.get(key))
             return [
                 {
                     "scheme": name,
@@ -247,8 +242,38 @@ class Monitor:
                     "preset": preset,
                     **self._row(total, groups, None)[0],
                 }
-                for (name, version, encoder_id, preset), (total, groups) in merged.items()
+                for (name, version, encoder_id, preset), (total, groups) in self._by_preset().items()
             ]
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """What all that was received has come to since the start of the run, in the rows of `series`: sums of reports
+        and of frame means, [COLUMNS] each, to take the difference of two snapshots.
+        """
+        with self._lock:
+            return [
+                {
+                    "scheme": name,
+                    "version": version or None,
+                    "encoder_id": encoder_id,
+                    "preset": preset,
+                    "domain": total.facts.domain,
+                    "ues_attached": total.ues_attached,
+                    "dropped": total.dropped,
+                    "feedback_bits": sum(bits * reports for bits, reports in total.lengths.items()),
+                    "reports": total.sums[0].tolist(),
+                    "frames": total.sums[1].tolist(),
+                }
+                for (name, version, encoder_id, preset), (total, _) in self._by_preset().items()
+            ]
+
+    def _by_preset(self) -> dict[tuple[str, int, str, str], tuple[_Total, list[_Group]]]:
+        """Totals over all slots, and recent buckets, by scheme, version, encoder and preset of scenarios."""
+        merged: dict[tuple[str, int, str, str], tuple[_Total, list[_Group]]] = {}
+        for key, total in self._totals().items():
+            name, encoder_id, conditions, version = key
+            preset = str(conditions.scenario).partition(":")[0]
+            _merge(merged, (name, version, encoder_id, preset), total.of_all_slots(), self._groups.get(key))
+        return merged
 
     def _totals(self, model: str | None = None) -> dict[_Key, _Total]:
         """Of all fleets of a model (None: of all), in the order in which they were seen first."""

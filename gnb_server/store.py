@@ -151,6 +151,32 @@ _reports = sa.Table(
 )
 
 
+_processes = sa.Table(
+    "processes",  # gNBs of the run: when each began, on which machine and with which settings
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("at", sa.Float, primary_key=True),  # seconds since 1970
+    sa.Column("content", sa.String, nullable=False),  # JSON
+)
+
+_checkpoints = sa.Table(
+    "checkpoints",  # that decoded reports of the run; a version whose files were replaced has several rows
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("sha256", sa.String, primary_key=True),  # of the decoder
+    sa.Column("content", sa.String, nullable=False),  # JSON
+)
+
+_snapshots = sa.Table(
+    "snapshots",  # what the totals were from time to time
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("at", sa.Float, primary_key=True),  # seconds since 1970
+    sa.Column("content", sa.String, nullable=False),  # JSON
+)
+
 EVENTS_KEPT = 10_000
 """Events of a run that are kept, the newest."""
 
@@ -461,6 +487,50 @@ class Store:
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
         return [{name: value for name, value in row.items() if name != "run"} for row in reversed(rows)]
+
+    def keep_process(self, at: float, content: dict[str, Any]) -> None:
+        """Note that a gNB of the run began."""
+        with self._writing() as connection:
+            connection.execute(sa.insert(_processes).values(run=self.run, at=at, content=json.dumps(content)))
+
+    def processes(self) -> list[tuple[float, dict[str, Any]]]:
+        """The run's gNBs, by when they began."""
+        return self._contents(_processes)
+
+    def keep_checkpoint(self, model: str, version: int, sha256: str, content: dict[str, Any]) -> None:
+        """Note a version, with its decoder's hash, that decodes reports of the run."""
+        row = {"run": self.run, "model": model, "version": version, "sha256": sha256, "content": json.dumps(content)}
+        with self._writing() as connection:
+            connection.execute(self._insert(_checkpoints).values(**row).on_conflict_do_nothing())
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        """What is known of the versions, each with `model`, `version` and `sha256`, by name and version."""
+        table = _checkpoints.c
+        query = sa.select(_checkpoints).where(table.run == self.run).order_by(table.model, table.version, table.sha256)
+        with self._reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        named = ("model", "version", "sha256")
+        return [json.loads(row["content"]) | {name: row[name] for name in named} for row in rows]
+
+    def keep_snapshot(self, at: float, content: list[dict[str, Any]]) -> None:
+        """Note what the totals are now."""
+        with self._writing() as connection:
+            connection.execute(sa.insert(_snapshots).values(run=self.run, at=at, content=json.dumps(content)))
+
+    def forget_snapshots(self, times: Iterable[float]) -> None:
+        """Forget what the totals were then."""
+        with self._writing() as connection:
+            for at in times:
+                connection.execute(sa.delete(_snapshots).where(_snapshots.c.run == self.run, _snapshots.c.at == at))
+
+    def snapshots(self) -> list[tuple[float, list[dict[str, Any]]]]:
+        """What the totals were, by time."""
+        return self._contents(_snapshots)
+
+    def _contents(self, table: sa.Table) -> list[tuple[float, Any]]:
+        query = sa.select(table.c.at, table.c.content).where(table.c.run == self.run).order_by(table.c.at)
+        with self._reading() as connection:
+            return [(row.at, json.loads(row.content)) for row in connection.execute(query)]
 
     def loaded(self) -> list[tuple[str, int, bool]]:
         """(model, version, whether it was loaded or else unloaded), in the order of when that was last."""
