@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from gnb_server.exports import Export, Selection
 from gnb_server.monitor import LONGEST_WINDOW_S, Clock, Monitor, describe, report_rows, ue_row
 from gnb_server.rates import RateControl
 from gnb_server.repository import ModelVersion, Repository
@@ -494,6 +495,10 @@ class Handlers:
         newest = self._snapshots.ask(ue)
         report = None if newest is None else newest.to_json()
         return {"ue": ue, "status": fleet.status, **describe(fleet, encoder_id), "report": report}
+
+    def export(self, selection: Selection) -> Export:
+        """Kept reports of many UEs, to be written as a table."""
+        return Export(self._store, selection)
 
     def _fleet_of(self, ue: int) -> Fleet:
         for known in self._known().values():

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,9 @@ _snapshots = sa.Table(
 
 EVENTS_KEPT = 10_000
 """Events of a run that are kept, the newest."""
+
+PAGE = 4096
+"""Reports that are read at once."""
 
 _OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError)
 """Errors of a database that is away, full or read-only: what is to be written is not at fault."""
@@ -488,6 +492,12 @@ class Store:
             rows = connection.execute(query).mappings().all()
         return [{name: value for name, value in row.items() if name != "run"} for row in reversed(rows)]
 
+    def runs(self) -> list[str]:
+        """Names of all runs that the store has."""
+        query = sa.union(sa.select(_leases.c.run), sa.select(_processes.c.run))
+        with self._reading() as connection:
+            return sorted(connection.execute(query).scalars())
+
     def keep_process(self, at: float, content: dict[str, Any]) -> None:
         """Note that a gNB of the run began."""
         with self._writing() as connection:
@@ -635,6 +645,28 @@ class Store:
         )
         with self._reading() as connection:
             return [dict(row) for row in reversed(connection.execute(query).mappings().all())]
+
+    def kept_reports(self, ues: range, since: float = 0.0) -> Iterator[dict[str, Any]]:
+        """Kept reports of UEs that were received then [s since 1970] or later, dropped ones among them, by UE and
+        sequence. They are read page by page, each in a transaction of its own: whoever takes long holds up nobody, and
+        what is written meanwhile is there or not. No more than a page and the reports of one UE are in memory.
+        """
+        for _, of_ue in groupby(self._by_place(ues, since), key=lambda row: row["ue"]):
+            yield from sorted(of_ue, key=lambda row: row["sequence"])
+
+    def _by_place(self, ues: range, since: float) -> Iterator[dict[str, Any]]:
+        """Kept reports by UE and place in the ring: by the primary key, so that a page needs no sorting."""
+        table, place = _reports.c, (ues.start, -1)
+        mine = (table.run == self.run) & (table.ue < ues.stop) & (table.received_at >= since)
+        page = sa.select(_reports).where(mine).order_by(table.ue, table.ring).limit(PAGE)
+        while True:
+            with self._reading() as connection:
+                after = sa.tuple_(table.ue, table.ring) > place
+                rows = [dict(row) for row in connection.execute(page.where(after)).mappings()]
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            place = rows[-1]["ue"], rows[-1]["ring"]
 
     def counted(self) -> dict[str, int]:
         """Reports in the store's totals, by token."""

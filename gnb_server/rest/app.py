@@ -26,14 +26,16 @@ from gnb_server.metrics import RunCollector
 from gnb_server.monitor import LONGEST_WINDOW_S
 from gnb_server.rest import models
 from gnb_server.rest.access import Access, who
+from gnb_server.rest.exports import router as exports_router
 from gnb_server.rest.page import add_page
 from gnb_server.rest.rates import router as rates_router
 from gnb_server.rest.rollouts import router as rollouts_router
+from gnb_server.rest.seats import Seats
 from gnb_server.rest.uploads import UPLOAD, HearOut
 from gnb_server.rest.uploads import router as uploads_router
 from gnb_server.uploads import Uploads
 from shared.checkpoints import NAME
-from shared.errors import CsiError, InvalidInput, Kind, NotReady
+from shared.errors import CsiError, InvalidInput, Kind
 
 Ue = Annotated[int, Query(ge=0, lt=2**32, description="UE id")]
 UeInPath = Annotated[int, Path(ge=0, lt=2**32, description="UE id")]
@@ -108,17 +110,8 @@ def create_app(
     app.include_router(rollouts_router(handlers, changing))
     app.include_router(rates_router(handlers, changing))
     add_page(app)
-    clients = 0
-
-    async def seat() -> AsyncIterator[None]:
-        nonlocal clients
-        if clients >= stream_clients:
-            raise NotReady(f"stream: {clients} clients read it, stream_clients allows no more; try again later")
-        clients += 1
-        try:
-            yield
-        finally:
-            clients -= 1
+    app.include_router(exports_router(handlers))
+    seats = Seats(stream_clients, "stream", "stream_clients allows no more")
 
     @app.get("/v1/nmse", response_model=models.NmseAnswer)
     def nmse(
@@ -156,7 +149,7 @@ def create_app(
         """
         return handlers.channel(ue)
 
-    @app.get(STREAM, response_class=EventSourceResponse, dependencies=[Depends(seat)])
+    @app.get(STREAM, response_class=EventSourceResponse, dependencies=[Depends(seats)])
     async def stream(
         window: Window = None, by: By = "scheme", interval: Annotated[float, Query(ge=0.1, le=60)] = 1.0
     ) -> AsyncIterator[ServerSentEvent]:
