@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.table import Table
 
 from csiemu.output import console, number, progress
-from csiemu.processes import STORE, Gnb, end, spawn, tail
+from csiemu.processes import RESULTS, STORE, Gnb, end, spawn, tail
 from csiemu.rest import Rest
 from csiemu.schedule import Schedule, Swap, parse_swaps
 from csiemu.training.recipes import DESIGNS
@@ -34,6 +34,7 @@ from shared.checkpoints import CheckpointStore
 from shared.commands import write_json
 from shared.errors import DamagedCheckpoint, InvalidInput, NotReady
 from shared.link.rate import Rate
+from shared.machine import machine
 from shared.metrics import Domain
 from shared.schemes import schemes
 from shared.settings import JsonFile, Late, OutFolder, RunSettings, options
@@ -97,6 +98,9 @@ class Settings(RunSettings):
     check_every: int = Field(10, ge=1)
     """Every how many frames payloads are recorded and decoded again offline at the end."""
 
+    reports_kept: int = Field(256, ge=1, le=1_000_000)
+    """Single reports kept per UE, the newest, for csiemu export."""
+
     late: Late = "decode"
     """What becomes of reports that have waited at the gNB for longer than --late-s: decode them all the same, or drop
     them and the rest of their frames."""
@@ -141,6 +145,7 @@ def run(settings: Settings) -> int:
                 checkpoints=settings.checkpoints,
                 record=out / "recorded",
                 record_every=settings.check_every,
+                reports_kept=settings.reports_kept,
                 fault=settings.fault,
                 late=settings.late,
                 late_s=settings.late_s,
@@ -165,8 +170,9 @@ def run(settings: Settings) -> int:
     missed = [f"swap of {swap.model} to version {swap.version}: the run was over" for swap in schedule.swaps]
     results["failed"] += [*schedule.failed, *missed]
     _show(results, screen)
-    if settings.json_file:
-        write_json(settings.json_file, results)
+    for file in filter(None, (out / RESULTS, settings.json_file)):
+        write_json(file, results)
+    screen.print(f"csiemu report {out}: the same as a page, with plots")
     return 0 if results["lost"] == results["misdecoded"] == 0 and not results["failed"] else 1
 
 
@@ -422,6 +428,7 @@ def _results(
         "misdecoded": wrong,
         "checked": compared,
         "failed": failed,
+        "machine": machine(),
         "files": str(fleets[0].log.parent),
     }
 

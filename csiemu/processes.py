@@ -20,6 +20,9 @@ START_S = 120.0
 STORE = "gnb.sqlite"
 """A gNB's store, in its folder."""
 
+RESULTS = "results.json"
+"""What an emulation found, in its folder."""
+
 OURS_ALONE = re.compile(r"CSIEMU_(GNB_TOKEN|GNB_TOKEN_FILE|(GNB|UE)_TLS_.*)", re.IGNORECASE)
 """Variables that are not for processes on loopback: TLS and tokens are for those who come from elsewhere."""
 

@@ -42,6 +42,8 @@ def test_emulation_in_any_folder(installed: Environment, trap: Path) -> None:
     assert results["schemes"]["hyperrnn"]["reports_decoded"] == 32
     assert (results["lost"], results["misdecoded"], results["checked"]) == (0, 0, 32)
     assert Path(results["settings"]["checkpoints"]).is_relative_to(installed.folder)
+    installed.run("csiemu", "report", results["files"], "--out", "report.html", cwd=trap)
+    assert "hyperrnn/1" in (trap / "report.html").read_text()
 
 
 def test_training_writes_where_it_is_told_to(installed: Environment, trap: Path) -> None:

@@ -67,6 +67,7 @@ NEEDED = {
     "dataset inspect": ["x.mat"],
     "bench": ["serving"],
     "swap": ["rnn", "2"],
+    "report": ["runs/a"],
     "export": ["runs/a", "--out=x.csv"],
 }
 """Arguments that have to be given."""

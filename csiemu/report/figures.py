@@ -1,0 +1,202 @@
+"""The plots of a report: NMSE and SGCS against feedback bits, over time, and by slot of the frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from csiemu.report.reading import Row
+from csiemu.report.svg import INK, PALETTE, STYLE, inline_svg
+from csiemu.report.timeline import Interval, Timeline
+
+CONFIDENCE = 1.96
+"""Standard errors that an error bar has to each side: 95 %."""
+
+MARKERS = "osD^vP*X"
+LINES = ("-", "--", ":", "-.")
+
+NMSE, SGCS = ("nmse_db", "nmse_se_db"), ("sgcs", "sgcs_se")
+"""A figure and its standard error."""
+
+Style = dict[str, Any]
+
+
+class Styles:
+    """The look of each scheme and version, the same in all plots: a colour for the scheme, marker and line for the
+    version.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        versions: dict[str, list[int]] = {}
+        for row in rows:
+            if row["version"] is not None:
+                of_scheme = versions.setdefault(row["scheme"], [])
+                of_scheme += [] if row["version"] in of_scheme else [row["version"]]
+        self._places = {
+            (scheme, version): (index, place)
+            for index, (scheme, of_scheme) in enumerate(versions.items())
+            for place, version in enumerate(sorted(of_scheme))
+        }
+
+    def of(self, scheme: str, version: int) -> Style:
+        """Arguments of plot."""
+        index, place = self._places[scheme, version]
+        turn, colour = divmod(index, len(PALETTE))
+        marker = MARKERS[(place + turn) % len(MARKERS)]
+        return {"color": PALETTE[colour], "marker": marker, "ls": LINES[(place + turn) % len(LINES)], "ms": 5}
+
+
+def plane(rows: Sequence[Row], styles: Styles) -> str:
+    """NMSE and SGCS of rows against their feedback bits."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 4.2), layout="constrained")
+        panels = _panels(figure, rows)
+        for axes, named in panels:
+            _points(axes, rows, named, styles)
+        figure.legend(*_legend([axes for axes, _ in panels]), loc="outside lower center", ncols=4)
+    return inline_svg(
+        figure, "plane", "NMSE and SGCS against feedback bits of a report; the table above has the values"
+    )
+
+
+def _panels(figure: Figure, rows: Sequence[Row]) -> list[tuple[Axes, tuple[str, str]]]:
+    """Axes for what any of the rows has, NMSE and SGCS."""
+    named = [names for names in (NMSE, SGCS) if any(row[names[0]] is not None for row in rows)]
+    axes = np.atleast_1d(figure.subplots(1, len(named)))
+    for panel, (value, _) in zip(axes, named, strict=True):
+        panel.set_ylabel(_title(value))
+    return list(zip(axes, named, strict=True))
+
+
+def _title(value: str) -> str:
+    return "NMSE (dB), mean of ratios" if value == "nmse_db" else "SGCS"
+
+
+def _points(axes: Axes, rows: Sequence[Row], named: tuple[str, str], styles: Styles) -> None:
+    """Draw rows in a panel of the plane."""
+    value, error = named
+    rows = [row for row in rows if row[value] is not None]
+    for row in rows:
+        label = f"{row['scheme']}/{row['version']}"
+        style = styles.of(row["scheme"], row["version"]) | {"ls": "none", "ms": 7, "capsize": 3}
+        bits, low, high = (row[f"feedback_bits{part}"] for part in ("", "_p5", "_p95"))
+        spread = None if low == high else [[max(bits - low, 0)], [max(high - bits, 0)]]
+        axes.errorbar(bits, row[value], CONFIDENCE * (row[error] or 0), spread, label=label, **style)
+    bits = sorted({row["feedback_bits"] for row in rows})
+    axes.set_xscale("symlog" if bits[0] <= 0 else "log", base=2)
+    axes.set_xlim(max(bits[0], 1) / 1.6 if bits[0] > 0 else -0.5, bits[-1] * 1.6 + 1)
+    axes.xaxis.set_major_locator(FixedLocator(_apart(bits)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.set_xlabel("feedback bits of a report")
+
+
+def _apart(bits: list[float]) -> list[float]:
+    """Those that have room for their ticks on a logarithmic axis."""
+    chosen: list[float] = []
+    for count in bits:
+        if not chosen or count > max(1.25 * chosen[-1], 1):
+            chosen.append(count)
+    return chosen
+
+
+def _legend(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
+    """Each label once."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+def by_slot(rows: Sequence[Row], styles: Styles) -> str | None:
+    """NMSE and SGCS of rows by slot of the frame; None if all frames have one slot."""
+    rows = [row for row in rows if len(row["by_slot"]) > 1]
+    if not rows:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        panels = _panels(figure, rows)
+        for axes, (value, error) in panels:
+            for row in (row for row in rows if row[value] is not None):
+                slots = [slot for slot in row["by_slot"] if slot[value] is not None]
+                axes.errorbar(
+                    [slot["slot"] for slot in slots],
+                    [slot[value] for slot in slots],
+                    [CONFIDENCE * (slot[error] or 0) for slot in slots],
+                    label=f"{row['scheme']}/{row['version']}",
+                    capsize=2,
+                    **styles.of(row["scheme"], row["version"]),
+                )
+            axes.set_xlabel("slot of the frame")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(*_legend([axes for axes, _ in panels]), loc="outside lower center", ncols=4)
+    return inline_svg(figure, "slots", "NMSE and SGCS by slot of the frame")
+
+
+def over_time(course: Timeline, marks: Sequence[tuple[float, str]], styles: Styles) -> str:
+    """NMSE, SGCS, reports per second, their bits where these vary, UEs and dropped reports over time.
+
+    Args:
+        marks: (seconds since 1970, label) of what happened, shown as upright lines.
+    """
+    origin = course.times[0]
+    intervals = [interval for of_key in course.series.values() for interval in of_key]
+    quality = [named for named in (NMSE, SGCS) if any(i.figures[named[0]] is not None for i in intervals)]
+    with matplotlib.rc_context(STYLE):
+        varies = any(len({interval.bits for interval in of_key}) > 1 for of_key in course.series.values())
+        heights = [2.0] * len(quality) + [1.4] * (1 + varies) + [0.8] * (1 + any(course.dropped))
+        figure = Figure(figsize=(9, 1.15 * sum(heights) + 0.8), layout="constrained")
+        panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        rates = ["reports_per_s", *["bits"] * varies]
+        for (scheme, version), of_key in course.series.items():
+            style = styles.of(scheme, version) | {"ms": 3, "label": f"{scheme}/{version}"}
+            for axes, (value, error) in zip(panels, quality, strict=False):
+                _band(axes, of_key, origin, value, error, style)
+            for axes, named in zip(panels[len(quality) :], rates, strict=False):
+                axes.plot(_middles(of_key, origin), [getattr(interval, named) for interval in of_key], **style)
+        for axes, (value, _) in zip(panels, quality, strict=False):
+            axes.set_ylabel("NMSE (dB)" if value == "nmse_db" else "SGCS")
+        for axes, title in zip(panels[len(quality) :], ["reports/s", "bits"][: len(rates)], strict=False):
+            axes.set_ylabel(title)
+            axes.set_ylim(bottom=0)
+        counts = [("UEs", course.attached), *([("dropped", course.dropped)] * any(course.dropped))]
+        for axes, (title, values) in zip(panels[len(quality) + len(rates) :], counts, strict=True):
+            axes.stairs(values, np.array(course.times) - origin, color=INK, baseline=None, lw=1.2)
+            axes.set_ylabel(title)
+            axes.set_ylim(0, 1.15 * max(*values, 1))
+            axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        for at, label in marks:
+            for axes in panels:
+                axes.axvline(at - origin, color=INK, lw=0.9, ls=(0, (2, 2)))
+            panels[0].annotate(
+                label, (at - origin, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=8.5
+            )
+        figure.align_ylabels()
+        panels[-1].set_xlabel(f"seconds since {datetime.fromtimestamp(origin).astimezone():%Y-%m-%d %H:%M:%S %Z}")
+        figure.legend(*_legend([panels[len(quality)]]), loc="outside lower center", ncols=4)
+    return inline_svg(figure, "time", "NMSE, SGCS, reports per second and UEs over time, with what happened to models")
+
+
+def _band(axes: Axes, of_key: list[Interval], origin: float, value: str, error: str, style: Style) -> None:
+    """A figure over time with its 95 % band, where there is one."""
+    known = [interval for interval in of_key if interval.figures[value] is not None]
+    middles = _middles(known, origin)
+    values = np.array([interval.figures[value] for interval in known], float)
+    errors = np.array([interval.figures[error] if interval.figures[error] else math.nan for interval in known], float)
+    axes.plot(middles, values, **style)
+    if known:
+        low, high = values - CONFIDENCE * errors, values + CONFIDENCE * errors
+        axes.fill_between(middles, low, high, color=style["color"], alpha=0.15, lw=0)
+
+
+def _middles(of_key: list[Interval], origin: float) -> list[float]:
+    return [(interval.start + interval.end) / 2 - origin for interval in of_key]

@@ -1,0 +1,99 @@
+"""How a run went: figures of the intervals between snapshots of its totals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.metrics import COLUMNS, averages
+
+POINTS = 80
+"""Intervals at most: more would be noise."""
+
+Key = tuple[str, int]
+"""Scheme and version."""
+
+Snapshot = tuple[float, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What came in between two snapshots, of one scheme and version.
+
+    Attributes:
+        start, end: seconds since 1970.
+        reports_per_s: decoded.
+        bits: of a report, their mean.
+        figures: `shared.metrics.averages` of them.
+    """
+
+    start: float
+    end: float
+    reports_per_s: float
+    bits: float
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A run by intervals.
+
+    Attributes:
+        times: [K + 1] seconds since 1970, the ends of K intervals.
+        series: intervals of each scheme and version in which it decoded something.
+        dropped: [K] reports that were dropped in each. attached: [K] UEs at the end of each.
+    """
+
+    times: list[float]
+    series: dict[Key, list[Interval]]
+    dropped: list[int]
+    attached: list[int]
+
+
+def timeline(snapshots: list[Snapshot], points: int = POINTS) -> Timeline:
+    """The intervals, of like length, at most `points` of them."""
+    chosen = _spread(snapshots, points)
+    sums = [_by_key(rows) for _, rows in chosen]
+    counts = [(sum(row["dropped"] for row in rows), sum(row["ues_attached"] for row in rows)) for _, rows in chosen]
+    series: dict[Key, list[Interval]] = {}
+    columns = len(COLUMNS)
+    for ((start, _), before), ((end, _), after) in pairwise(zip(chosen, sums, strict=True)):
+        for key, total in after.items():
+            reports, frames, (bits,) = np.split(total - before.get(key, 0), [columns, 2 * columns])
+            if (count := float(reports[0])) > 0:
+                interval = Interval(start, end, count / (end - start), bits / count, averages(reports, frames))
+                series.setdefault(key, []).append(interval)
+    return Timeline(
+        [at for at, _ in chosen],
+        dict(sorted(series.items())),
+        [after - before for (before, _), (after, _) in pairwise(counts)],
+        [attached for _, attached in counts[1:]],
+    )
+
+
+def _spread(snapshots: list[Snapshot], points: int) -> list[Snapshot]:
+    """The first, the last, and of the others those that are far enough from the one before."""
+    if len(snapshots) <= points + 1:
+        return snapshots
+    apart = (snapshots[-1][0] - snapshots[0][0]) / points
+    chosen = snapshots[:1]
+    for snapshot in snapshots[1:-1]:
+        if snapshot[0] - chosen[-1][0] >= apart:
+            chosen.append(snapshot)
+    return [*chosen, snapshots[-1]]
+
+
+def _by_key(rows: list[dict[str, Any]]) -> dict[Key, NDArray[np.float64]]:
+    """Sums of reports [COLUMNS], of frame means [COLUMNS] and of feedback bits, in one array, over all encoders and
+    scenarios of a version.
+    """
+    found: dict[Key, NDArray[np.float64]] = {}
+    for row in rows:
+        if row["version"] is not None:
+            key = row["scheme"], int(row["version"])
+            found[key] = found.get(key, 0) + np.array([*row["reports"], *row["frames"], row["feedback_bits"]])
+    return found

@@ -1,0 +1,69 @@
+"""Figures of intervals from snapshots of totals."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from csiemu.report.timeline import Snapshot, timeline
+from tests.unit.csiemu.report.making import SLOTS, MadeRun
+
+UES = 3
+
+
+def ratios(*of_frames: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Frames of UES UEs, each of one ratio."""
+    return np.tile(np.array(of_frames)[None, :, None], (UES, 1, SLOTS))
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MadeRun:
+    return MadeRun(tmp_path)
+
+
+def test_intervals(made: MadeRun) -> None:
+    """0.1 in the first 2 s, 0.01 in the next 4; then another version, and reports are dropped."""
+    made.snapshot(10.0, [("rnn", None, ratios())])
+    made.snapshot(12.0, [("rnn", 1, ratios(0.1, 0.1))])
+    made.snapshot(16.0, [("rnn", 1, ratios(0.1, 0.1, 0.01))])
+    made.snapshot(17.0, [("rnn", 1, ratios(0.1, 0.1, 0.01)), ("rnn", 2, ratios(0.5))], dropped=2)
+    found = timeline(made.store.snapshots())
+    assert found.times == [10.0, 12.0, 16.0, 17.0]
+    first, second = found.series["rnn", 1]
+    assert (first.start, first.end, second.start, second.end) == (10.0, 12.0, 12.0, 16.0)
+    assert first.figures["nmse_db"] == pytest.approx(-10)
+    assert second.figures["nmse_db"] == pytest.approx(-20)
+    assert second.figures["sgcs"] == pytest.approx(0.99)
+    assert second.figures["nmse_se_db"] == pytest.approx(0, abs=1e-4)
+    assert first.reports_per_s == UES * 2 * SLOTS / 2
+    assert second.reports_per_s == UES * SLOTS / 4
+    assert [interval.figures["reports"] for interval in found.series["rnn", 2]] == [UES * SLOTS]
+    assert found.dropped == [0, 0, 4]  # in both rows
+    assert found.attached == [UES, UES, 2 * UES]
+
+
+def test_scenarios_of_a_version_are_added(made: MadeRun) -> None:
+    made.snapshot(0.0, [])
+    made.snapshot(1.0, [("rnn", 1, ratios(0.1)), ("rnn", 1, ratios(0.3))])
+    (interval,) = timeline(made.store.snapshots()).series["rnn", 1]
+    assert interval.figures["nmse_db"] == pytest.approx(10 * np.log10(0.2))
+
+
+@pytest.mark.parametrize("count", [1, 2, 11, 12, 300])
+def test_there_are_few_intervals_and_nothing_is_left_out(made: MadeRun, count: int) -> None:
+    for step in range(count):
+        made.snapshot(5.0 + step, [("rnn", 1, ratios(*[0.1] * step))])
+    found = timeline(made.store.snapshots(), points=10)
+    intervals = found.series.get(("rnn", 1), [])
+    assert len(found.times) <= 11
+    assert (found.times[0], found.times[-1]) == (5.0, 4.0 + count)
+    assert sum(interval.figures["reports"] for interval in intervals) == UES * SLOTS * (count - 1)
+    assert all(earlier.end == later.start for earlier, later in itertools.pairwise(intervals))
+
+
+def test_of_no_snapshots_nothing_is_known() -> None:
+    snapshots: list[Snapshot] = []
+    assert timeline(snapshots).series == {}
