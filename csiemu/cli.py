@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": ("csiemu.evaluate", "measure a checkpoint offline, beside its card"),
     "checkpoints": ("csiemu.list_checkpoints", "list checkpoints with their reference figures"),
     "report": ("csiemu.report.command", "write a run's figures, plots, events and settings as one page"),
+    "compare": ("csiemu.report.compare", "show the figures of two runs side by side, and what else differs"),
     "export": ("csiemu.export", "write a run's single reports as CSV or Parquet"),
     "dataset generate": ("csiemu.dataset.generate", "write channels to a data file"),
     "dataset inspect": ("csiemu.dataset.inspect", "statistics and pictures of a data file"),

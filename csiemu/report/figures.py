@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from csiemu.report.differences import Pair
 from csiemu.report.reading import Row
 from csiemu.report.svg import INK, PALETTE, STYLE, inline_svg
 from csiemu.report.timeline import Interval, Timeline
@@ -196,6 +197,33 @@ def _band(axes: Axes, of_key: list[Interval], origin: float, value: str, error: 
     if known:
         low, high = values - CONFIDENCE * errors, values + CONFIDENCE * errors
         axes.fill_between(middles, low, high, color=style["color"], alpha=0.15, lw=0)
+
+
+def differences(pairs: Sequence[Pair]) -> str:
+    """Differences of NMSE and SGCS between two runs, a line for each pair, from the top."""
+    names = [_both(pair) for pair in pairs]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 0.8 + 0.34 * len(pairs)), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, what in zip(panels, ("nmse", "sgcs"), strict=True):
+            for place, pair in enumerate(pairs):
+                if (change := getattr(pair, what)) is not None:
+                    error = CONFIDENCE * (change.standard_error or 0)
+                    axes.errorbar(change.value, place, xerr=error, color=PALETTE[0], marker="o", ms=5, capsize=3)
+            axes.axvline(0, color=INK, lw=0.9)
+            axes.margins(y=0.5 / len(pairs))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        panels[0].set_yticks(range(len(pairs)), names)
+        panels[0].invert_yaxis()
+        panels[0].set_xlabel("difference of NMSE (dB)")
+        panels[1].set_xlabel("difference of SGCS")
+    return inline_svg(figure, "differences", "Differences of NMSE and SGCS; the table above has the values")
+
+
+def _both(pair: Pair) -> str:
+    """The name of a pair."""
+    first, second = (f"{row['scheme']}/{row['version']}" for row in (pair.first, pair.second))
+    return first if first == second else f"{first}, {second}"
 
 
 def _middles(of_key: list[Interval], origin: float) -> list[float]:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from csiemu.output import number
 from csiemu.report import figures
+from csiemu.report.differences import Comparison, Pair
 from csiemu.report.figures import CONFIDENCE, Styles
 from csiemu.report.reading import Row, Run
 from csiemu.report.svg import DARK_PALETTE, PALETTE
@@ -37,7 +38,6 @@ def report_page(run: Run) -> str:
         "report.html",
         title=f"Run {run.place}" + (f", {run.name}" if run.name not in ("default", run.place) else ""),
         run=run,
-        when=_when(run.began),
         origin=run.began or 0.0,
         reports=sum(row["reports"] for row in rows),
         ues=sum(fleet.lease.ue_count for fleet in run.fleets),
@@ -57,6 +57,20 @@ def report_page(run: Run) -> str:
     )
 
 
+def comparison_page(comparison: Comparison) -> str:
+    """Two runs side by side, HTML."""
+    by_domain: dict[str, list[Pair]] = {}
+    for pair in comparison.pairs:
+        by_domain.setdefault(pair.first["domain"], []).append(pair)
+    return render(
+        "comparison.html",
+        title="Two runs side by side",
+        comparison=comparison,
+        by_domain=by_domain,
+        plot=Markup(figures.differences(comparison.pairs)) if comparison.pairs else None,
+    )
+
+
 def render(template: str, **values: Any) -> str:
     """A page of `templates/`."""
     environment = Environment(
@@ -65,7 +79,8 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"number": number, "count": _count, "interval": _interval, "plain": _plain, "bits": _bits}
+    environment.filters |= {"number": number, "count": _count, "bits": _bits, "plain": plain}
+    environment.filters |= {"interval": _interval, "when": _when}
     return environment.get_template(template).render(palette=PALETTE, dark_palette=DARK_PALETTE, **values)
 
 
@@ -103,7 +118,7 @@ def _interval(row: Row, value: str, error: str, digits: int) -> str:
     return f"{number(low, digits)} to {number(high, digits)}"
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
     """A setting, for people to read."""
     if value is None or value == "":
         return "-"

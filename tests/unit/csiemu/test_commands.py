@@ -68,6 +68,7 @@ NEEDED = {
     "bench": ["serving"],
     "swap": ["rnn", "2"],
     "report": ["runs/a"],
+    "compare": ["runs/a", "runs/b"],
     "export": ["runs/a", "--out=x.csv"],
 }
 """Arguments that have to be given."""
