@@ -16,6 +16,7 @@ from csiemu.report.figures import CONFIDENCE, Styles
 from csiemu.report.reading import Row, Run
 from csiemu.report.svg import DARK_PALETTE, PALETTE
 from csiemu.report.timeline import timeline
+from shared.link.rate import Rate
 
 MARKED = ("loaded", "unloaded", "shadow", "canary", "promoted", "aborted", "refused", "not switched")
 """Kinds of events that are shown in the plot over time."""
@@ -53,7 +54,7 @@ def report_page(run: Run) -> str:
         slots=_markup(figures.by_slot(rows, styles)),
         last_slots=[(row, row["by_slot"][-1]) for row in rows if len(row["by_slot"]) > 1],
         events=run.events[-MOST_EVENTS:],
-        leases=[fleet.lease for fleet in run.fleets[:MOST_FLEETS]],
+        fleets=run.fleets[:MOST_FLEETS],
     )
 
 
@@ -80,7 +81,7 @@ def render(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
     )
     environment.filters |= {"number": number, "count": _count, "bits": _bits, "plain": plain}
-    environment.filters |= {"interval": _interval, "when": _when}
+    environment.filters |= {"interval": _interval, "when": _when, "rate": _rate}
     return environment.get_template(template).render(palette=PALETTE, dark_palette=DARK_PALETTE, **values)
 
 
@@ -116,6 +117,12 @@ def _interval(row: Row, value: str, error: str, digits: int) -> str:
     """The 95 % confidence interval of a figure."""
     low, high = (row[value] + sign * CONFIDENCE * row[error] for sign in (-1, 1))
     return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def _rate(rate: Rate) -> str:
+    """What a fleet's reports were to take."""
+    parts = {"at most {} bits": rate.bits, "step {}": rate.step, "NMSE of {:g} dB": rate.target_nmse_db}
+    return ", ".join(text.format(value) for text, value in parts.items() if value is not None) or "the scheme's own"
 
 
 def plain(value: Any) -> str:

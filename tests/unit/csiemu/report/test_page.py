@@ -19,6 +19,7 @@ from csiemu.report.reading import read_run
 from csiemu.report.svg import INK, PALETTE, STYLE, inline_svg
 from gnb_server.history import OF_CARD, OF_EVALUATION
 from shared.errors import InvalidInput
+from shared.link.rate import Rate
 from tests.unit.csiemu.report.making import SLOTS, MadeRun
 
 RESULTS: dict[str, Any] = {
@@ -93,6 +94,28 @@ def test_figures(made: MadeRun, tmp_path: Path) -> None:
     assert "seconds since" in text
     assert "NMSE (dB), mean of ratios" in text
     assert "<b>me</b>" in text  # as text
+
+
+@pytest.mark.parametrize(
+    ("rate", "says"),
+    [
+        (Rate(), "the scheme's own"),
+        (Rate(bits=520), "at most 520 bits"),
+        (Rate(bits=520, target_nmse_db=-12.5), "at most 520 bits, NMSE of -12.5 dB"),
+        (Rate(step=3), "step 3"),
+    ],
+)
+def test_rates(made: MadeRun, tmp_path: Path, rate: Rate, says: str) -> None:
+    made.store.keep_rate("t0-rnn", rate)
+    assert says in page_of(made, tmp_path / "run").texts
+
+
+def test_bits_that_differ(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path / "run")
+    run.decoded(np.full((2, 3, SLOTS), 0.1), bits=100)
+    run.decoded(np.full((2, 1, SLOTS), 0.1), bits=200)
+    text = " ".join(page_of(run, tmp_path / "run").texts)
+    assert "125 100 to 200" in text
 
 
 def test_nothing_is_run_or_loaded(made: MadeRun, tmp_path: Path) -> None:
