@@ -47,7 +47,8 @@ class Settings(RunSettings):
     """Index of the quantiser step, of schemes that have steps; with --bits the finest."""
 
     renew_card: bool = False
-    """Write the card's figures anew, of --ues UEs in the card's own conditions, and its probe."""
+    """Write the card's figures anew, of --ues UEs in the card's own conditions, and its probe. With --scenario the card
+    says from then on that it was trained for that one: where a preset has changed, what it was is by its fields."""
 
     json_file: JsonFile = None
 
@@ -70,6 +71,11 @@ def run(settings: Settings) -> None:
     screen = console()
     if settings.renew_card:
         _check_renewal(settings, store.folder(checkpoint.name, checkpoint.version))
+        if settings.scenario:
+            scenario = settings.conditions(checkpoint).scenario
+            checkpoint.scheme.check_scenario(scenario)
+            store.annotate(checkpoint, {"scenario": str(scenario)})
+            checkpoint = store.load(checkpoint.name, checkpoint.version)
     with progress(screen) as bar:
         task = bar.add_task(f"{checkpoint.name}: frames", total=settings.ues * settings.frames)
 
@@ -108,7 +114,7 @@ def run(settings: Settings) -> None:
 
 def _check_renewal(settings: Settings, folder: Path) -> None:
     """Raises InvalidInput where the card's own conditions are not those asked for, or it cannot be written."""
-    for name in ("scenario", "seed", "delay_slots", "split", "frames", "bits", "step"):
+    for name in ("seed", "delay_slots", "split", "frames", "bits", "step"):
         if (asked := getattr(settings, name)) != Settings.model_fields[name].default:
             raise InvalidInput(f"{name}: {asked}; a card is renewed in its own conditions only")
     if reason := why_no_file(folder / "card.json"):

@@ -38,12 +38,13 @@ def row(label: str, card: dict[str, Any]) -> dict[str, str]:
     """A checkpoint's cells by their columns."""
     found, compression = card["evaluation"], card["config"]["compression"]
     column, recipe = COLUMNS[card["scheme"]]
-    world = list(SCENARIOS.values()).index(card["scenario"])
+    preset, _, changes = card["scenario"].partition(":")
+    world = list(SCENARIOS.values()).index(preset)
     trainings = list(history(card["training"]))
     slope = slope_at_the_end(trainings[0]["curve"], EPOCH // trainings[0]["recipe"]["batch"])
     return {
         "checkpoint": label,
-        "scenario": list(SCENARIOS)[world],
+        "scenario": " ".join([list(SCENARIOS)[world], *([changes] if changes else [])]),
         "compression": f"1/{compression}",
         "feedback bits": f"{card['feedback_bits']:,}",
         "NMSE (dB)": f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f}",

@@ -17,6 +17,10 @@ from shared.channels.synthesis import Paths
 End = Literal["bs", "ue"]
 """Whose azimuth the array resolves: that of departure at the BS, or that of arrival at the UE."""
 
+LosPower = Literal["incoherent", "coherent"]
+"""What the power of the line of sight is a multiple of: the other paths' powers, added up (version 3.1 of the published
+code), or the power of their sum in amplitude and phase at the carrier (version 2.3.5)."""
+
 
 @dataclass(frozen=True)
 class Side:
@@ -53,7 +57,7 @@ class Clusters:
         bs, ue: both ends; the same for single-bounce and local clusters.
         link_delay: s, between the ends of a twin.
         attenuation: power factor, of shadow fading and delay.
-        los_power: [N, 1], of the line of sight over that of all clusters.
+        los_power: [N, 1], of the line of sight over that of the other paths (`LosPower`).
     """
 
     bs: Side
@@ -125,6 +129,7 @@ def paths(
     first_hz: float,
     phase: Purpose,
     array_end: End,
+    los_power: LosPower,
 ) -> Paths:
     """Multipath components of all clusters, the first of each before the second, then the line of sight:
     L = components * C + 1.
@@ -137,6 +142,8 @@ def paths(
         carrier_hz: centre of the band. first_hz: its first subcarrier.
         phase: the link's stream of phases.
         array_end: at which end the azimuth is seen.
+        los_power: of which power of the other paths `held.los_power` is a multiple. The phases are a link's own, and so
+            is the power of the line of sight where it is that of their coherent sum.
     """
     count = environment.components
     pairs = -(-count // 2)
@@ -158,7 +165,14 @@ def paths(
     moving_x, moving_y = scene.heading.cos(), scene.heading.sin()
     radial_speed = (at_ue.x * moving_x).addcmul_(at_ue.y, moving_y).div_(at_ue.length)
     sight_x, sight_y = scene.x - bs[0], scene.y - bs[1]
-    los_amplitude = (held.los_power * gain.square().sum(1, keepdim=True)).sqrt()
+    drawn = drawn * (2 * math.pi)
+    if los_power == "coherent":
+        at_carrier = drawn - delay * (2 * math.pi * (carrier_hz - first_hz))
+        real, imaginary = ((amplitude * part).sum((0, 2)) for part in (at_carrier.cos(), at_carrier.sin()))
+        others = torch.hypot(real, imaginary)[:, None]
+    else:
+        others = gain.square().sum(1, keepdim=True).sqrt()
+    los_amplitude = held.los_power.sqrt() * others
     los_cosine = sight_x / direct * (1 if array_end == "bs" else -1)
     los_phase = -2 * math.pi * (direct.double() * (first_hz / SPEED_OF_LIGHT)).frac().float()
 
@@ -170,7 +184,7 @@ def paths(
 
     return Paths(
         join(amplitude, los_amplitude),
-        join(drawn * (2 * math.pi), los_phase),
+        join(drawn, los_phase),
         join(delay, direct / SPEED_OF_LIGHT),
         join((seen.x.square() + seen.y.square()).rsqrt_().mul_(seen.x), los_cosine),
         join(radial_speed, -(sight_x * moving_x + sight_y * moving_y) / direct),

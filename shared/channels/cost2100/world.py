@@ -6,12 +6,12 @@ import bisect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, get_args
 
 from torch import Tensor
 
 from shared.channels.cost2100.parameters import ENVIRONMENTS, SPEED_OF_LIGHT
-from shared.channels.cost2100.paths import Clusters, clusters, paths
+from shared.channels.cost2100.paths import Clusters, LosPower, clusters, paths
 from shared.channels.cost2100.scene import LOCAL, Place, Scene, own_cells, shared_cell, visible_count
 from shared.channels.scenario import PRESETS, Link
 from shared.channels.streams import Purpose, Samples
@@ -40,6 +40,8 @@ class Cost2100(PlaneWaves):
         propagation: indoor-hall-5ghz, semi-urban-300mhz-los or semi-urban-300mhz-nlos.
         spacing: of the elements [wavelengths at the downlink centre]; the array is the same at both carriers.
         array_angle: `departure`, the azimuth at the BS, or `arrival`, that at the UE (which the public data have).
+        los_power: `incoherent`, a multiple of the sum of the other paths' powers, the same for both links, or
+            `coherent`, of the power of their sum in each link, as the code had it that the public data come from.
         bs_x, bs_y: BS position [m].
         ue_nearest, ue_farthest: UEs are uniform over nearest <= |x|, |y| <= farthest [m].
         environment: `per_sample`, each frame has a cell of its own, or `fixed`: UEs are dropped into one cell.
@@ -49,6 +51,7 @@ class Cost2100(PlaneWaves):
     propagation: Annotated[str, OneOf(tuple(ENVIRONMENTS))] = "indoor-hall-5ghz"
     spacing: Annotated[float, Within(1e-3, 100)] = 0.5
     array_angle: Annotated[str, OneOf(("departure", "arrival"))] = "departure"
+    los_power: Annotated[LosPower, OneOf(get_args(LosPower))] = "incoherent"
     bs_x: Annotated[float, Within(-1000, 1000)] = 0.0
     bs_y: Annotated[float, Within(-1000, 1000)] = 0.0
     ue_nearest: Annotated[float, Within(0, 1000)] = 0.0
@@ -117,6 +120,7 @@ class Cost2100(PlaneWaves):
             first_hz=carrier - self.bandwidth_mhz * 0.5e6,
             phase=Purpose.UPLINK_PHASE if link is Link.UPLINK else Purpose.DOWNLINK_PHASE,
             array_end="bs" if self.array_angle == "departure" else "ue",
+            los_power=self.los_power,
         )
 
     def element_spacing(self, link: Link) -> float:
@@ -139,9 +143,12 @@ PRESETS |= {
     "cost2100-indoor": _INDOOR,
     "cost2100-outdoor": _OUTDOOR,
     "cost2100-outdoor-nlos": replace(_OUTDOOR, propagation="semi-urban-300mhz-nlos"),
-    # as their public data set is: BS in a corner, or UEs away from it; 257 subcarriers; the angle is that at the UE
+    # as their public data set is: BS in a corner, or UEs away from it; 257 subcarriers; the angle is that at the UE;
+    # the line of sight of the older code
     "cost2100-indoor-csinet": replace(_INDOOR, bs_x=10.0, bs_y=10.0, subcarriers=257, array_angle="arrival"),
-    "cost2100-outdoor-csinet": replace(_OUTDOOR, ue_nearest=80.0, subcarriers=257, array_angle="arrival"),
+    "cost2100-outdoor-csinet": replace(
+        _OUTDOOR, ue_nearest=80.0, subcarriers=257, array_angle="arrival", los_power="coherent"
+    ),
     # the pair of links of the DualNet-MP paper
     "cost2100-indoor-5g1-5g3": replace(_INDOOR, first_rows=16, last_rows=16),
 }

@@ -197,6 +197,7 @@ def test_results_that_could_not_be_written(
         ("train rnn --device=meta", "device: 'meta' is not cpu or cuda"),
         ("evaluate rnn --renew-card --seed=3", "seed: 3; a card is renewed in its own conditions only"),
         ("evaluate rnn --scenario=multipath-p2", "scenario antennas: 64; this rnn was built for 16"),
+        ("evaluate rnn --renew-card --scenario=multipath-p2", "scenario antennas: 64; this rnn was built for 16"),
         ("evaluate rnn --scenario=multipath-p2:antennas=16,slots=4", "scenario slots: 4; this rnn was built for 8"),
         ("evaluate rnn --scenario=cost2100-indoor-csinet:antennas=16", "scenario slots: 1; this rnn was built for 8"),
         ("evaluate crnet --scenario=multipath-p2:antennas=8,slots=2", "scenario "),
@@ -242,6 +243,20 @@ def test_refused_in_one_line_before_anything_is_done(
     assert printed.err.startswith(f"csiemu: {says}")
     assert printed.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_card_is_renewed_for_the_scenario_that_it_was_made_for(small_store: CheckpointStore, tmp_path: Path) -> None:
+    """Its figures, its probe and what is taken for its conditions from then on; weights and encoder stay."""
+    store = CheckpointStore(tmp_path / "store")
+    shutil.copytree(small_store.root / "rnn", store.root / "rnn")
+    before, scenario = store.card("rnn", 1), "multipath-p2:antennas=16,snr_db=3.0"
+    line = ["rnn", "--renew-card", f"--scenario={scenario}", "--ues=64", f"--checkpoints={store.root}"]
+    assert run_command("csiemu evaluate", "csiemu.evaluate", line) == 0
+    card = store.card("rnn", 1)
+    assert card["scenario"] == card["evaluation"]["settings"]["scenario"] == scenario
+    assert card["probe"] != before["probe"]
+    assert all(card[field] == before[field] for field in ("encoder_id", "sha256", "payload", "training"))
+    assert str(store.load("rnn").scenario) == scenario
 
 
 # --- one bad thing among good ones ---

@@ -214,6 +214,36 @@ def test_links_share_all_but_the_phases(make_samples: MakeSamples, text: str, an
     assert bool((sight[0] > 0).all()) == (text == "cost2100-outdoor")
 
 
+@link
+def test_a_coherent_line_of_sight_has_the_power_of_the_other_paths_sum(make_samples: MakeSamples, link: Link) -> None:
+    """K |sum of h_i exp(-j 2 pi f_c tau_i)|^2, in the mean the incoherent K sum of |h_i|^2; all else is the same."""
+    scenario, samples = cost2100("cost2100-outdoor-csinet"), make_samples(2000)
+    assert scenario.los_power == "coherent"
+    coherent = scenario.paths(samples, link)
+    incoherent = dataclasses.replace(scenario, los_power="incoherent").paths(samples, link)
+    for field in ("phase", "delay", "cosine", "radial_speed"):
+        assert torch.equal(getattr(coherent, field), getattr(incoherent, field)), field
+    assert torch.equal(coherent.amplitude[:, :-1], incoherent.amplitude[:, :-1])
+    ratio = (coherent.amplitude[:, -1] / incoherent.amplitude[:, -1]).double().square()
+    to_carrier = 2 * math.pi * scenario.bandwidth_mhz * 0.5e6 * coherent.delay[:, :-1].double()
+    gains = torch.polar(coherent.amplitude[:, :-1].double(), coherent.phase[:, :-1] - to_carrier)
+    known = gains.sum(1).abs().square() / gains.abs().square().sum(1)
+    torch.testing.assert_close(ratio, known, rtol=1e-2, atol=1e-5)
+    assert stats.kstest(ratio.numpy(), "expon").statistic < 1.95 * len(ratio) ** -0.5
+
+
+def test_coherent_lines_of_sight_of_the_links_are_their_own(make_samples: MakeSamples) -> None:
+    """The phases are independent, and so are the sums; an uplink says nothing of the downlink's."""
+    scenario, samples = cost2100("cost2100-outdoor-csinet"), make_samples(2000)
+    of_both = []
+    for link in Link:
+        amplitude = scenario.paths(samples, link).amplitude
+        of_both.append(amplitude[:, -1] / amplitude[:, :-1].norm(dim=1))
+    incoherent = dataclasses.replace(scenario, los_power="incoherent").paths(samples, Link.DOWNLINK).amplitude
+    factor = incoherent[:, -1] / incoherent[:, :-1].norm(dim=1)  # the root of K, which they share
+    assert abs(stats.spearmanr(*(of / factor for of in of_both)).statistic) < 4 * len(samples) ** -0.5
+
+
 def test_phases_of_the_links_are_independent_and_uniform(make_samples: MakeSamples) -> None:
     scenario, samples = cost2100("cost2100-indoor-5g1-5g3"), make_samples(1500)
     paths = {link: scenario.paths(samples, link) for link in Link}
@@ -828,6 +858,7 @@ def test_presets_are_those_of_the_papers() -> None:
     assert (indoor.bs_x, indoor.bs_y, indoor.ue_nearest, indoor.ue_farthest) == (10, 10, 0, 10)
     assert (outdoor.bs_x, outdoor.bs_y, outdoor.ue_nearest, outdoor.ue_farthest) == (0, 0, 80, 200)
     assert (indoor.downlink_ghz, outdoor.downlink_ghz) == (5.3, 0.285)
+    assert [name for name in COST2100 if cost2100(name).los_power == "coherent"] == ["cost2100-outdoor-csinet"]
     for text in set(COST2100) - {"cost2100-indoor-csinet", "cost2100-outdoor-csinet"}:
         scenario = cost2100(text)
         assert (scenario.subcarriers, scenario.array_angle, scenario.bs_x, scenario.bs_y) == (1024, "departure", 0, 0)

@@ -35,9 +35,10 @@ array_angle = pytest.mark.parametrize("angle", ANGLES)
 
 
 def cost2100(text: str) -> Cost2100:
+    """The world, its line of sight by the rule of the version that the reference ran."""
     world = Scenario.parse(f"cost2100-{text}")
     assert isinstance(world, Cost2100)
-    return world
+    return dataclasses.replace(world, los_power="incoherent")
 
 
 def samples_of(count: int) -> Samples:
@@ -270,6 +271,21 @@ def test_truncation_floors(place: str, angle: str, floor: float) -> None:
     lost, ours = loss(place, angle)
     error = 10 / math.log(10) * float(lost.std() / lost.mean()) * len(lost) ** -0.5
     assert abs(ours - floor) < 0.05 + 3 * error
+
+
+def test_the_coherent_line_of_sight_brings_the_public_datas_power() -> None:
+    """Of images whose largest magnitude is 0.5, as the public data are: what is gained by the older version's rule."""
+    power = {}
+    for rule, known in REFERENCE["public"]["power_ratio"].items():
+        world = dataclasses.replace(cost2100("outdoor-csinet"), los_power=rule)
+        image = world.angular_delay(samples_of(COUNT), Link.DOWNLINK, ONE)[:, 0].abs().square()
+        power[rule] = (image.sum((1, 2)) / (4 * image.amax((1, 2)))).double(), known
+    (coherent, with_it), (incoherent, without) = power["coherent"], power["incoherent"]
+    ratio = float(coherent.mean() / incoherent.mean())
+    error = float((coherent / coherent.mean() - incoherent / incoherent.mean()).std()) * COUNT**-0.5
+    rounding = 0.005 / without + 0.005 / with_it
+    assert abs(ratio - with_it / without) < rounding + 3 * error
+    assert ratio > 1 + 3 * error
 
 
 def correlation(a: Tensor, b: Tensor) -> tuple[float, float]:
