@@ -10,6 +10,7 @@ from csiemu.training.trainer import Recipe
 from shared.errors import InvalidInput, NotFound
 from shared.schemes import SchemeConfig, schemes
 from shared.schemes.crnet import CrNetConfig
+from shared.schemes.crnet_nested import NestedConfig
 from shared.schemes.dualnet_mp import DualNetConfig
 from shared.schemes.gmtc import GmtcConfig
 from shared.schemes.hyperrnn_angles import AngleConfig
@@ -90,6 +91,13 @@ DESIGNS: dict[str, Design] = {
     ),
     "crnet-16": Design("crnet", _INDOOR, CrNetConfig(compression=16, entry_bits=6, allocation="greedy"), "principal"),
     "crnet-32": Design("crnet", _INDOOR, CrNetConfig(compression=32, entry_bits=6, allocation="greedy"), "principal"),
+    "crnet_nested": Design("crnet_nested", _INDOOR, NestedConfig(), "linear-tuning"),
+    "crnet_nested-16": Design(
+        "crnet_nested",
+        _INDOOR,
+        NestedConfig(compression=16, companding=5.0, rates=(264, 328, 392, 520, 648, 776)),
+        "tuning",
+    ),
     "crnet-outdoor": Design("crnet", _OUTDOOR, CrNetConfig(entry_bits=8, allocation="greedy"), "principal"),
     "csinet": Design("csinet", _INDOOR, ImageConfig(entry_bits=8, allocation="greedy", companding=MU), "principal"),
     "dualnet_mp": Design("dualnet_mp", "cost2100-indoor-5g1-5g3", DualNetConfig(), "dualnet"),

@@ -98,10 +98,14 @@ class ImageEncoder(ImageObserver):
         self.quantizer = config.make_quantizer(network.fc.out_features)
 
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
+        scale, codeword = self.parts(observation)
+        return {**scale, **self.quantizer.encode(codeword)}
+
+    def parts(self, observation: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The scale's field, and the codeword [N, entries] float32, of [N, observation]."""
         image = self.images(observation)
         scale = self.scale.encode(image)
-        codeword = self.network(to_network(image, self.scale.decode(scale))).float()
-        return {**scale, **self.quantizer.encode(codeword)}
+        return scale, self.network(to_network(image, self.scale.decode(scale))).float()
 
 
 class ImageDecoder(Decoder):

@@ -41,11 +41,15 @@ class ImageTraining(ImageEstimatorTraining):
         encoder = self.scheme.encoder
         image = encoder.images(observation.flatten(0, 1))
         scale = encoder.scale(image)
-        codeword = encoder.network(to_network(image, scale))
-        if self.scheme.config.quantised_training:
-            codeword = encoder.quantizer(codeword.float(), slope)
+        codeword = self.sent(encoder.network(to_network(image, scale)), slope)
         estimate = from_network(self.scheme.decoder.network(codeword).float(), scale)
         return estimate.unflatten(0, observation.shape[:2])
+
+    def sent(self, codeword: Tensor, slope: float) -> Tensor:
+        """What the decoder gets in training of codewords [N, entries]."""
+        if self.scheme.config.quantised_training:
+            return self.scheme.encoder.quantizer(codeword.float(), slope)
+        return codeword
 
     @torch.no_grad()
     def start_principal(self, downlink: DownlinkView) -> None:

@@ -30,6 +30,7 @@ PILOTS = "multipath-p2:antennas=16"
         ("hyperrnn_angles", PILOTS, {"report": "signs", "lmmse": False, "steering": True}),
         ("crnet", IMAGES, {}),
         ("crnet", IMAGES, {"quantised_training": True}),
+        ("crnet_nested", IMAGES, {}),
         ("csinet", IMAGES, {}),
         ("dualnet_mp", PAIRS, {}),
         ("dualnet_mp", PAIRS, {"phase": "mdpq", "uplink": "estimated"}),
