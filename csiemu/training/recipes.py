@@ -39,6 +39,7 @@ RECIPES: dict[str, Recipe] = {
     "magnitude": dataclasses.replace(_DUALNET, stage="magnitude"),
     "phase": dataclasses.replace(_DUALNET, stage="phase", rate=1e-3),
     "linear-tuning": Recipe(batch=200, rate=3e-5, final_rate=1e-6, warmup=50, frozen_norms=True),
+    "nested-tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-6, warmup=50, frozen_norms=True, stage="decoder"),
     "mixture": Recipe(steps=8, batch=160 * 1024, frames=160 * 1024),
     "tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
 }
@@ -49,7 +50,7 @@ warm-up); `principal` is `cosine` for a CPU's budget, from principal components 
 convolutions without normalisation, explodes at the paper's 1e-3);
 `mixture` is rounds over all frames;
 `tuning` goes on from a checkpoint's weights (`--start-from`) with a quantiser in the path, `linear-tuning` from those
-that `linear` made."""
+that `linear` made; `nested-tuning` trains the decoder of a nested CRNet alone."""
 
 _OF_EPOCHS = ("const", "cosine")
 """Recipes whose steps are so many epochs."""
@@ -91,12 +92,12 @@ DESIGNS: dict[str, Design] = {
     ),
     "crnet-16": Design("crnet", _INDOOR, CrNetConfig(compression=16, entry_bits=6, allocation="greedy"), "principal"),
     "crnet-32": Design("crnet", _INDOOR, CrNetConfig(compression=32, entry_bits=6, allocation="greedy"), "principal"),
-    "crnet_nested": Design("crnet_nested", _INDOOR, NestedConfig(), "linear-tuning"),
+    "crnet_nested": Design("crnet_nested", _INDOOR, NestedConfig(), "nested-tuning"),
     "crnet_nested-16": Design(
         "crnet_nested",
         _INDOOR,
-        NestedConfig(compression=16, companding=5.0, rates=(264, 328, 392, 520, 648, 776)),
-        "tuning",
+        NestedConfig(compression=16, rates=(264, 328, 392, 520, 648, 776)),
+        "nested-tuning",
     ),
     "crnet-outdoor": Design("crnet", _OUTDOOR, CrNetConfig(entry_bits=8, allocation="greedy"), "principal"),
     "csinet": Design("csinet", _INDOOR, ImageConfig(entry_bits=8, allocation="greedy", companding=MU), "principal"),

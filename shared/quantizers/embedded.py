@@ -1,17 +1,19 @@
-"""Embedded scalar quantiser (successive refinement; Taubman and Marcellin, "JPEG2000", section 3.2): a codeword is sent
-bit by bit, those that lower the error most first, so that it may end after any of them.
+"""Embedded scalar quantiser: a codeword is sent bit by bit, those that lower the error most first, so that it may end
+after any of them (successive refinement; trees of Riskin and Gray, "A greedy tree growing algorithm for the design of
+variable rate vector quantizers", 1991, for scalars).
 
-An entry has nested cells: each bit of it halves the one that those before it chose. The last bits may be left off, of
-all entries alike or of some.
+An entry has nested cells: each bit of it says in which part of the cell lies what those before it chose. The last bits
+may be left off, of all entries alike or of some.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from shared.link.payload import Field
 from shared.quantizers.base import Quantizer
@@ -19,24 +21,23 @@ from shared.quantizers.base import Quantizer
 LENGTH = "length"
 """Name of the field that says how many bits of the codeword follow."""
 
-HALF_RANGE = 7.0
-"""In standard deviations: what is further from the mean goes to the outermost cell."""
+UNMEASURED = 3.0
+"""Half the range [standard deviations] of cells before they are measured."""
 
 CHUNK = 512
 """Samples whose errors are measured at once."""
 
 
 class EmbeddedQuantizer(Quantizer):
-    """2^b cells of equal width behind a mu-law for each of n entries, about its mean. What an entry is taken for when
-    only some of its bits are there is the centre of what lies in the cell that they choose, in standard deviations the
-    same for all entries; without any, its mean. All of that is measured by `calibrate`, and kept in buffers.
+    """2^b nested cells for each of n entries, in standard deviations from its mean the same for all entries. What an
+    entry is taken for when only some of its bits are there is the centre of what lies in the cell that they choose;
+    without any, its mean. All of that is measured by `calibrate`, and kept in buffers.
 
     Args:
         field: name of the codeword's field.
         entries: n.
         bits: b, most bits of an entry.
         room: most bits of a codeword and its length together, at least 3.
-        mu: of the mu-law (ITU-T G.711's compression, continuous), above 0.
         allocated: bits go out in the order of what each is worth; otherwise entries do, each with all of its bits.
 
     Attributes:
@@ -44,24 +45,30 @@ class EmbeddedQuantizer(Quantizer):
         capacity: most bits of a codeword: as many as there is room for, or all that the entries have.
         mean, deviation: [n].
         order: [capacity] int16, the entry that a bit of the codeword belongs to; an entry's most significant bit first.
+        edges: [2^b - 1], between the cells, rising.
         points: [b + 1, 2^b]: row d has what the 2^d cells of d bits stand for.
     """
 
     mean: Tensor
     deviation: Tensor
     order: Tensor
+    edges: Tensor
     points: Tensor
 
-    def __init__(self, field: str, entries: int, bits: int, room: int, *, mu: float, allocated: bool) -> None:
+    def __init__(self, field: str, entries: int, bits: int, room: int, *, allocated: bool) -> None:
         super().__init__(field, entries, bits)
-        self.mu, self.allocated = mu, allocated
+        self.allocated = allocated
         most = min(room, entries * bits + (entries * bits).bit_length())
         self.length_bits = (most - most.bit_length()).bit_length()
         self.capacity = min(most - self.length_bits, 2**self.length_bits - 1)
         self.register_buffer("mean", torch.zeros(entries))
         self.register_buffer("deviation", torch.ones(entries))
         self.register_buffer("order", self._in_order(torch.arange(entries, 0, -1.0).expand(bits, -1)))
-        self.register_buffer("points", torch.stack([self._middles(depth) for depth in range(bits + 1)]))
+        uniform = UNMEASURED * (torch.arange(-(2**bits) + 1, 2**bits) / 2**bits)
+        self.register_buffer("edges", uniform[1::2].clone())
+        self.register_buffer(
+            "points", self._table([uniform[2 ** (bits - d) - 1 :: 2 ** (bits - d + 1)] for d in range(bits + 1)])
+        )
 
     def fields(self) -> tuple[Field, ...]:
         length = Field(LENGTH, 1, self.length_bits)
@@ -87,9 +94,7 @@ class EmbeddedQuantizer(Quantizer):
         return (room - self.length_bits).clamp(max=self.capacity)
 
     def to_levels(self, values: Tensor) -> Tensor:
-        signed = (values - self.mean) / (HALF_RANGE * self.deviation)
-        unit = 0.5 + 0.5 * signed.sign() * (self.mu * signed.abs()).log1p() / math.log1p(self.mu)
-        return (unit * 2**self.entry_bits).floor().clamp(0, 2**self.entry_bits - 1).long()
+        return torch.bucketize((values - self.mean) / self.deviation, self.edges)
 
     def from_levels(self, levels: Tensor) -> Tensor:
         return self._values(levels, torch.full_like(levels, self.entry_bits))
@@ -118,16 +123,26 @@ class EmbeddedQuantizer(Quantizer):
         """
         self.mean.copy_(values.mean(0))
         self.deviation.copy_(values.std(0).clamp(min=1e-8))
-        scaled = (values - self.mean) / self.deviation
+        self._measure(((values - self.mean) / self.deviation).flatten().double().sort().values)
         levels = self.to_levels(values)
-        for depth in range(1, self.entry_bits + 1):
-            cells = (levels >> (self.entry_bits - depth)).flatten()
-            counts, sums = (torch.bincount(cells, w, 2**depth) for w in (None, scaled.flatten().double()))
-            middles = self._middles(depth)[: 2**depth].to(sums)
-            self.points[depth, : 2**depth] = torch.where(counts > 0, sums / counts.clamp(min=1), middles)
         errors = torch.stack([self._error(values, levels, depth) for depth in range(self.entry_bits + 1)])
         gains = errors.diff(dim=0).neg() * (torch.ones(self.entries) if weight is None else weight)
         self.order.copy_(self._in_order(gains))
+
+    def _measure(self, ordered: Tensor) -> None:
+        """Split cells where that lowers the squared error most of rising values [N], and find their centres."""
+        sums, bounds = functional.pad(ordered.cumsum(0), (1, 0)), torch.tensor([0, len(ordered)])
+        centres = ordered.new_zeros(1)
+        rows = [centres]
+        for _ in range(self.entry_bits):
+            cuts = [_cut(sums, start, stop) for start, stop in itertools.pairwise(bounds.tolist())]
+            bounds = torch.cat([bounds[:1], torch.stack([torch.tensor(cuts), bounds[1:]], dim=1).flatten()])
+            counts = bounds.diff()
+            centres = torch.where(counts > 0, sums[bounds].diff() / counts.clamp(min=1), centres.repeat_interleave(2))
+            rows.append(centres)
+        inner = bounds[1:-1]
+        self.edges.copy_((ordered[inner - 1] + ordered[inner.clamp(max=len(ordered) - 1)]) / 2)
+        self.points.copy_(self._table(rows))
 
     def _error(self, values: Tensor, levels: Tensor, depth: int) -> Tensor:
         """Mean squared error of each entry, [n], at so many bits."""
@@ -159,9 +174,17 @@ class EmbeddedQuantizer(Quantizer):
         """[N, capacity] int64, 1 where a bit is sent."""
         return (torch.arange(self.capacity, device=lengths.device) < lengths[:, None]).long()
 
-    def _middles(self, depth: int) -> Tensor:
-        """Of 2^depth cells, in standard deviations, [2^b], zeros behind them."""
-        middles = torch.zeros(2**self.entry_bits)
-        signed = 2 * (torch.arange(2**depth) + 0.5) / 2**depth - 1
-        middles[: 2**depth] = HALF_RANGE * signed.sign() * ((signed.abs() * math.log1p(self.mu)).expm1() / self.mu)
-        return middles
+    def _table(self, rows: list[Tensor]) -> Tensor:
+        """Rows of 2^0, 2^1, ... as they are in `points`."""
+        return torch.stack([functional.pad(row.float(), (0, 2**self.entry_bits - len(row))) for row in rows])
+
+
+def _cut(sums: Tensor, start: int, stop: int) -> int:
+    """Where to cut a cell of the rising values whose running sums are [N + 1]: what is left of squared error is least;
+    behind the last one of fewer than two.
+    """
+    if stop - start < 2:
+        return stop
+    at = torch.arange(start + 1, stop)
+    below, above = sums[at] - sums[start], sums[stop] - sums[at]
+    return start + 1 + int((below.square() / (at - start) + above.square() / (stop - at)).argmax())

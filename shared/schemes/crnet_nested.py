@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from shared.errors import InvalidInput
-from shared.fields import Within
 from shared.link.rate import MOST_BITS, Rates
 from shared.quantizers import float32, scale
 from shared.quantizers.embedded import EmbeddedQuantizer
@@ -37,7 +36,6 @@ class NestedConfig(CrNetConfig):
 
     entry_bits: int = 8
     allocation: str = "greedy"
-    companding: Annotated[float, Within(0, 1000)] = 10.0
     quantised_training: bool = True
     rates: tuple[int, ...] = (264, 392, 520, 776, 1032, 2056)
 
@@ -45,8 +43,8 @@ class NestedConfig(CrNetConfig):
         super().__post_init__()
         if self.entry_bits == float32.BITS:
             raise InvalidInput(f"entry_bits: {self.entry_bits} is not 2 to 8")
-        if not self.companding:
-            raise InvalidInput("companding: 0; a codeword of nested cells needs a mu-law, above 0")
+        if self.companding:
+            raise InvalidInput(f"companding: {self.companding}; cells of a nested codeword are measured, wanted 0")
         if not self.quantised_training:
             raise InvalidInput("quantised_training: False; a codeword cut at random is quantised in training")
         bounds = (LEAST_BITS - 1, *self.rates, MOST_BITS + 1)
@@ -56,7 +54,7 @@ class NestedConfig(CrNetConfig):
 
     def make_quantizer(self, entries: int) -> EmbeddedQuantizer:
         room, greedy = self.rates[-1] - scale.BITS, self.allocation == "greedy"
-        return EmbeddedQuantizer("codeword", entries, self.entry_bits, room, mu=self.companding, allocated=greedy)
+        return EmbeddedQuantizer("codeword", entries, self.entry_bits, room, allocated=greedy)
 
 
 class NestedEncoder(ImageEncoder):

@@ -96,9 +96,13 @@ class ImageTraining(ImageEstimatorTraining):
         encoder, decoder = self.scheme.encoder, self.scheme.decoder
         if next(encoder.quantizer.buffers(), None) is None:
             return  # nothing of it is measured
-        codewords = torch.cat([encoder.network(part).float() for part in self.scaled(downlink).split(256)])
+        codewords = self.codewords(self.scaled(downlink))
         encoder.quantizer.calibrate(codewords, decoder.network.fc.weight.square().sum(0))
         decoder.quantizer.load_state_dict(encoder.quantizer.state_dict())
+
+    def codewords(self, images: Tensor) -> Tensor:
+        """Of images [N, M, 2, Q], [N, entries] float32, before they are quantised."""
+        return torch.cat([self.scheme.encoder.network(part).float() for part in images.split(256)])
 
     def compile(self, mode: str) -> None:
         self.scheme.encoder.network.compile(mode=mode)

@@ -19,7 +19,7 @@ def values_of(count: int = 4000, entries: int = 6) -> Tensor:
 
 
 def quantizer_of(room: int = 1000, bits: int = 5, entries: int = 6, *, allocated: bool = True) -> EmbeddedQuantizer:
-    quantizer = EmbeddedQuantizer("codeword", entries, bits, room, mu=10.0, allocated=allocated)
+    quantizer = EmbeddedQuantizer("codeword", entries, bits, room, allocated=allocated)
     quantizer.calibrate(values_of(entries=entries))
     return quantizer
 
@@ -30,7 +30,7 @@ def at_length(quantizer: EmbeddedQuantizer, values: Tensor, length: int) -> Tens
 
 @pytest.mark.parametrize("room", [9, 10, 256, 2048, 4108])
 def test_length_and_codeword_fill_the_room(room: int) -> None:
-    quantizer = EmbeddedQuantizer("codeword", 600, 8, room, mu=10.0, allocated=True)
+    quantizer = EmbeddedQuantizer("codeword", 600, 8, room, allocated=True)
     layout = PayloadLayout(quantizer.fields())
     assert room - 1 <= layout.bits <= room
     assert layout.describe() == f"length:1x{quantizer.length_bits} codeword:0..{quantizer.capacity}x1"

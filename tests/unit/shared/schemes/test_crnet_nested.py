@@ -84,8 +84,8 @@ def test_rates_between_the_fewest_and_the_most_bits(nested: CrNetNested) -> None
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"entry_bits": 32, "allocation": "equal", "companding": 0.0}, "entry_bits: 32 is not 2 to 8"),
-        ({"companding": 0.0}, "companding: 0; a codeword of nested cells needs a mu-law, above 0"),
+        ({"entry_bits": 32, "allocation": "equal"}, "entry_bits: 32 is not 2 to 8"),
+        ({"companding": 9.0}, "companding: 9.0; cells of a nested codeword are measured, wanted 0"),
         (
             {"quantised_training": False},
             "quantised_training: False; a codeword cut at random is quantised in training",
