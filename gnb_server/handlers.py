@@ -208,12 +208,15 @@ class Handlers:
         """Ask all UEs of a UE's fleet for a rate, from their next frames on.
 
         Raises:
-            NotFound: no such UE. InvalidInput: its scheme cannot have this rate. Conflict: the fleet has gone.
+            NotFound: no such UE. Conflict: its scheme cannot have this rate, or the fleet has gone.
         """
         with self._lock:
             fleet = self._held_fleet_of(ue)
             model = self._repository.for_encoder(fleet.lease.model, fleet.encoder_id)
-            self._rates.set(fleet, model.scheme, rate)
+            try:
+                self._rates.set(fleet, model.scheme, rate)
+            except InvalidInput as error:  # well formed, but not of this scheme
+                raise Conflict(str(error)) from None
             ues, text = fleet.lease.ues, ", ".join(f"{k} {v}" for k, v in rate.to_json().items() if v is not None)
             self._store.keep_event(
                 "rate", model.name, str(model.version), by, f"UEs {ues.start}..{ues.stop - 1}: {text or 'its own'}"

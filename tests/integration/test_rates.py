@@ -131,23 +131,23 @@ def test_a_rate_outlives_the_gnb(start_gnb: StartGnb) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "body", "says"),
+    ("scheme", "body", "code", "says"),
     [
-        ("gmtc", {"bits": 79}, "bits: 79; this gmtc takes 80 to 500 a report"),
-        ("gmtc", {"bits": 501}, "bits: 501; this gmtc takes 80 to 500 a report"),
-        ("gmtc", {"step": 192}, "step: 192; gmtc has steps 0 to 191"),
-        ("gmtc", {"bits": 0}, "bits: 0"),
-        ("gmtc", {"target_nmse_db": 3}, "target_nmse_db: 3"),
-        ("gmtc", {"rate": 3}, "rate"),
-        ("crnet", {"bits": 100}, "rate: all reports of this crnet have"),
+        ("gmtc", {"bits": 79}, 409, "bits: 79; this gmtc takes 80 to 500 a report"),
+        ("gmtc", {"bits": 501}, 409, "bits: 501; this gmtc takes 80 to 500 a report"),
+        ("gmtc", {"step": 192}, 409, "step: 192; gmtc has steps 0 to 191"),
+        ("gmtc", {"bits": 0}, 400, "bits: 0"),
+        ("gmtc", {"target_nmse_db": 3}, 400, "target_nmse_db: 3"),
+        ("gmtc", {"rate": 3}, 400, "rate"),
+        ("crnet", {"bits": 100}, 409, "rate: all reports of this crnet have"),
     ],
 )
-def test_rates_that_are_refused(start_gnb: StartGnb, scheme: str, body: dict[str, Any], says: str) -> None:
+def test_rates_that_are_refused(start_gnb: StartGnb, scheme: str, body: dict[str, Any], code: int, says: str) -> None:
     gnb = start_gnb()
     with gnb.stub() as stub:
         gnb.attach(stub, scheme)
         status, answer = gnb.call("/v1/fleets/0/rate", body)
-        assert status == 400
+        assert status == code
     assert says in answer["error"]
 
 
