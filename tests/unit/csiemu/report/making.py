@@ -43,10 +43,12 @@ Row = tuple[str, int | None, NDArray[np.float64]]
 class MadeRun:
     """A run in a store of a folder."""
 
-    def __init__(self, folder: Path, name: str = "default") -> None:
+    def __init__(self, folder: Path, *, by_history: bool = True) -> None:
         folder.mkdir(exist_ok=True)
-        self.store = Store(f"sqlite:///{folder / 'gnb.sqlite'}", name, 4)
-        self.store.keep_process(100.0, {"machine": {"processor": "P", "cores": 2, "csiemu": "1"}, "settings": {"a": 1}})
+        self.store = Store(f"sqlite:///{folder / 'gnb.sqlite'}", "default", 4)
+        if by_history:
+            machine = {"processor": "P", "cores": 2, "csiemu": "1"}
+            self.store.keep_process(100.0, {"machine": machine, "settings": {"a": 1}})
 
     def decoded(
         self,

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from csiemu.report.page import report_page
+from csiemu.report.differences import compare_runs
+from csiemu.report.page import comparison_page, report_page
 from csiemu.report.reading import read_run
 from csiemu.report.svg import INK, PALETTE, STYLE, inline_svg
 from gnb_server.history import OF_CARD, OF_EVALUATION
@@ -151,10 +152,13 @@ def test_without_results_nothing_is_said_of_lost_reports(made: MadeRun, tmp_path
     assert any("nothing is said about lost and misdecoded reports" in text for text in texts)
 
 
-def test_a_store_of_before_has_no_timeline(tmp_path: Path) -> None:
-    run = MadeRun(tmp_path / "run")
+def test_a_store_of_before_has_neither_timeline_nor_settings(tmp_path: Path) -> None:
+    run = MadeRun(tmp_path / "run", by_history=False)
     run.decoded(np.full((2, 3, SLOTS), 0.1))
-    assert page_of(run, tmp_path / "run").tags.count("svg") == 2
+    found = page_of(run, tmp_path / "run")
+    assert found.tags.count("svg") == 2
+    assert any("written before it kept them" in text for text in found.texts)
+    comparison_page(compare_runs(read_run(str(tmp_path / "run")), read_run(str(tmp_path / "run"))))
 
 
 def test_a_run_without_reports(tmp_path: Path) -> None:
