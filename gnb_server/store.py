@@ -280,7 +280,7 @@ class Store:
             _metadata.create_all(self._engine)
         except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
             wanted = "wanted sqlite:///FILE, or postgresql://USER@HOST/NAME with the extra `postgres`"
-            raise InvalidInput(f"store: '{_without_password(url)}' cannot be used; {wanted}: {error}") from None
+            raise InvalidInput(f"store: '{without_password(url)}' cannot be used; {wanted}: {error}") from None
         self._check_tables()
         self._insert: Any = sqlite.insert if self._sqlite else postgresql.insert
         self._upserts = {
@@ -308,7 +308,7 @@ class Store:
             with self._engine.begin() as connection:
                 yield connection
         except _OUTAGES as error:
-            self.problem = f"store: {_without_password(str(self._engine.url))} cannot be written: {_first_line(error)}"
+            self.problem = f"store: {without_password(str(self._engine.url))} cannot be written: {_first_line(error)}"
             raise StoreUnavailable(self.problem) from error
         self.problem = None
 
@@ -345,7 +345,7 @@ class Store:
             if self._lock.execute(sa.select(sa.func.pg_try_advisory_lock(number))).scalar():
                 return
         self._lock.close()
-        raise Conflict(f"run: '{self.run}' of {_without_password(str(self._engine.url))} has a gNB; name another run")
+        raise Conflict(f"run: '{self.run}' of {without_password(str(self._engine.url))} has a gNB; name another run")
 
     def _check_tables(self) -> None:
         """Raises InvalidInput if the tables are those of another version of this program."""
@@ -717,7 +717,8 @@ def _first_line(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """A URL as it may be shown."""
     try:
         return sa.make_url(url).render_as_string()
     except sa.exc.ArgumentError:  # none that it could be part of

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csiemu.processes import STORE
-from gnb_server.store import Store, sqlite_url
+from gnb_server.store import Store, sqlite_url, without_password
 from shared.errors import NotFound
 
 RUN = "folder of csiemu emulate, or store of csiemu gnb: FILE or URL, with #RUN if it has several"
@@ -28,7 +28,7 @@ class Place:
     """Where a run is.
 
     Attributes:
-        text: as it was named.
+        text: as it was named, but for a password.
         folder: of the emulation; None for another store.
         url: of the store.
         name: of the run in the store; empty: the only one.
@@ -44,7 +44,7 @@ class Place:
         """A RUN. Raises NotFound."""
         where, _, name = text.partition("#")
         if "://" in where and not where.startswith(SQLITE):
-            return cls(text, None, where, name)
+            return cls(without_password(where) + text[len(where) :], None, where, name)
         path = Path(where.removeprefix(SQLITE))
         file = path / STORE if path.is_dir() else path
         if not file.is_file():
@@ -60,7 +60,9 @@ class Place:
             if not self.name and len(names) == 1:
                 found.run = names[0]
             elif self.name not in names:
-                raise NotFound(f"run: '{self.name}'; {self.url} has the runs {', '.join(names) or 'none'}")
+                raise NotFound(
+                    f"run: '{self.name}'; {self.text.partition('#')[0]} has the runs {', '.join(names) or 'none'}"
+                )
             yield found
         finally:
             found.close()

@@ -71,6 +71,8 @@ def read_run(text: str) -> Run:
         for lease, encoder_id, _ in store.leases():
             fleet = Fleet(lease, encoder_id)
             fleet.facts, fleet.status, fleet.open = facts.get(lease.model, {}), "finished", None
+            if encoder_id not in {known.encoder_id for known in fleet.facts.values()}:
+                continue  # it attaches at this moment
             store.restore(fleet)
             monitor.watch(fleet)
             fleets.append(fleet)
@@ -79,7 +81,7 @@ def read_run(text: str) -> Run:
             raise InvalidInput(f"run: {text} has no reports")
         file = place.folder / RESULTS if place.folder else None
         return Run(
-            text,
+            place.text,
             store.run,
             rows,
             fleets,
