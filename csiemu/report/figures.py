@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from csiemu.report.differences import Pair
 from csiemu.report.reading import Row
@@ -150,10 +151,11 @@ def over_time(course: Timeline, marks: Sequence[tuple[float, str]], styles: Styl
         marks: (seconds since 1970, label) of what happened, shown as upright lines.
     """
     origin = course.times[0]
-    intervals = [interval for of_key in course.series.values() for interval in of_key]
+    intervals = [interval for of_key in course.series.values() for interval in of_key if interval is not None]
+    middles = (np.array(course.times[1:]) + course.times[:-1]) / 2 - origin
     quality = [named for named in (NMSE, SGCS) if any(i.figures[named[0]] is not None for i in intervals)]
     with matplotlib.rc_context(STYLE):
-        varies = any(len({interval.bits for interval in of_key}) > 1 for of_key in course.series.values())
+        varies = any(len({i.bits for i in of_key if i is not None}) > 1 for of_key in course.series.values())
         heights = [2.0] * len(quality) + [1.4] * (1 + varies) + [0.8] * (1 + any(course.dropped))
         figure = Figure(figsize=(9, 1.15 * sum(heights) + 0.8), layout="constrained")
         panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
@@ -161,9 +163,9 @@ def over_time(course: Timeline, marks: Sequence[tuple[float, str]], styles: Styl
         for (scheme, version), of_key in course.series.items():
             style = styles.of(scheme, version) | {"ms": 3, "label": f"{scheme}/{version}"}
             for axes, (value, error) in zip(panels, quality, strict=False):
-                _band(axes, of_key, origin, value, error, style)
+                _band(axes, middles, of_key, value, error, style)
             for axes, named in zip(panels[len(quality) :], rates, strict=False):
-                axes.plot(_middles(of_key, origin), [getattr(interval, named) for interval in of_key], **style)
+                axes.plot(middles, [getattr(interval, named, math.nan) for interval in of_key], **style)
         for axes, (value, _) in zip(panels, quality, strict=False):
             axes.set_ylabel("NMSE (dB)" if value == "nmse_db" else "SGCS")
         for axes, title in zip(panels[len(quality) :], ["reports/s", "bits"][: len(rates)], strict=False):
@@ -187,16 +189,20 @@ def over_time(course: Timeline, marks: Sequence[tuple[float, str]], styles: Styl
     return inline_svg(figure, "time", "NMSE, SGCS, reports per second and UEs over time, with what happened to models")
 
 
-def _band(axes: Axes, of_key: list[Interval], origin: float, value: str, error: str, style: Style) -> None:
-    """A figure over time with its 95 % band, where there is one."""
-    known = [interval for interval in of_key if interval.figures[value] is not None]
-    middles = _middles(known, origin)
-    values = np.array([interval.figures[value] for interval in known], float)
-    errors = np.array([interval.figures[error] if interval.figures[error] else math.nan for interval in known], float)
+def _band(
+    axes: Axes,
+    middles: NDArray[np.float64],
+    of_key: Sequence[Interval | None],
+    value: str,
+    error: str,
+    style: Style,
+) -> None:
+    """A figure over time with its 95 % band, where there is one; broken off where nothing came."""
+    figures = [{} if interval is None else interval.figures for interval in of_key]
+    values, errors = (np.array([row.get(name) for row in figures], float) for name in (value, error))
     axes.plot(middles, values, **style)
-    if known:
-        low, high = values - CONFIDENCE * errors, values + CONFIDENCE * errors
-        axes.fill_between(middles, low, high, color=style["color"], alpha=0.15, lw=0)
+    low, high = values - CONFIDENCE * errors, values + CONFIDENCE * errors
+    axes.fill_between(middles, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
 def differences(pairs: Sequence[Pair]) -> str:
@@ -224,7 +230,3 @@ def _both(pair: Pair) -> str:
     """The name of a pair."""
     first, second = (f"{row['scheme']}/{row['version']}" for row in (pair.first, pair.second))
     return first if first == second else f"{first}, {second}"
-
-
-def _middles(of_key: list[Interval], origin: float) -> list[float]:
-    return [(interval.start + interval.end) / 2 - origin for interval in of_key]

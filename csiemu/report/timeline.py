@@ -44,12 +44,12 @@ class Timeline:
 
     Attributes:
         times: [K + 1] seconds since 1970, the ends of K intervals.
-        series: intervals of each scheme and version in which it decoded something.
+        series: of each scheme and version its K intervals, None where it decoded nothing.
         dropped: [K] reports that were dropped in each. attached: [K] UEs at the end of each.
     """
 
     times: list[float]
-    series: dict[Key, list[Interval]]
+    series: dict[Key, list[Interval | None]]
     dropped: list[int]
     attached: list[int]
 
@@ -59,14 +59,14 @@ def timeline(snapshots: list[Snapshot], points: int = POINTS) -> Timeline:
     chosen = _spread(snapshots, points)
     sums = [_by_key(rows) for _, rows in chosen]
     counts = [(sum(row["dropped"] for row in rows), sum(row["ues_attached"] for row in rows)) for _, rows in chosen]
-    series: dict[Key, list[Interval]] = {}
+    series: dict[Key, list[Interval | None]] = {}
     columns = len(COLUMNS)
-    for ((start, _), before), ((end, _), after) in pairwise(zip(chosen, sums, strict=True)):
+    for place, (((start, _), before), ((end, _), after)) in enumerate(pairwise(zip(chosen, sums, strict=True))):
         for key, total in after.items():
             reports, frames, (bits,) = np.split(total - before.get(key, 0), [columns, 2 * columns])
             if (count := float(reports[0])) > 0:
                 interval = Interval(start, end, count / (end - start), bits / count, averages(reports, frames))
-                series.setdefault(key, []).append(interval)
+                series.setdefault(key, [None] * (len(chosen) - 1))[place] = interval
     return Timeline(
         [at for at, _ in chosen],
         dict(sorted(series.items())),

@@ -32,7 +32,10 @@ def test_intervals(made: MadeRun) -> None:
     made.snapshot(17.0, [("rnn", 1, ratios(0.1, 0.1, 0.01)), ("rnn", 2, ratios(0.5))], dropped=2)
     found = timeline(made.store.snapshots())
     assert found.times == [10.0, 12.0, 16.0, 17.0]
-    first, second = found.series["rnn", 1]
+    first, second, third = found.series["rnn", 1]
+    assert first is not None
+    assert second is not None
+    assert third is None
     assert (first.start, first.end, second.start, second.end) == (10.0, 12.0, 12.0, 16.0)
     assert first.figures["nmse_db"] == pytest.approx(-10)
     assert second.figures["nmse_db"] == pytest.approx(-20)
@@ -40,7 +43,11 @@ def test_intervals(made: MadeRun) -> None:
     assert second.figures["nmse_se_db"] == pytest.approx(0, abs=1e-4)
     assert first.reports_per_s == UES * 2 * SLOTS / 2
     assert second.reports_per_s == UES * SLOTS / 4
-    assert [interval.figures["reports"] for interval in found.series["rnn", 2]] == [UES * SLOTS]
+    assert [interval and interval.figures["reports"] for interval in found.series["rnn", 2]] == [
+        None,
+        None,
+        UES * SLOTS,
+    ]
     assert found.dropped == [0, 0, 4]  # in both rows
     assert found.attached == [UES, UES, 2 * UES]
 
@@ -49,6 +56,7 @@ def test_scenarios_of_a_version_are_added(made: MadeRun) -> None:
     made.snapshot(0.0, [])
     made.snapshot(1.0, [("rnn", 1, ratios(0.1)), ("rnn", 1, ratios(0.3))])
     (interval,) = timeline(made.store.snapshots()).series["rnn", 1]
+    assert interval is not None
     assert interval.figures["nmse_db"] == pytest.approx(10 * np.log10(0.2))
 
 
@@ -57,7 +65,7 @@ def test_there_are_few_intervals_and_nothing_is_left_out(made: MadeRun, count: i
     for step in range(count):
         made.snapshot(5.0 + step, [("rnn", 1, ratios(*[0.1] * step))])
     found = timeline(made.store.snapshots(), points=10)
-    intervals = found.series.get(("rnn", 1), [])
+    intervals = [interval for interval in found.series.get(("rnn", 1), []) if interval is not None]
     assert len(found.times) <= 11
     assert (found.times[0], found.times[-1]) == (5.0, 4.0 + count)
     assert sum(interval.figures["reports"] for interval in intervals) == UES * SLOTS * (count - 1)
