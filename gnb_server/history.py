@@ -56,7 +56,7 @@ class History:
 
     def tick(self) -> None:
         """Note what is new, if the last snapshot is old enough. Raises StoreUnavailable."""
-        if self._clock() - self._looked_at >= self._apart_s:
+        if not 0 <= self._clock() - self._looked_at < self._apart_s:  # a clock may be set back
             self.note()
 
     def note(self) -> None:

@@ -500,8 +500,7 @@ class Store:
 
     def keep_process(self, at: float, content: dict[str, Any]) -> None:
         """Note that a gNB of the run began."""
-        with self._writing() as connection:
-            connection.execute(sa.insert(_processes).values(run=self.run, at=at, content=json.dumps(content)))
+        self._keep_content(_processes, at, content)
 
     def processes(self) -> list[tuple[float, dict[str, Any]]]:
         """The run's gNBs, by when they began."""
@@ -524,8 +523,7 @@ class Store:
 
     def keep_snapshot(self, at: float, content: list[dict[str, Any]]) -> None:
         """Note what the totals are now."""
-        with self._writing() as connection:
-            connection.execute(sa.insert(_snapshots).values(run=self.run, at=at, content=json.dumps(content)))
+        self._keep_content(_snapshots, at, content)
 
     def forget_snapshots(self, times: Iterable[float]) -> None:
         """Forget what the totals were then."""
@@ -536,6 +534,11 @@ class Store:
     def snapshots(self) -> list[tuple[float, list[dict[str, Any]]]]:
         """What the totals were, by time."""
         return self._contents(_snapshots)
+
+    def _keep_content(self, table: sa.Table, at: float, content: Any) -> None:
+        row = {"run": self.run, "at": at, "content": json.dumps(content)}
+        with self._writing() as connection:  # a clock that was set back may show a time again
+            connection.execute(self._insert(table).values(**row).on_conflict_do_nothing())
 
     def _contents(self, table: sa.Table) -> list[tuple[float, Any]]:
         query = sa.select(table.c.at, table.c.content).where(table.c.run == self.run).order_by(table.c.at)

@@ -73,6 +73,13 @@ def test_not_more_often_than_once_a_second(store: Store, history: History, monit
     assert kept(store) == [(1000.0 + second, 4 * second) for second in range(10)]
 
 
+def test_a_clock_that_is_set_back(store: Store, history: History, monitor: Counting, clock: Clock) -> None:
+    for at in (1000.0, 1005.0, 1000.0, 1001.0):
+        clock.now, monitor.reports = at, monitor.reports + 1
+        history.tick()
+    assert kept(store) == [(1000.0, 1), (1001.0, 4), (1005.0, 2)]
+
+
 def test_a_long_run_has_few_snapshots_evenly_spread(
     store: Store, history: History, monitor: Counting, clock: Clock, small_store: CheckpointStore
 ) -> None:
