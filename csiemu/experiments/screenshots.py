@@ -1,0 +1,116 @@
+"""Pictures of the live page for the documentation: a gNB and UEs of some schemes, a swap, a canary, and Chromium.
+
+python -m csiemu.experiments.screenshots [--out DIR] [--seconds S] [--ues N] [--chromium PATH]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
+
+from csiemu.processes import Gnb, end, spawn, tail
+from csiemu.rest import Rest
+from shared.checkpoints import default_checkpoints
+
+SCHEMES = {"hyperrnn": 10, "hyperrnn_angles": 10, "dldnn": 10, "crnet": 2, "gmtc": 2, "transform": 2, "type1": 2}
+"""Reports per second and UE."""
+
+MOST_BYTES = 300_000
+"""Of a picture."""
+
+PATIENCE_MS = 120_000
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A view as it is to be seen.
+
+    Attributes:
+        ready: selector of what has to be there first.
+    """
+
+    name: str
+    view: str
+    width: int
+    height: int
+    ready: str
+    dark: bool = False
+
+
+SHOTS = (
+    Shot("page-live", "#live", 1440, 900, "#figures tbody tr:nth-child(8)"),
+    Shot("page-ue", "#ues/{image_ue}", 1440, 900, "#ue-channel canvas", dark=True),
+    Shot("page-models", "#models", 1440, 900, "#rollouts .rollout", dark=False),
+    Shot("page-phone", "#live", 390, 844, "#figures tbody tr", dark=True),
+)
+
+
+def main() -> None:
+    """Take all pictures."""
+    parser = argparse.ArgumentParser(prog="python -m csiemu.experiments.screenshots", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--seconds", type=float, default=90, help="that the page is open before the first picture")
+    parser.add_argument("--ues", type=int, default=8, help="of each scheme")
+    parser.add_argument("--chromium", default=shutil.which("chromium"), help="default: that of the PATH")
+    options = parser.parse_args()
+    if options.chromium is None:
+        parser.error("--chromium: none on the PATH; apt install chromium")
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), options.ues) as gnb, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=options.chromium)
+        rest = Rest(f"http://{gnb.rest}")
+        image_ue = next(row["ue"] for row in rest.get("/v1/ues?scheme=crnet&limit=1")["ues"])
+        pages = {}
+        for shot in SHOTS:
+            size = ViewportSize(width=shot.width, height=shot.height)
+            pages[shot] = browser.new_page(viewport=size, color_scheme="dark" if shot.dark else "light")
+            pages[shot].goto(f"http://{gnb.rest}/{shot.view.format(image_ue=image_ue)}")
+        time.sleep(options.seconds / 3)
+        rest.post("/v2/repository/models/hyperrnn/load", {"parameters": {"version": 3}})
+        time.sleep(options.seconds / 3)
+        canary = {"model": "hyperrnn", "version": 1, "mode": "canary", "share": 0.5, "guard": {"better_db": None}}
+        rest.post("/v1/rollouts", canary)
+        time.sleep(options.seconds / 3)
+        for shot, page in pages.items():
+            take(page, shot, options.out / f"{shot.name}.png")
+        browser.close()
+
+
+@contextlib.contextmanager
+def running(folder: Path, ues: int) -> Iterator[Gnb]:
+    """A gNB with so many UEs of each scheme, all attached."""
+    checkpoints = default_checkpoints()
+    with Gnb(folder, checkpoints=checkpoints) as gnb, contextlib.ExitStack() as stack:
+        processes = {}
+        for scheme, rate in SCHEMES.items():
+            asked = {"gnb": gnb.grpc, "scheme": scheme, "ues": ues, "rate": rate, "checkpoints": checkpoints}
+            processes[scheme] = spawn("ue_client", folder / f"{scheme}.log", **asked)
+            stack.callback(end, processes[scheme])
+        rest = Rest(f"http://{gnb.rest}")
+        while len({row["scheme"] for row in rest.get("/v1/nmse")["schemes"] if row["reports"]}) < len(SCHEMES):
+            for scheme, process in processes.items():
+                if process.poll() is not None:
+                    raise SystemExit(f"UEs of {scheme} have ended:\n{tail(folder / f'{scheme}.log')}")
+            time.sleep(1)
+        yield gnb
+
+
+def take(page: Page, shot: Shot, path: Path) -> None:
+    """One picture, once what it is about can be seen."""
+    expect(page.locator(shot.ready).first).to_be_visible(timeout=PATIENCE_MS)
+    page.screenshot(path=path)
+    print(f"{path}: {path.stat().st_size} bytes")
+    if path.stat().st_size > MOST_BYTES:
+        raise SystemExit(f"{path}: more than {MOST_BYTES} bytes")
+
+
+if __name__ == "__main__":
+    main()
