@@ -1,6 +1,6 @@
 """Pictures of the live page for the documentation: a gNB and UEs of some schemes, a swap, a canary, and Chromium.
 
-python -m csiemu.experiments.screenshots [--out DIR] [--seconds S] [--ues N] [--chromium PATH]
+csiemu experiment screenshots [--out DIR] [--seconds S] [--ues N] [--schemes NAME ...] [--chromium PATH]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from csiemu.processes import Gnb, end, spawn, tail
 from csiemu.rest import Rest
 from shared.checkpoints import default_checkpoints
 
-SCHEMES = {"hyperrnn": 10, "hyperrnn_angles": 10, "dldnn": 10, "crnet": 2, "gmtc": 2, "transform": 2, "type1": 2}
+SCHEMES = ("hyperrnn", "hyperrnn_angles", "dldnn", "crnet", "csinet", "transform", "type1")
+
+RATE = 4.0
 """Reports per second and UE."""
 
 MOST_BYTES = 300_000
@@ -55,16 +57,21 @@ SHOTS = (
 
 def main() -> None:
     """Take all pictures."""
-    parser = argparse.ArgumentParser(prog="python -m csiemu.experiments.screenshots", description=__doc__)
+    parser = argparse.ArgumentParser(prog="csiemu experiment screenshots", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--seconds", type=float, default=90, help="that the page is open before the first picture")
     parser.add_argument("--ues", type=int, default=8, help="of each scheme")
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES, help="hyperrnn and crnet among them")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="default: that of the PATH")
     options = parser.parse_args()
     if options.chromium is None:
         parser.error("--chromium: none on the PATH; apt install chromium")
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder), options.ues) as gnb, sync_playwright() as play:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder), options.schemes, options.ues) as gnb,
+        sync_playwright() as play,
+    ):
         browser = play.chromium.launch(executable_path=options.chromium)
         rest = Rest(f"http://{gnb.rest}")
         image_ue = next(row["ue"] for row in rest.get("/v1/ues?scheme=crnet&limit=1")["ues"])
@@ -85,17 +92,17 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def running(folder: Path, ues: int) -> Iterator[Gnb]:
+def running(folder: Path, schemes: Sequence[str], ues: int) -> Iterator[Gnb]:
     """A gNB with so many UEs of each scheme, all attached."""
     checkpoints = default_checkpoints()
     with Gnb(folder, checkpoints=checkpoints) as gnb, contextlib.ExitStack() as stack:
         processes = {}
-        for scheme, rate in SCHEMES.items():
-            asked = {"gnb": gnb.grpc, "scheme": scheme, "ues": ues, "rate": rate, "checkpoints": checkpoints}
+        for scheme in schemes:
+            asked = {"gnb": gnb.grpc, "scheme": scheme, "ues": ues, "rate": RATE, "checkpoints": checkpoints}
             processes[scheme] = spawn("ue_client", folder / f"{scheme}.log", **asked)
             stack.callback(end, processes[scheme])
         rest = Rest(f"http://{gnb.rest}")
-        while len({row["scheme"] for row in rest.get("/v1/nmse")["schemes"] if row["reports"]}) < len(SCHEMES):
+        while len({row["scheme"] for row in rest.get("/v1/nmse")["schemes"] if row["reports"]}) < len(schemes):
             for scheme, process in processes.items():
                 if process.poll() is not None:
                     raise SystemExit(f"UEs of {scheme} have ended:\n{tail(folder / f'{scheme}.log')}")

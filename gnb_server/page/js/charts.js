@@ -191,7 +191,11 @@ export class TimeChart {
       const start = Math.min(x + 4 * ratio, bbox.left + bbox.width - width);
       const level = free.findIndex((from) => start >= from);
       if (level < 0) continue;
-      context.fillText(text, start, bbox.top + (6 + 1.2 * FONT * level) * ratio);
+      const top = bbox.top + 1.2 * FONT * level * ratio;
+      context.fillStyle = colour("panel"); // lines go below it
+      context.fillRect(start, top, width, 1.1 * FONT * ratio);
+      context.fillStyle = colour("quiet");
+      context.fillText(text, start, top + 6 * ratio);
       free[level] = start + width + 8 * ratio;
     }
   }
