@@ -173,15 +173,15 @@ class Handlers:
             if request.token:
                 fleet = self._return_to_lease(request, conditions)
                 self._store.keep_encoder(request.token, model.encoder_id)
+                fleet.facts[model.version] = model.facts
                 fleet.encoder_id = model.encoder_id
             else:
                 model.scheme.check_rate(request.rate)
-                fleet = self._new_lease(request, model.encoder_id, conditions)
+                fleet = self._new_lease(request, model, conditions)
             self._rates.begin(fleet, model.scheme)
             fleet.client, fleet.seen = request.client, self._clock()
             self._store.keep_version(model.name, model.version, model.facts)
             self._store.keep_loaded(model.name, [model.version], loaded=True, asked=False)
-            fleet.facts[model.version] = model.facts
             self.swaps.attached(fleet, can_switch=request.can_switch)
             self._monitor.watch(fleet)
             return fleet, model
@@ -315,14 +315,16 @@ class Handlers:
                     self._serving.forget(fleet)
                 self._serving.call(functools.partial(self._monitor.evict, fleet))  # after the batch in hand
 
-    def _new_lease(self, request: Attachment, encoder_id: str, conditions: RunConditions) -> Fleet:
+    def _new_lease(self, request: Attachment, model: ModelVersion, conditions: RunConditions) -> Fleet:
         self._check_share(request)
         first_ue = self._free_ids(request.ue_count) if request.ue_base is None else request.ue_base
         if first_ue + request.ue_count > MOST_IDS:
             raise InvalidInput(f"ue_base: {first_ue} + {request.ue_count} ids go beyond 2^32")
         lease = Lease(secrets.token_hex(8), request.model, conditions, first_ue, request.ue_count)
-        self._store.lease(lease, encoder_id, request.rate)
-        fleet = self._fleets[lease.token] = Fleet(lease, encoder_id, request.rate)
+        self._store.lease(lease, model.encoder_id, request.rate)
+        fleet = Fleet(lease, model.encoder_id, request.rate)
+        fleet.facts[model.version] = model.facts  # before others can ask for it
+        self._fleets[lease.token] = fleet
         return fleet
 
     def _check_share(self, request: Attachment) -> None:
@@ -460,11 +462,11 @@ class Handlers:
             if not asked_for:
                 continue
             fleet = self._stored(known, asked_for) if isinstance(known, Absent) else known
-            described = {facts.encoder_id: describe(fleet, facts.encoder_id) for facts in list(fleet.facts.values())}
+            described = functools.cache(functools.partial(describe, fleet))
             rows += [
                 {
                     "ue": fleet.lease.ues[index],
-                    **described[fleet.encoder_of(index)],
+                    **described(fleet.encoder_of(index)),
                     "status": fleet.status,
                     "next_sequence": int(fleet.next_sequence[index]),
                     "decoder_version": int(fleet.version[index]),

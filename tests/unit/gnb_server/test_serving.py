@@ -60,6 +60,21 @@ def test_a_chunk_that_is_refused_fails_alone_in_its_batch(handlers: Handlers, sm
     assert bad.send(0)
 
 
+def test_a_fleet_can_be_asked_for_while_it_attaches(
+    handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    keep_version = Store.keep_version
+
+    def ask(self: Store, *arguments: Any) -> None:
+        asked.append((handlers.ues()["total"], handlers.ue(0)["reports"], handlers.channel(0)["report"]))
+        keep_version(self, *arguments)
+
+    monkeypatch.setattr(Store, "keep_version", ask)
+    Ues(handlers, small_store)
+    assert asked == [(UES, 0, None)]
+
+
 @pytest.fixture(scope="module")
 def two_forms(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     """crnet/1 with greedy bits, crnet/2 with a float32 codeword: their payloads have other fields."""
