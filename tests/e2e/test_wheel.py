@@ -27,6 +27,9 @@ def test_what_is_in_it(wheel: Path, root: Path) -> None:
     assert {name.split("/")[0] for name in there if ".dist-info" not in name} == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= there.keys()
     assert any(name.endswith("licenses/LICENSE") for name in there)
+    page = {str(path.relative_to(root)) for path in (root / "gnb_server" / "page").rglob("*") if path.is_file()}
+    assert page <= there.keys()
+    assert "gnb_server/page/vendor/uplot/LICENSE" in page
     shipped = {f"csiemu/{path.relative_to(root)}": path.stat().st_size for path in root.glob("checkpoints/*/*/*.[js]*")}
     assert len(shipped) > 50
     assert {name: size for name, size in there.items() if name.startswith("csiemu/checkpoints/")} == shipped
