@@ -30,8 +30,11 @@ export function axis(format, size, more = {}) {
 /** What an axis has below its values. */
 export const titled = (label) => ({ label, labelSize: 18, labelGap: 0, labelFont: fontOf(FONT) });
 
-/** As many decimals as it takes to tell the values of an axis apart. */
-export const stepped = (value, step) => fixed(value, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9)));
+/** As many decimals as it takes to write the step from one value of an axis to the next. */
+export function stepped(value, step) {
+  const digits = [0, 1, 2, 3, 4].find((each) => Math.abs(step * 10 ** each - Math.round(step * 10 ** each)) < 1e-6);
+  return fixed(value, digits ?? 5);
+}
 
 /** Whole powers of ten from below to above what is drawn, and one line for each. */
 export const decades = (_, low, high) =>

@@ -7,6 +7,7 @@ import { fontOf, spread, widest } from "./labels.js";
 
 const BITS = [0, 1, 4, 16, 64, 256, 1024, 4096, 16384, 65536];
 const place = (bits) => Math.log2(1 + bits); // logarithmic, with room for no bits at all
+const [ROOM, LEAST_SPAN] = [1, 6]; // powers of two beside the points, and in all
 const FONT = 11;
 const MARK = 9; // CSS pixels
 const NEAR = 24; // CSS pixels from a point to the pointer that is on it
@@ -39,7 +40,10 @@ export class Plane {
     this.built = wanted;
     const bounds = () => {
       const ends = this.points.flatMap(({ bits, low, high }) => [bits, low ?? bits, high ?? bits]).map(place);
-      return ends.length ? [Math.min(...ends) - 1, Math.max(...ends) + 1] : [0, 13];
+      if (!ends.length) return [0, 13];
+      const [least, most] = [Math.min(...ends), Math.max(...ends)];
+      const room = Math.max(ROOM, (LEAST_SPAN - (most - least)) / 2);
+      return [Math.max(-ROOM, least - room), most + room];
     };
     const least = this.metric.unit ? 1 : 0.05;
     const options = {
