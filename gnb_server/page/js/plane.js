@@ -121,7 +121,7 @@ export class Plane {
       );
       const right = Math.max(...column.map(({ bits }) => x(bits))) + offset + width <= bbox.left + bbox.width;
       const placed = spread(
-        column.map(({ value }) => y(value)),
+        column.map(({ value, low, high }) => y(value) - (low < high ? FONT * ratio : 0)), // above a bar of bits
         FONT * 1.2 * ratio,
         bbox.top + 6 * ratio,
         bbox.top + bbox.height - 6 * ratio,
