@@ -93,10 +93,10 @@ DESIGNS: dict[str, Design] = {
     "crnet-16": Design("crnet", _INDOOR, CrNetConfig(compression=16, entry_bits=6, allocation="greedy"), "principal"),
     "crnet-32": Design("crnet", _INDOOR, CrNetConfig(compression=32, entry_bits=6, allocation="greedy"), "principal"),
     "crnet_nested": Design("crnet_nested", _INDOOR, NestedConfig(), "nested-tuning"),
-    "crnet_nested-16": Design(
+    "crnet_nested-4": Design(
         "crnet_nested",
         _INDOOR,
-        NestedConfig(compression=16, rates=(264, 328, 392, 520, 648, 776)),
+        NestedConfig(compression=4, rates=(264, 392, 520, 776, 1032, 2056)),
         "nested-tuning",
     ),
     "crnet-outdoor": Design("crnet", _OUTDOOR, CrNetConfig(entry_bits=8, allocation="greedy"), "principal"),

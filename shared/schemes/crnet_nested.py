@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor
 
 from shared.errors import InvalidInput
+from shared.fields import OneOf, Within
 from shared.link.rate import MOST_BITS, Rates
 from shared.quantizers import float32, scale
 from shared.quantizers.embedded import EmbeddedQuantizer
@@ -34,10 +35,11 @@ class NestedConfig(CrNetConfig):
     rates: bits of a report in training, each as often; the last is the most that a report may have.
     """
 
+    compression: Annotated[int, Within(1, 1024)] = 16
     entry_bits: int = 8
-    allocation: str = "greedy"
+    allocation: Annotated[str, OneOf(("equal", "greedy"))] = "greedy"
     quantised_training: bool = True
-    rates: tuple[int, ...] = (264, 392, 520, 776, 1032, 2056)
+    rates: tuple[int, ...] = (264, 328, 392, 520, 648, 776)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,15 +7,15 @@ python -m csiemu.experiments.crnet.nested [NAME[/VERSION]] [--ues N] [--checkpoi
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from csiemu.experiments.rate_distortion.coders import Coder, fitted, measured_spectrum, stored
+from csiemu.experiments.rate_distortion.coders import fitted, measured_spectrum
 from csiemu.experiments.rate_distortion.worlds import WORLDS, World
+from shared.channels.scenario import Scenario
 from shared.channels.wideband import require_wideband
-from shared.checkpoints import CheckpointStore, default_checkpoints
+from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints
 from shared.conditions import RunConditions
 from shared.errors import InvalidInput
 from shared.link.evaluation import evaluate
@@ -38,7 +38,7 @@ def main() -> None:
     nested = checkpoint.scheme
     if not isinstance(nested, CrNetNested):
         raise InvalidInput(f"checkpoint: {options.name} is a {nested.name}; wanted a {CrNetNested.name}")
-    singles = list(single_rate(store, nested))
+    singles = of_one_rate(store, nested.scenario)
     world = require_wideband(nested.scenario, nested.name)
     scales = next((known.scales for known in WORLDS.values() if known.scenario == str(world)), World.scales)
     spectrum = measured_spectrum(world, scales)
@@ -46,22 +46,25 @@ def main() -> None:
     print(f"| feedback bits | {ours}: NMSE (dB) | network of that rate | its NMSE (dB) | transform: NMSE (dB) |")
     print("|---|---|---|---|---|")
     for bits in nested.config.rates:
-        others = [coder for coder in singles if coder.scheme.layout.bits == bits]
+        single = singles.get(bits)
         cells = [
             f"{bits:,}",
             nmse(nested, options.ues, Rate(bits=bits)),
-            ", ".join(coder.name for coder in others) or "-",
-            ", ".join(nmse(coder.scheme, options.ues) for coder in others) or "-",
+            "-" if single is None else f"{single.name}/{single.version}",
+            "-" if single is None else nmse(single.scheme, options.ues),
             nmse(fitted(world, scales, spectrum, bits).scheme, options.ues),
         ]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def single_rate(store: CheckpointStore, nested: CrNetNested) -> Iterator[Coder]:
-    """CRNets of the same scenario that have one rate."""
-    for coder in stored(store, require_wideband(nested.scenario, nested.name)):
-        if isinstance(coder.scheme, CrNet) and coder.scheme.least_bits is None:
-            yield coder
+def of_one_rate(store: CheckpointStore, scenario: Scenario) -> dict[int, Checkpoint]:
+    """CRNets of the same scenario by their feedback bits, their latest versions."""
+    found = {}
+    for name in store.names():
+        card = store.card(name, store.versions(name)[-1])
+        if card["scheme"] == CrNet.name and str(Scenario.parse(card["scenario"])) == str(scenario):
+            found[card["feedback_bits"]] = store.load(name)
+    return found
 
 
 def nmse(scheme: Scheme, ues: int, rate: Rate | None = None) -> str:

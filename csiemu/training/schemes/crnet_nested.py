@@ -93,7 +93,8 @@ class NestedTraining(CrNetTraining):
             What a unit of squared error in an entry adds to the NMSE, [entries].
         """
         codewords = self.codewords(images)
-        mean, values, vectors = codewords.mean(0), *torch.linalg.eigh(codewords.double().T.cov())
+        mean = codewords.mean(0)
+        values, vectors = torch.linalg.eigh(codewords.double().T.cov())
         deviations = values.clamp(min=LEAST_VARIANCE * float(values[-1])).sqrt()
         effects = self.effects(images[:MEASURED], codewords[:MEASURED], codewords.std(0)).double()
         root = vectors * deviations @ vectors.mT

@@ -24,7 +24,7 @@ def test_a_nested_net_at_each_rate_stands_beside_nets_of_one(
         monkeypatch.setattr(f"csiemu.training.schemes.{training}.measured_frames", 300)
     store, recipe = CheckpointStore(tmp_path / "checkpoints"), Recipe(steps=0, start="linear")
     designs = {
-        "any_rate": Design("crnet_nested", SMALL, NestedConfig(entry_bits=4, rates=(72, 100, 136))),
+        "any_rate": Design("crnet_nested", SMALL, NestedConfig(compression=4, entry_bits=4, rates=(72, 100, 136))),
         "at_136": Design("crnet", SMALL, CrNetConfig(entry_bits=4, allocation="greedy")),
         "at_200": Design("crnet", SMALL, CrNetConfig(entry_bits=6, allocation="greedy")),
     }

@@ -29,7 +29,7 @@ SMALL = "cost2100-indoor-csinet:antennas=8,first_rows=8"
 @pytest.fixture
 def nested(make_scheme: MakeScheme, make_samples: MakeSamples) -> CrNetNested:
     """Nearly the best linear autoencoder of small images, not trained further: 32 entries of 4 bits."""
-    scheme = make_scheme("crnet_nested", SMALL, perturbed=False, entry_bits=4, rates=(64, 120))
+    scheme = make_scheme("crnet_nested", SMALL, perturbed=False, compression=4, entry_bits=4, rates=(64, 120))
     assert isinstance(scheme, CrNetNested)
     training_of(scheme).start("linear", DownlinkView(scheme.scenario, make_samples(600, seed=9)))
     return scheme.eval()

@@ -26,7 +26,7 @@ RATES = (64, 100, 160)
 
 
 def nested_training(make_scheme: MakeScheme, make_samples: MakeSamples, start: str = "linear") -> NestedTraining:
-    training = training_of(make_scheme("crnet_nested", SMALL, perturbed=False, rates=RATES))
+    training = training_of(make_scheme("crnet_nested", SMALL, perturbed=False, compression=4, rates=RATES))
     assert isinstance(training, NestedTraining)
     training.start(start, DownlinkView(training.scheme.scenario, make_samples(600, seed=9)))
     training.scheme.eval()
