@@ -57,6 +57,27 @@ def test_loss_is_the_mean_over_rates_of_logarithms(make_scheme: MakeScheme, make
     torch.testing.assert_close(training.loss(1.5 * truth[:2], truth[:2]), torch.tensor(0.25).log())
 
 
+@torch.no_grad()
+def test_a_turn_orders_entries_by_their_use_and_leaves_the_networks_as_they_are(
+    make_scheme: MakeScheme, make_samples: MakeSamples
+) -> None:
+    """Effects of entries on the image become orthogonal, and what the turn says of them is measured then."""
+    scheme = make_scheme("crnet_nested", SMALL, compression=8, rates=RATES)  # weights at random
+    training = training_of(scheme)
+    assert isinstance(training, NestedTraining)
+    images = training.scaled(DownlinkView(scheme.scenario, make_samples(300, seed=9)))
+    before = scheme.decoder.network(scheme.encoder.network(images))
+    importance = training.turn(images)
+    codewords = training.codewords(images)
+    torch.testing.assert_close(scheme.decoder.network(codewords), before, rtol=0, atol=1e-4)
+    torch.testing.assert_close(codewords.T.cov(), torch.eye(16), rtol=0, atol=1e-3)
+    effects = training.effects(images[:128], codewords[:128], torch.ones(16))
+    assert importance.tolist() == sorted(importance.tolist(), reverse=True)
+    assert importance[0] > 5 * importance[-1]
+    torch.testing.assert_close(effects.diag(), importance, rtol=0.1, atol=0)
+    assert (effects - effects.diag().diag()).abs().max() < 0.05 * importance[0]
+
+
 @pytest.mark.parametrize("start", ["linear", "principal"])
 def test_quantiser_is_measured_at_the_start(make_scheme: MakeScheme, make_samples: MakeSamples, start: str) -> None:
     quantizer = nested_training(make_scheme, make_samples, start).scheme.encoder.quantizer
