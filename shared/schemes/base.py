@@ -184,7 +184,7 @@ class Scheme(nn.Module, ABC):
         """What a rate comes to for so many reports; of schemes that have `least_bits`. By default its bits, or as many
         as the layout has, and the finest step.
         """
-        step = self.steps - 1 if rate.step is None else rate.step
+        step = max(0, self.steps - 1) if rate.step is None else rate.step
         return Rates.of(self.layout.bits if rate.bits is None else rate.bits, step, reports)
 
     def check_rate(self, rate: Rate) -> None:

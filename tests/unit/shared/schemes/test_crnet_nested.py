@@ -74,6 +74,8 @@ def test_by_itself_a_report_has_all_of_its_bits(nested: CrNetNested, make_sample
 def test_rates_between_the_fewest_and_the_most_bits(nested: CrNetNested) -> None:
     for bits in (15, 120):
         nested.check_rate(Rate(bits=bits))
+        rates = nested.rates(Rate(bits=bits), 2)
+        assert (rates.bits.tolist(), rates.step.tolist()) == ([bits] * 2, [0] * 2)
     for bits in (14, 121):
         with pytest.raises(InvalidInput, match=f"bits: {bits}; this crnet_nested takes 15 to 120 a report"):
             nested.check_rate(Rate(bits=bits))
