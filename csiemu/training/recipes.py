@@ -16,6 +16,7 @@ from shared.schemes.gmtc import GmtcConfig
 from shared.schemes.hyperrnn_angles import AngleConfig
 from shared.schemes.image_feedback import ImageConfig
 from shared.schemes.pilots import PilotConfig
+from shared.schemes.predictive_lmmse import PredictiveConfig
 from shared.schemes.transform import TransformConfig
 
 EPOCH = 100_000
@@ -121,6 +122,7 @@ DESIGNS: dict[str, Design] = {
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),
     "pilot_lmmse": Design("pilot_lmmse"),
+    "predictive_lmmse": Design("predictive_lmmse", config=PredictiveConfig()),
     "hyperrnn_angles": Design("hyperrnn_angles", config=AngleConfig()),
 }
 """Designs by checkpoint name. A default checkpoint bears its scheme's name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,14 @@ def encode_frames(
         Reports [N, T, bits], zeros and ones.
     """
     observation = scheme.encoder.observe(DownlinkView(scenario, samples))
-    of_slots = None if rates is None else rates[torch.arange(len(samples)).repeat_interleave(scenario.slots)]
-    fields = encode(scheme, observation.flatten(0, 1), of_slots)
     reports = len(samples) * scenario.slots
+    if rates is None:
+        frames = max(1, ENCODE_BATCH // scenario.slots)
+        whole = _in_batches(lambda batch, at: scheme.encoder.encode_frames(batch), observation, frames)
+        fields = {name: values.reshape(reports, values.shape[2]) for name, values in whole.items()}
+    else:
+        of_slots = rates[torch.arange(len(samples)).repeat_interleave(scenario.slots)]
+        fields = encode(scheme, observation.flatten(0, 1), of_slots)
     return scheme.layout.bits_of(fields, reports).reshape(len(samples), scenario.slots, -1)
 
 
@@ -56,14 +62,24 @@ def encode(scheme: Scheme, observation: Tensor, rates: Rates | None = None) -> d
     """Encode observations [R, observation] in batches of ENCODE_BATCH to fields, name -> [R, count] int64; at the
     scheme's own rate, or at rates [R].
     """
-    reports = len(observation)
-    padded = torch.nn.functional.pad(observation, (0, 0, 0, -reports % ENCODE_BATCH)).split(ENCODE_BATCH)
-    if rates is None:
-        batches = [scheme.encoder.encode(batch) for batch in padded]
-    else:
-        at = torch.arange(len(padded) * ENCODE_BATCH).clamp(max=reports - 1).split(ENCODE_BATCH)
-        batches = [scheme.encoder.encode_within(batch, rates[part]) for batch, part in zip(padded, at, strict=True)]
-    return {name: torch.cat([batch[name] for batch in batches])[:reports].numpy() for name in batches[0]}
+
+    def one(batch: Tensor, at: Tensor) -> dict[str, Tensor]:
+        return scheme.encoder.encode(batch) if rates is None else scheme.encoder.encode_within(batch, rates[at])
+
+    return _in_batches(one, observation, ENCODE_BATCH)
+
+
+def _in_batches(
+    one: Callable[[Tensor, Tensor], dict[str, Tensor]], rows: Tensor, size: int
+) -> dict[str, NDArray[np.int64]]:
+    """Fields of all rows, encoded by `one` in batches that all have the same size: it is given the batch, and whose
+    rows these are (of what is filled up, the last).
+    """
+    count = len(rows)
+    padded = torch.nn.functional.pad(rows, (*[0, 0] * (rows.dim() - 1), 0, -count % size)).split(size)
+    numbers = torch.arange(len(padded) * size).clamp(max=count - 1).split(size)
+    batches = [one(batch, at) for batch, at in zip(padded, numbers, strict=True)]
+    return {name: torch.cat([batch[name] for batch in batches])[:count].numpy() for name in batches[0]}
 
 
 def check_encoder(scheme: Scheme, probe: dict[str, Any]) -> None:

@@ -42,22 +42,45 @@ class LloydMax(Quantizer):
         return tuple(Field(f"{self.field}{b}", self.numbers.count(b), b) for b in dict.fromkeys(self.numbers))
 
     def encode(self, values: Tensor) -> dict[str, Tensor]:
-        parts = self.to_levels(values).split([field.count for field in self.fields()], dim=1)
-        return {field.name: part for field, part in zip(self.fields(), parts, strict=True)}
+        return self.to_fields(self.to_levels(values))
 
     def decode(self, fields: Mapping[str, Tensor]) -> Tensor:
-        return self.from_levels(torch.cat([fields[field.name] for field in self.fields()], dim=1))
+        return self.from_levels(self.of_fields(fields))
+
+    def to_fields(self, levels: Tensor) -> dict[str, Tensor]:
+        """[..., n] integers to payload fields: name -> [..., count]."""
+        parts = levels.split([field.count for field in self.fields()], dim=-1)
+        return {field.name: part for field, part in zip(self.fields(), parts, strict=True)}
+
+    def of_fields(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """Inverse of `to_fields`."""
+        return torch.cat([fields[field.name] for field in self.fields()], dim=-1)
 
     def to_levels(self, values: Tensor) -> Tensor:
-        thresholds = (self.levels[:, 1:] + self.levels[:, :-1]) / 2
-        return torch.searchsorted(thresholds, values.mT.contiguous()).mT
+        return self.nearest(self.levels, values)
 
     def from_levels(self, levels: Tensor) -> Tensor:
-        return self.levels.gather(1, levels.mT).mT
+        return self.chosen(self.levels, levels)
+
+    @staticmethod
+    def nearest(table: Tensor, values: Tensor) -> Tensor:
+        """Integers [N, n] of the levels [n, 2^most bits] nearest to values [N, n]."""
+        thresholds = (table[:, 1:] + table[:, :-1]) / 2
+        return torch.searchsorted(thresholds, values.mT.contiguous()).mT
+
+    @staticmethod
+    def chosen(table: Tensor, levels: Tensor) -> Tensor:
+        """Levels [N, n] of a table that integers name."""
+        return table.gather(1, levels.mT).mT
 
     @torch.no_grad()
     def calibrate(self, values: Tensor, weight: Tensor | None = None) -> None:
-        """Make the tables from values [N, n]: levels begin as their quantiles and become the means of their cells."""
+        """Make the tables from values [N, n]."""
+        self.levels.copy_(self.table(values))
+        self.distortion.copy_((self.from_levels(self.to_levels(values)) - values).square().mean(0))
+
+    def table(self, values: Tensor) -> Tensor:
+        """[n, 2^most bits] levels for values [N, n]: they begin as quantiles and become the means of their cells."""
         tables = []
         for ordered, bits in zip(values.double().mT.contiguous().sort().values, self.numbers, strict=True):
             sums = torch.nn.functional.pad(ordered.cumsum(0), (1, 0))
@@ -68,8 +91,7 @@ class LloydMax(Quantizer):
                 counts = ends.diff()
                 levels = torch.where(counts > 0, sums[ends].diff() / counts.clamp(min=1), levels)
             tables.append(levels.float())
-        self.levels.copy_(_table(tables))
-        self.distortion.copy_((self.from_levels(self.to_levels(values)) - values).square().mean(0))
+        return _table(tables)
 
 
 def _table(rows: list[Tensor]) -> Tensor:

@@ -65,6 +65,13 @@ class Encoder(nn.Module, ABC):
     def encode(self, observation: Tensor) -> dict[str, Tensor]:
         """[N, observation] to payload fields: name -> [N, count] int64, at the scheme's own rate."""
 
+    def encode_frames(self, observation: Tensor) -> dict[str, Tensor]:
+        """Whole frames [N, T, observation] to payload fields: name -> [N, T, count] int64. By default each report by
+        itself; an encoder with a memory has its own, and its memory begins empty in every frame.
+        """
+        fields = self.encode(observation.flatten(0, 1))
+        return {name: values.unflatten(0, observation.shape[:2]) for name, values in fields.items()}
+
     def encode_within(self, observation: Tensor, rates: Rates) -> dict[str, Tensor]:
         """As `encode`, each report as its rate allows: of schemes that have `least_bits`."""
         raise NotImplementedError

@@ -72,7 +72,7 @@ class LmmseDecoder(Decoder):
         gram = response @ response.mH  # [N, L, L]
         covariance = torch.einsum("ns,st,nt,nij->nsitj", known, correlation.to(gram.dtype), known, gram)
         covariance = covariance.flatten(3, 4).flatten(1, 2)
-        noise = (world.noise_power + self._quantisation_noise()).repeat(slots_max).diag()
+        noise = (world.noise_power + self.quantisation_noise(slots)).expand(-1, slots_max, -1).flatten(1).diag_embed()
         weighted = torch.linalg.solve(covariance + noise, (pilots * known[..., None]).flatten(1)[..., None])
         weight = known * correlation[0]
         return torch.einsum("nlp,nt,ntl->np", response.conj(), weight, weighted.unflatten(1, (slots_max, -1))[..., 0])
@@ -89,11 +89,13 @@ class LmmseDecoder(Decoder):
         """[..., P] fading of the paths and sines of their angles to the downlink [..., M] complex64."""
         return (self.vectors(sine) @ amplitudes[..., None])[..., 0]
 
-    def _quantisation_noise(self) -> Tensor:
-        """Mean squared error of the tables by which pilots are sent, [L_dl]; it counts as noise."""
+    def quantisation_noise(self, slots: Tensor) -> Tensor:
+        """Mean squared error of the tables by which pilots are sent, which counts as noise: [N or 1, T or 1, L_dl], of
+        the slots t, t-1, ..., where t is the last of so many, [N, 1].
+        """
         if isinstance(self.quantizer, LloydMax):
-            return self.quantizer.distortion.unflatten(0, (2, -1)).sum(0)
-        return torch.zeros(self.config.downlink_pilots, device=self.pilots.parts.device)
+            return self.quantizer.distortion.unflatten(-1, (2, -1)).sum(-2)[None, None]
+        return torch.zeros(1, 1, self.config.downlink_pilots, device=self.pilots.parts.device)
 
     def vectors(self, sine: Tensor) -> Tensor:
         """Steering vectors of the downlink times the gain of a path, [..., M, P]."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
+from shared.quantizers.base import Quantizer
 from shared.quantizers.sign import Sign
 from shared.schemes.base import Decoder, to_real
 from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme
@@ -52,6 +53,7 @@ class SignDecoder(Decoder):
         hypernetwork: None without an uplink reading.
     """
 
+    quantizer: Quantizer
     hypernetwork: Hypernetwork | None
 
     def __init__(self, config: PilotConfig) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from csiemu.training.schemes import SchemeTraining, trains
 from shared.schemes import Scheme
 from shared.schemes.base import Downlink
 from shared.schemes.pilot_lmmse import PilotLmmse
 from shared.schemes.pilots import Pilots, PilotScheme
+from shared.schemes.predictive_lmmse import PredictiveLmmse
 
 
 @trains(PilotScheme)
@@ -31,9 +34,21 @@ class TableTraining(PilotTraining):
 
     def calibrate(self, downlink: Downlink) -> None:
         encoder = self.scheme.encoder
-        encoder.quantizer.calibrate(encoder.observe(downlink).flatten(0, 1))
+        encoder.quantizer.calibrate(self.measured(encoder.observe(downlink)))
         self._copy_to_decoder()
+
+    def measured(self, observation: Tensor) -> Tensor:
+        """What the tables are made by, of observations [N, T, 2 L_dl]."""
+        return observation.flatten(0, 1)
 
     def _copy_to_decoder(self) -> None:
         """Tables are one for both ends."""
         self.scheme.decoder.quantizer.load_state_dict(self.scheme.encoder.quantizer.state_dict())
+
+
+@trains(PredictiveLmmse)
+class PredictiveTableTraining(TableTraining):
+    """The same of one that predicts: its tables are made slot by slot."""
+
+    def measured(self, observation: Tensor) -> Tensor:
+        return observation

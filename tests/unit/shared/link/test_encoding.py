@@ -18,8 +18,9 @@ from shared.link.encoding import ENCODE_BATCH, check_encoder, encode_frames
 SHIPPED = CheckpointStore(Path(__file__).parents[4] / "checkpoints").names()
 
 
-def test_bits_do_not_depend_on_the_company(shipped: CheckpointStore) -> None:
-    checkpoint = shipped.load("hyperrnn")
+@pytest.mark.parametrize("name", ["hyperrnn", "predictive_lmmse"])
+def test_bits_do_not_depend_on_the_company(shipped: CheckpointStore, name: str) -> None:
+    checkpoint = shipped.load(name)
     scheme, scenario = checkpoint.scheme, checkpoint.scenario
     ue = torch.arange(150)
 
@@ -27,7 +28,7 @@ def test_bits_do_not_depend_on_the_company(shipped: CheckpointStore) -> None:
         return encode_frames(scheme, scenario, Samples(0, Split.EMULATE, rows, torch.zeros_like(rows)))
 
     together = signs(ue)
-    assert together.shape == (150, scenario.slots, 20)
+    assert together.shape == (150, scenario.slots, scheme.layout.bits)
     for rows in (ue[:1], ue[3:10], ue[40:113], ue.flip(0)):
         np.testing.assert_array_equal(signs(rows), together[rows.numpy()])
     assert len(ue) * scenario.slots % ENCODE_BATCH  # the last batch was padded

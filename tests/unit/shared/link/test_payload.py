@@ -27,6 +27,7 @@ FEEDBACK_BITS = {
     "angle_lmmse": 128,
     "uplink_only": 0,
     "pilot_lmmse": 20,
+    "predictive_lmmse": 12,
     "hyperrnn_angles": 20,
     "crnet": 8 + 512 * 8,  # scale and codeword
     "dualnet_mp": 3336,  # scale 8, magnitudes 256 x 8, phases 128 x 8, 256 signs
