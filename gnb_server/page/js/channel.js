@@ -1,7 +1,7 @@
 // A true and an estimated channel side by side: two images on one scale, or two lines over the angle.
 
 import { colour } from "./appearance.js";
-import { axis, followSize, titled } from "./charts.js";
+import { axis, followSize, plainPlot, stepped, titled } from "./charts.js";
 import { element } from "./dom.js";
 import { fixed } from "./format.js";
 
@@ -102,27 +102,14 @@ export class ChannelView {
       legend.append(label, " ");
     }
     this.host.append(legend, chart);
-    this.plot = new uPlot(
-      {
-        width: chart.clientWidth,
-        height: chart.clientHeight,
-        padding: [8, 8, 0, 0],
-        legend: { show: false },
-        cursor: { show: false },
-        scales: { x: { time: false }, y: { range: () => [FLOOR_DB, 6] } },
-        axes: [
-          axis(null, 22, titled(`${columns} (DFT over antennas, broadside in the middle)`)),
-          axis((value) => fixed(value, 0), 52),
-        ],
-        series: [
-          {},
-          { stroke: colour("series-6"), width: 3, points: { show: false } },
-          { stroke: colour("series-1"), width: 1.75, points: { show: false } },
-        ],
-      },
-      [[], [], []],
-      chart,
-    );
+    this.plot = plainPlot(chart, [[], [], []], {
+      range: () => [FLOOR_DB, 6],
+      axes: [axis(null, 22, titled(`${columns} (DFT over antennas, broadside in the middle)`)), axis(stepped, 52)],
+      lines: [
+        { stroke: colour("series-6"), width: 3 },
+        { stroke: colour("series-1"), width: 1.75 },
+      ],
+    });
     followSize(chart, (width, height) => this.plot?.setSize({ width, height }));
   }
 }

@@ -63,6 +63,22 @@ export function followSize(host, resize) {
   }).observe(host);
 }
 
+/** A chart of lines over numbers that has nothing but its axes; `draw(plot)` adds to it. */
+export function plainPlot(host, data, { range, axes, lines, draw }) {
+  const options = {
+    width: host.clientWidth,
+    height: host.clientHeight,
+    padding: [8, 8, 0, 0],
+    legend: { show: false },
+    cursor: { show: false },
+    scales: { x: { time: false }, y: { range } },
+    axes,
+    series: [{}, ...lines.map((line) => ({ ...line, points: { show: false } }))],
+    hooks: draw ? { draw: [draw] } : {},
+  };
+  return new uPlot(options, data, host);
+}
+
 /** A little panel that follows the pointer over a chart. */
 export class Tip {
   constructor(host) {

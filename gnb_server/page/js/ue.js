@@ -2,7 +2,7 @@
 
 import { get, Refused } from "./api.js";
 import { appearance, colour, drawShape } from "./appearance.js";
-import { axis, followSize, roomy, stepped, titled } from "./charts.js";
+import { axis, followSize, plainPlot, roomy, stepped, titled } from "./charts.js";
 import { ChannelView } from "./channel.js";
 import { byId, say } from "./dom.js";
 import { brief, clock, count, fixed, NONE, plusMinus, since } from "./format.js";
@@ -79,21 +79,12 @@ export class Ue {
     if (this.plot && wanted === this.built) return this.plot.setData(data);
     this.plot?.destroy();
     this.built = wanted;
-    this.plot = new uPlot(
-      {
-        width: host.clientWidth,
-        height: host.clientHeight,
-        padding: [8, 8, 0, 0],
-        legend: { show: false },
-        cursor: { show: false },
-        scales: { x: { time: false }, y: { range: roomy(scaled ? 1 : 0.02) } },
-        axes: [axis((sequence) => count(sequence), 22, { ...titled("report"), space: 80 }), axis(stepped, 52)],
-        series: [{}, { stroke: colour("control"), width: 1, points: { show: false } }],
-        hooks: { draw: [(plot) => this.#drawReports(plot, value)] },
-      },
-      data,
-      host,
-    );
+    this.plot = plainPlot(host, data, {
+      range: roomy(scaled ? 1 : 0.02),
+      axes: [axis((sequence) => count(sequence), 22, { ...titled("report"), space: 80 }), axis(stepped, 52)],
+      lines: [{ stroke: colour("control"), width: 1 }],
+      draw: (plot) => this.#drawReports(plot, value),
+    });
     return undefined;
   }
 
