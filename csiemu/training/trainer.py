@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from csiemu.training.graph import Captured
 from csiemu.training.schemes import SchemeTraining, training_of
 from shared.channels.downlink import DownlinkView
 from shared.channels.streams import Samples, Split
@@ -73,7 +74,11 @@ class Recipe:
     start: Annotated[str, f"Initial weights, if the scheme has them: {', '.join(STARTS)}.", OneOf(STARTS)] = "random"
     frozen_norms: Annotated[bool, "Batch normalisations keep the statistics that they have at the start."] = False
     stage: Annotated[str, "all, or a stage of the scheme's own."] = "all"
-    compiled: Annotated[bool, "torch.compile fuses the networks: a minute or two, and it needs a C++ compiler."] = False
+    compiled: Annotated[
+        bool,
+        "Fewer launches: torch.compile fuses networks of images (a minute or two, and it needs a C++ compiler), and on"
+        " a GPU a step is one CUDA graph.",
+    ] = False
     seed: Annotated[int, "Seed of the world and of the initial weights.", Within(0)] = 1
 
     def __post_init__(self) -> None:
@@ -174,10 +179,17 @@ class Trainer:
         if freeze_encoder:
             scheme.encoder.requires_grad_(False)
         trained = [parameter for parameter in scheme.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(trained, lr=recipe.rate, fused=True)
-        if recipe.compiled:
-            # on a GPU as CUDA graphs: a step of so small networks is all launches of kernels
-            self.training.compile("reduce-overhead" if self.device.type == "cuda" else "default")
+        on_cuda = self.device.type == "cuda"
+        self.captured: Captured | None = None
+        rate: float | Tensor = recipe.rate
+        if recipe.compiled and self.training.one_graph:
+            self.training.compile("default")
+            self.captured = Captured(self._captured_step, self.device)
+            rate = torch.tensor(recipe.rate, device=self.device)  # a graph reads it anew in every replay
+        elif recipe.compiled:
+            self.training.compile("reduce-overhead" if on_cuda else "default")  # a graph of each network
+        capturable = on_cuda and self.captured is not None
+        self.optimizer = torch.optim.Adam(trained, lr=rate, fused=True, capturable=capturable)
         self.step = 0
         self.stopping = False
         self.seconds = 0.0
@@ -234,25 +246,43 @@ class Trainer:
 
     def _train_step(self) -> Tensor:
         """One optimiser step; [loss, numerator and denominator of the NMSE], float64."""
-        recipe, training = self.recipe, self.training
+        recipe = self.recipe
+        if not recipe.frames:
+            rows = torch.arange(recipe.batch, device=self.device) + self.step * recipe.batch
+            downlink, truth, side = measured(self.training, recipe.seed, rows)
+        else:
+            downlink, truth, side = self.fixed.at(self.step)
+        rate, slope = recipe.rate_at(self.step), recipe.slope_at(self.step)
+        self.step += 1
+        if self.captured is not None and not side.requires_grad:  # else the uplink's part is learned
+            inputs = {"rows": downlink.samples.ue, "truth": truth, "side": side}
+            # filled in on the device: a copy would wait for it
+            numbers = (torch.full((), number, device=self.device) for number in (rate, slope))
+            return self.captured(**inputs, **dict(zip(("rate", "slope"), numbers, strict=True)))
         if recipe.compiled:
             torch.compiler.cudagraph_mark_step_begin()
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate_at(self.step)
-        if not recipe.frames:
-            rows = torch.arange(recipe.batch, device=self.device) + self.step * recipe.batch
-            downlink, truth, side = measured(training, recipe.seed, rows)
-        else:
-            downlink, truth, side = self.fixed.at(self.step)
+            group["lr"] = rate
+        return self._optimise(downlink, truth, side, slope)
+
+    def _captured_step(self, *, rows: Tensor, truth: Tensor, side: Tensor, rate: Tensor, slope: Tensor) -> Tensor:
+        """`_optimise` by nothing but tensors."""
+        for group in self.optimizer.param_groups:
+            group["lr"].copy_(rate)
+        samples = _training_samples(self.recipe.seed, rows)
+        return self._optimise(DownlinkView(self.scheme.scenario, samples, truth), truth, side, slope)
+
+    def _optimise(self, downlink: DownlinkView, truth: Tensor, side: Tensor, slope: float | Tensor) -> Tensor:
+        """A step on these frames, as `_train_step` returns it."""
+        recipe, training = self.recipe, self.training
         observation = self.scheme.encoder.observe(downlink)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            estimate = training.reconstruct(observation, side, recipe.slope_at(self.step))
+            estimate = training.reconstruct(observation, side, slope)
         loss = training.loss(estimate, truth)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         training.after_step()
-        self.step += 1
         with torch.no_grad():
             return torch.stack([loss.detach(), *training.progress(estimate, truth)]).double()
 

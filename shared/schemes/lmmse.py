@@ -73,7 +73,8 @@ class LmmseDecoder(Decoder):
         covariance = torch.einsum("ns,st,nt,nij->nsitj", known, correlation.to(gram.dtype), known, gram)
         covariance = covariance.flatten(3, 4).flatten(1, 2)
         noise = (world.noise_power + self.quantisation_noise(slots)).expand(-1, slots_max, -1).flatten(1).diag_embed()
-        weighted = torch.linalg.solve(covariance + noise, (pilots * known[..., None]).flatten(1)[..., None])
+        # noise makes it regular; to look whether it is would hold up a GPU
+        weighted, _ = torch.linalg.solve_ex(covariance + noise, (pilots * known[..., None]).flatten(1)[..., None])
         weight = known * correlation[0]
         return torch.einsum("nlp,nt,ntl->np", response.conj(), weight, weighted.unflatten(1, (slots_max, -1))[..., 0])
 

@@ -29,6 +29,8 @@ class SchemeTraining:
 
     Class attributes:
         stages: `all` and those that train some parts of the scheme.
+        one_graph: whether a step, from observation to optimiser, can be recorded as a CUDA graph: it reads no tensor's
+            value on the host and copies nothing to the device.
         measured_frames: frames of the training split by which a start is set, and what `calibrate` measures; fewer lack
             the far ends of codewords.
 
@@ -41,6 +43,7 @@ class SchemeTraining:
     """
 
     stages: ClassVar[tuple[str, ...]] = ("all",)
+    one_graph: ClassVar[bool] = False
     measured_frames: ClassVar[int] = 16_384
 
     scheme: Scheme
@@ -59,13 +62,13 @@ class SchemeTraining:
         """
         return None
 
-    def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
+    def reconstruct(self, observation: Tensor, side: Tensor, slope: float | Tensor) -> Tensor:
         """Differentiable path from observation to estimate: the encoder's `forward`, then the decoder's.
 
         Args:
             observation: [N, T, observation].
             side: [N, T, S], from `precompute`.
-            slope: of straight-through gradients.
+            slope: of straight-through gradients; a tensor [] where a step is one graph.
 
         Returns:
             [N, T, M] complex64, or images [N, T, Q, M].

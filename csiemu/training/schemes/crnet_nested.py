@@ -44,6 +44,7 @@ class NestedTraining(CrNetTraining):
     """
 
     stages: ClassVar[tuple[str, ...]] = ("all", DECODER)
+    one_graph: ClassVar[bool] = False  # rates are copied to the device
 
     scheme: CrNetNested
 
@@ -51,7 +52,7 @@ class NestedTraining(CrNetTraining):
         super().__init__(scheme, stage)
         self.scheme.encoder.requires_grad_(stage != DECODER)
 
-    def sent(self, codeword: Tensor, slope: float) -> Tensor:
+    def sent(self, codeword: Tensor, slope: float | Tensor) -> Tensor:
         rates, quantizer = self.scheme.config.rates, self.scheme.encoder.quantizer
         bits = torch.tensor(rates)[torch.arange(len(codeword)) % len(rates)].to(codeword.device)
         return quantizer.within(codeword.float(), quantizer.lengths(bits - scale.BITS))

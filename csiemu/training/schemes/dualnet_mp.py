@@ -48,7 +48,7 @@ class DualNetTraining(ImageEstimatorTraining):
             for name, module in end.named_children():
                 module.requires_grad_(stage == "all" or (name == MAGNITUDE) == (stage == MAGNITUDE))
 
-    def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
+    def reconstruct(self, observation: Tensor, side: Tensor, slope: float | Tensor) -> Tensor:
         encoder, decoder = self.scheme.encoder, self.scheme.decoder
         image = encoder.images(observation.flatten(0, 1))
         scale = encoder.scale(image)[..., None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +36,11 @@ class ImageEstimatorTraining(SchemeTraining):
 class ImageTraining(ImageEstimatorTraining):
     """Training of an autoencoder of images, which can start from principal components."""
 
+    one_graph: ClassVar[bool] = True
+
     scheme: ImageScheme
 
-    def reconstruct(self, observation: Tensor, side: Tensor, slope: float) -> Tensor:
+    def reconstruct(self, observation: Tensor, side: Tensor, slope: float | Tensor) -> Tensor:
         encoder = self.scheme.encoder
         image = encoder.images(observation.flatten(0, 1))
         scale = encoder.scale(image)
@@ -45,7 +48,7 @@ class ImageTraining(ImageEstimatorTraining):
         estimate = from_network(self.scheme.decoder.network(codeword).float(), scale)
         return estimate.unflatten(0, observation.shape[:2])
 
-    def sent(self, codeword: Tensor, slope: float) -> Tensor:
+    def sent(self, codeword: Tensor, slope: float | Tensor) -> Tensor:
         """What the decoder gets in training of codewords [N, entries]."""
         if self.scheme.config.quantised_training:
             return self.scheme.encoder.quantizer(codeword.float(), slope)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from csiemu.training.schemes import SchemeTraining, trains
@@ -15,6 +17,11 @@ from shared.schemes.predictive_lmmse import PredictiveLmmse
 @trains(PilotScheme)
 class PilotTraining(SchemeTraining):
     """Training of a scheme with pilots."""
+
+    one_graph: ClassVar[bool] = True
+
+    def compile(self, mode: str) -> None:
+        """Nothing: networks of fully connected layers are matrix products, with little to fuse about them."""
 
     def after_step(self) -> None:
         for module in self.scheme.modules():

@@ -294,8 +294,6 @@ def test_principal_start_is_refused_where_there_is_none(run: Train) -> None:
         run(recipe=dataclasses.replace(RECIPE, start="principal"))
     with pytest.raises(InvalidInput, match="start: 'rnn' has no linear start; start is random"):
         run(recipe=dataclasses.replace(RECIPE, start="linear"))
-    with pytest.raises(InvalidInput, match="compiled: 'rnn' is not worth compiling"):
-        run(recipe=dataclasses.replace(RECIPE, compiled=True))
 
 
 def test_linear_start_is_trained_with_the_norms_it_sets(run: Train, tmp_path: Path) -> None:
