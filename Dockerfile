@@ -25,6 +25,6 @@ RUN pip install --no-cache-dir --no-deps . && mkdir /data && chown csiemu /data
 USER csiemu
 ENV OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
 # compiled here rather than in every container; -P: as installed, for what is compiled is kept by its path
-RUN python -P -c "import shared.channels.compiled.loops"
+RUN python -P -c "import shared.channels.compiled.loops, shared.quantizers.loops"
 ENTRYPOINT ["csiemu"]
 CMD ["--help"]

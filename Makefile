@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
-	$(BIN)/python -c "import shared.channels.compiled.loops"
+	$(BIN)/python -c "import shared.channels.compiled.loops, shared.quantizers.loops"
 	touch $@
 
 protos: $(READY)

@@ -54,7 +54,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> CheckpointStore:
     make("hyperrnn", 3, seed=3, feedback_bits=12)
     for name in ("rnn", "dldnn", "genie_lmmse", "uplink_only", "crnet", "dualnet_mp"):
         make(name, 1)
-    sizes = {"mixtures": 2, "subspace": 40, "components": 32, "ranked": 8}
+    sizes = {"mixtures": 2, "subspace": 32, "components": 40, "ranked": 8}
     mixture = Design("gmtc", IMAGES, GmtcConfig(bits=500, step=118, **sizes))
     rounds = Recipe(steps=2, batch=500, frames=500)
     train("gmtc", 1, mixture, rounds, store=store, state=folder / "states" / "gmtc", evaluation_ues=64)

@@ -44,12 +44,12 @@ def complexity(scheme: Scheme) -> dict[str, Complexity]:
         "encoder": count(encoder, lambda: encoder.encode(torch.ones(1, 2 * entries))),
         "decoder": count(decoder, lambda: decoder.step(fields, side, decoder.initial_state(1))),
     }
-    if isinstance(scheme, Gmtc):  # in one of its kinds, and the UE's search for it
-        config = scheme.config
-        one = 4 * config.subspace * config.components
-        all_kinds = 4 * config.mixtures * config.subspace * config.ranked
-        found["encoder"] += Complexity(one + all_kinds, one + all_kinds)
-        found["decoder"] += Complexity(one, one)
+    if isinstance(scheme, Gmtc):  # all images' directions, the kinds that are tried, and the UE's search for them
+        config, (rows, columns) = scheme.config, encoder.shape
+        directions, one = 4 * rows * columns * (rows + columns), 4 * config.subspace**2
+        search = 4 * config.mixtures * config.subspace * config.ranked
+        ends = {"encoder": directions + config.tried * one + search, "decoder": directions + one}
+        found = {end: Complexity(macs, macs) for end, macs in ends.items()}
     return found
 
 

@@ -41,7 +41,7 @@ RECIPES: dict[str, Recipe] = {
     "phase": dataclasses.replace(_DUALNET, stage="phase", rate=1e-3),
     "linear-tuning": Recipe(batch=200, rate=3e-5, final_rate=1e-6, warmup=50, frozen_norms=True),
     "nested-tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-6, warmup=50, frozen_norms=True, stage="decoder"),
-    "mixture": Recipe(steps=8, batch=160 * 1024, frames=160 * 1024),
+    "mixture": Recipe(steps=9, batch=320 * 1024, frames=320 * 1024),
     "tuning": Recipe(batch=200, rate=2e-4, final_rate=1e-5, warmup=50, frames=EPOCH // 2, precision="bf16"),
 }
 """Recipes by name: `const` and `cosine` are those of the CRNet paper (section IV.A, eq. 5: 30 of 2,500 epochs of
@@ -117,7 +117,9 @@ DESIGNS: dict[str, Design] = {
     "transform-4104": Design("transform", _INDOOR, TransformConfig(bits=4104, components=384, companding=MU)),
     "transform-outdoor": Design("transform", _OUTDOOR, TransformConfig(bits=4104, components=640)),
     "gmtc": Design("gmtc", _INDOOR, GmtcConfig(), "mixture"),
-    "gmtc-outdoor": Design("gmtc", _OUTDOOR, GmtcConfig(mixtures=8, subspace=480, components=224), "mixture"),
+    "gmtc-outdoor": Design(
+        "gmtc", _OUTDOOR, GmtcConfig(bits=8192, step=112, mixtures=16, components=1024, subspace=384), "mixture"
+    ),
     "genie_lmmse": Design("genie_lmmse", config=PilotConfig(feedback_bits=0, uplink_reading="genie")),
     "angle_lmmse": Design("angle_lmmse", config=PilotConfig(feedback_bits=0)),
     "uplink_only": Design("uplink_only", config=PilotConfig(feedback_bits=0)),

@@ -81,12 +81,12 @@ def test_a_rate_that_changes_while_ues_send(start_gnb: StartGnb, tmp_path: Path,
     assert answer["rate"] == {"bits": 100, "step": None, "target_nmse_db": None}
     assert answer["asked"] == [{"first_ue": 0, "ue_count": UES, "bits": 100, "step": 191}]
     until(lambda: figures(gnb, "?window=0.5")["feedback_bits_most"] in range(80, 101))
-    assert gnb.call("/v1/fleets/0/rate", {"step": 125})[0] == 200
+    assert gnb.call("/v1/fleets/0/rate", {"step": 155})[0] == 200
     until(lambda: (figures(gnb, "?window=0.5")["feedback_bits_p5"] or 0) > 100)
     assert gnb.call("/v1/fleets/0/rate", {})[1]["asked"] == []
     assert [event["text"] for event in gnb.call("/v1/events")[1]["events"] if event["kind"] == "rate"] == [
         "UEs 0..7: bits 100",
-        "UEs 0..7: step 125",
+        "UEs 0..7: step 155",
         "UEs 0..7: its own",
     ]
     fleet = live.stop()

@@ -16,7 +16,8 @@ from csiemu.training.recipes import DESIGNS, recipe
 from csiemu.training.run import train
 from shared.checkpoints import CheckpointStore, shipped_checkpoints
 
-SCHEMES = ("transform", "gmtc")
+FITTED, OF_OWN_LENGTHS = "transform", "gmtc"
+"""What the table is of, and what it is not, as its reports are of no fixed length."""
 
 COLUMNS = (
     "design",
@@ -44,7 +45,7 @@ def main() -> None:
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     for name, design in DESIGNS.items():
-        if design.scheme not in SCHEMES:
+        if design.scheme != FITTED:
             continue
         if name not in store.names():
             state = store.root / "states" / name
@@ -57,13 +58,11 @@ def row(name: str, card: dict[str, Any], others: list[dict[str, Any]]) -> list[s
     """The cells of a design, and of the best network of its scenario and bits, if there is one."""
 
     def alike(other: dict[str, Any]) -> bool:
-        return other["scheme"] not in SCHEMES and all(
+        return other["scheme"] not in (FITTED, OF_OWN_LENGTHS) and all(
             other[field] == card[field] for field in ("scenario", "feedback_bits")
         )
 
-    config = card["config"]
-    kinds = f"{config['mixtures']} x " if "mixtures" in config else ""
-    cells = [name, card["scenario"], f"{card['feedback_bits']:,}", f"{kinds}{config['components']}"]
+    cells = [name, card["scenario"], f"{card['feedback_bits']:,}", str(card["config"]["components"])]
     cells += [_decibels(card), f"{card['evaluation']['rho']:.3f}", _macs(card)]
     rivals = sorted(filter(alike, others), key=lambda other: other["evaluation"]["nmse_db"])
     if not rivals:

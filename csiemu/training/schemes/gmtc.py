@@ -8,11 +8,10 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -25,19 +24,20 @@ from shared.channels.streams import Samples, Split
 from shared.errors import InvalidInput
 from shared.fields import differences
 from shared.metrics import energy
-from shared.schemes.gmtc import (
+from shared.quantizers.trellis import (
     CLASS_PARTS,
     CLASSES,
+    CONTEXTS,
     MAGNITUDES,
     PARTS,
-    ROUNDING,
-    SIZES,
-    STEP_INDICES,
     STEPS,
-    Gmtc,
-    MixtureCode,
+    SYMBOLS,
+    Choice,
+    TrellisCode,
     step_size,
+    whole_weights,
 )
+from shared.schemes.gmtc import Gmtc
 
 CHUNK = 1024
 """Frames whose images are held at once."""
@@ -51,19 +51,89 @@ POOLED = 2
 GUESSES = 12
 """Rounds of k-means that guess them."""
 
+OF_REPORTS = ("bits", "step", "tried")
+"""Settings on which kinds do not depend: tables are measured anew with others."""
+
+CANDIDATES, ROUNDS_FOR_ALL = 8, 3
+"""In every third round, from the first on, an image is compared with all kinds, in others with the nearest 8 alone."""
+
 SHARED_FRAMES = 60
 """The covariance of all kinds counts in each as if it were of so many frames more."""
 
-ERROR_STEPS = (96, 112, 128, 144)
-"""At which the errors of what is sent are measured: what is expected of a report has to hold at any."""
+BITS = 776
+"""Of a report, for which progress is told: what Gaussian vectors of the kinds' powers would be left with."""
 
-EXPECTED_SYMBOLS = 200
-"""The Laplace law counts in a table as if it were of so many symbols seen."""
+EXPECTED_SYMBOLS = 50
+"""What is known beforehand counts in a table as if it were of so many symbols seen."""
+
+LEAST_EXPECTED = 8
+"""Of a magnitude, in 256ths of a step."""
+
+INWARDS = 0.1
+"""By which magnitudes are taken for smaller where few were seen, in steps: small ones are the likelier."""
+
+UNLIMITED = 1 << 20
+"""Bits, more than any report has."""
+
+STEPS_MEASURED = tuple(range(100, 180, 8))
+"""Of the reports by which tables are set: they are in use at any."""
+
+TABLE_ROUNDS = 2
+"""What is sent depends on what it takes by the tables of the round before."""
+
+
+class TableStatistics:
+    """What was sent of many reports: how often what, what it stood for, how far it was off."""
+
+    def __init__(self) -> None:
+        self.symbols = torch.zeros(2, CLASSES, CONTEXTS, SYMBOLS)
+        self.magnitudes, self.counts = torch.zeros(CLASSES), torch.zeros(CLASSES)
+        self.of_magnitude, self.inwards, self.errors = (torch.zeros(CLASSES, MAGNITUDES) for _ in range(3))
+
+    def add(self, code: TrellisCode, labels: Tensor, choice: Choice, coefficients: Tensor) -> None:
+        """What is sent of coefficients [N, K, 2] in kinds [N]."""
+        reports = zip(labels.tolist(), choice.steps.tolist(), choice.levels, strict=True)
+        found = torch.from_numpy(np.concatenate([code.rows(*report) for report in reports]))
+        there = found[:, 0] >= 0
+        quantiser, kind, context, index = found[there].unbind(1)
+        symbol = (index >> (kind // CLASS_PARTS - 4).clamp(min=0)).clamp(max=SYMBOLS - 1)
+        place = ((quantiser * CLASSES + kind) * CONTEXTS + context) * SYMBOLS + symbol
+        self.symbols += place.bincount(minlength=self.symbols.numel()).view(self.symbols.shape)
+        sizes = step_size(choice.steps)[:, None, None]
+        sent = choice.levels.abs().flatten()[there]
+        inwards = (choice.levels.abs() - coefficients.abs() / sizes).flatten()[there]
+        errors = ((code.values(labels, choice.steps, choice.levels) - coefficients) / sizes).square().flatten()[there]
+        self.magnitudes += kind.bincount(sent.double(), CLASSES)
+        self.counts += kind.bincount(minlength=CLASSES)
+        place = kind * MAGNITUDES + sent.clamp(max=MAGNITUDES - 1)
+        for sums, values in (
+            (self.of_magnitude, torch.ones(len(sent))),
+            (self.inwards, inwards),
+            (self.errors, errors),
+        ):
+            sums += place.bincount(values.double(), sums.numel()).view(sums.shape)
+
+    def set(self, code: TrellisCode) -> None:
+        """Set a code's tables to it: where few were seen, to what is so of all contexts, or by the Laplace law."""
+        by_law = EXPECTED_SYMBOLS * laplace_tables()
+        common = self.symbols.sum(2) + by_law
+        counts = self.symbols + EXPECTED_SYMBOLS * (common / common.sum(2, keepdim=True))[:, :, None]
+        code.weights.copy_(whole_weights(counts))
+        seen = self.counts > EXPECTED_SYMBOLS
+        mean = (256 * self.magnitudes / self.counts.clamp(min=1)).clamp(min=LEAST_EXPECTED)
+        code.expected.copy_(torch.where(seen, mean, code.expected))
+        weight = self.of_magnitude + EXPECTED_SYMBOLS
+        code.inwards.copy_((self.inwards + EXPECTED_SYMBOLS * INWARDS) / weight)
+        code.inwards[:, 0] = 0
+        code.errors.copy_((self.errors + EXPECTED_SYMBOLS / 3) / weight)
+        code.forget()
 
 
 @trains(Gmtc)
 class GmtcTraining(ImageEstimatorTraining):
-    """Training of a mixture of transforms: its kinds are a `MixtureTrainer`'s, its tables are measured."""
+    """Training of a mixture of transforms: its kinds are a `MixtureTrainer`'s, its tables are set by `statistics`."""
+
+    statistics: ClassVar[type[TableStatistics]] = TableStatistics
 
     scheme: Gmtc
 
@@ -73,71 +143,64 @@ class GmtcTraining(ImageEstimatorTraining):
     @torch.no_grad()
     def calibrate(self, downlink: DownlinkView) -> None:
         """Set the tables by what the encoder sends of the given channels, and give the gNB its copy."""
-        encoder, decoder = self.scheme.encoder, self.scheme.decoder
-        tables, expected, config = encoder.code.tables, laplace_tables(), self.scheme.config
-        for kind, probabilities in enumerate(expected):
-            tables.set(kind, probabilities)
-        tables.set(STEP_INDICES, step_table(config.step))
-        seen = [EXPECTED_SYMBOLS * probabilities for probabilities in expected]
-        errors, missed, images_of = SentErrors(), torch.zeros(config.mixtures), torch.zeros(config.mixtures)
-        for part in downlink.parts(CHUNK):
-            images = scaled_images(self.scheme, part)
-            room, finest = (torch.full((len(images),), limit) for limit in (config.code_bits, config.step))
-            labels, steps, coefficients = encoder.choose(images, room, finest)
-            classes = encoder.code.classes(labels, steps)
-            sent = encoder.code.magnitudes(coefficients, classes, steps)
-            errors.add(encoder.code, labels, coefficients)
-            missed.index_add_(0, labels, energy(images, axes=2) - coefficients.square().sum((1, 2)))
-            images_of += labels.bincount(minlength=config.mixtures)
-            for kind in range(CLASSES):
-                seen[kind] += np.bincount(sent[classes == kind].flatten().numpy(), minlength=SIZES[kind])
-        for kind, counts in enumerate(seen):
-            tables.set(kind, counts)
-        encoder.code.errors.copy_(errors.mean())
-        encoder.code.missed.copy_(missed / images_of.clamp(min=1))
-        decoder.basis.load_state_dict(encoder.basis.state_dict())
-        decoder.code.load_state_dict(encoder.code.state_dict())
+        code, config = self.scheme.encoder.code, self.scheme.config
+        code.trellis.steps.copy_(whole_weights(step_probabilities(config.step)))
+        images = torch.cat([scaled_images(self.scheme, part) for part in downlink.parts(CHUNK)])
+        finest = torch.tensor(STEPS_MEASURED).repeat(-(-len(images) // len(STEPS_MEASURED)))[: len(images)]
+        start_tables(code.trellis)
+        code.trellis.bias.fill_(1)
+        for _ in range(TABLE_ROUNDS):
+            measured = self.statistics()
+            for part, steps in zip(images.split(CHUNK), finest.split(CHUNK), strict=True):
+                labels, choice, coefficients = self._sent(part, steps)
+                measured.add(code.trellis, labels, choice, coefficients)
+            measured.set(code.trellis)
+        errors, expected = torch.zeros(STEPS), torch.zeros(STEPS)
+        missed, of_kind = torch.zeros(config.mixtures), torch.zeros(config.mixtures)
+        for part, steps in zip(images.split(CHUNK), finest.split(CHUNK), strict=True):
+            labels, choice, coefficients = self._sent(part, steps)
+            errors.index_add_(0, steps, choice.errors.float())
+            expected.index_add_(0, steps, code.trellis.expected_errors(labels, steps, choice.levels))
+            missed.index_add_(0, labels, energy(part, axes=2) - coefficients.square().sum((1, 2)))
+            of_kind += labels.bincount(minlength=config.mixtures)
+        found = (errors / expected)[list(STEPS_MEASURED)]
+        code.trellis.bias.copy_(torch.from_numpy(np.interp(np.arange(STEPS), STEPS_MEASURED, found.numpy())))
+        code.missed.copy_(missed / of_kind.clamp(min=1))
+        self.scheme.decoder.code.load_state_dict(code.state_dict())
+
+    def _sent(self, images: Tensor, steps: Tensor) -> tuple[Tensor, Choice, Tensor]:
+        """Kinds [N] of scaled images, what is sent of them at steps [N], and their coefficients [N, P, 2]."""
+        encoder = self.scheme.encoder
+        labels, choice = encoder.choose(images, torch.full_like(steps, UNLIMITED), steps)
+        points = encoder.code.basis.analyse(images)
+        return labels, choice, encoder.code.coefficients(points, labels[:, None])[:, 0]
 
 
-class SentErrors:
-    """Squared errors over the square of the step, summed up by class and magnitude of what is sent."""
-
-    def __init__(self) -> None:
-        self.sums = torch.full((CLASSES, MAGNITUDES), EXPECTED_SYMBOLS / 12)
-        self.counts = torch.full((CLASSES, MAGNITUDES), float(EXPECTED_SYMBOLS))
-
-    def add(self, code: MixtureCode, labels: Tensor, coefficients: Tensor) -> None:
-        """Those of coefficients [N, K, 2] in kinds [N] at `ERROR_STEPS`."""
-        for step in ERROR_STEPS:
-            steps = torch.full_like(labels, step)
-            classes = code.classes(labels, steps)
-            sent = code.magnitudes(coefficients, classes, steps)
-            errors = ((coefficients.abs() - code.values(sent, steps)) / step_size(steps)[:, None, None]).square()
-            places = (classes[..., None] * MAGNITUDES + sent.clamp(max=MAGNITUDES - 1))[classes >= 0].flatten()
-            self.sums.view(-1).index_add_(0, places, errors[classes >= 0].flatten())
-            self.counts.view(-1).index_add_(0, places, torch.ones(len(places)))
-
-    def mean(self) -> Tensor:
-        """[CLASSES, MAGNITUDES]; where there are few, a twelfth weighs in."""
-        return self.sums / self.counts
-
-
-def step_table(usual: int) -> NDArray[np.float64]:
-    """Probabilities of step indices: half for the scheme's own, the rest for any that a rate may ask for."""
-    found = np.full(STEPS, 0.5 / STEPS)
+def step_probabilities(usual: int) -> Tensor:
+    """Of step indices, [STEPS]: half for the scheme's own, the rest for any that a rate may ask for."""
+    found = torch.full((STEPS,), 0.5 / STEPS)
     found[usual] += 0.5
     return found
 
 
-def laplace_tables() -> list[NDArray[np.float64]]:
-    """Probabilities of magnitudes 0, 1, .. of the classes, under a Laplace law of the deviation in their middle."""
-    found = []
-    for kind, size in enumerate(SIZES):
-        mean = 2 ** (kind / CLASS_PARTS - 2) / math.sqrt(2)  # of the magnitude, in steps
-        edges = np.concatenate([[0], np.arange(1, size) - ROUNDING])
-        beyond = np.exp(-edges / mean)
-        found.append(beyond - np.append(beyond[1:], 0))
-    return found
+def start_tables(code: TrellisCode) -> None:
+    """Set tables by a Laplace law of the deviation in the middle of a class, and what is expected by it."""
+    code.weights.copy_(whole_weights(laplace_tables()[:, :, None].expand(-1, -1, CONTEXTS, -1)))
+    mean = 2 ** ((torch.arange(CLASSES) + 0.5) / CLASS_PARTS - 2) / math.sqrt(2)
+    code.expected.copy_((256 * mean * (-1 / mean).exp()).clamp(min=LEAST_EXPECTED))
+    code.inwards.fill_(INWARDS)
+    code.inwards[:, 0] = 0
+    code.forget()
+
+
+def laplace_tables() -> Tensor:
+    """Probabilities of symbols, [2, CLASSES, SYMBOLS], under a Laplace law of the deviation in a class's middle."""
+    kinds, symbols = torch.arange(CLASSES), torch.arange(1, SYMBOLS)
+    mean = 2 ** ((kinds + 0.5) / CLASS_PARTS - 2) / math.sqrt(2)  # of magnitudes, in steps
+    first = symbols * 2 ** (kinds // CLASS_PARTS - 4).clamp(min=0)[:, None]  # index of a symbol
+    edges = torch.stack([2 * first - 1.0, 2 * first - torch.where(first > 1, 2.0, 1.5)])
+    beyond = torch.cat([torch.ones(2, CLASSES, 1), (-edges / mean[:, None]).exp(), torch.zeros(2, CLASSES, 1)], 2)
+    return -beyond.diff(dim=2)
 
 
 def scaled_images(scheme: Gmtc, downlink: DownlinkView) -> Tensor:
@@ -150,7 +213,8 @@ class MixtureTrainer:
     """Finds the kinds of a mixture; in use as `csiemu.training.trainer.Trainer`, a step being a round over all frames.
 
     The first round guesses kinds by k-means on pooled magnitudes; each then fits the kinds' covariances to the images
-    that are of a kind, and takes each image for the kind that codes it best. The state is the labels.
+    that are of a kind, and takes each image for the kind that codes it best. The state is the labels, and the kinds
+    that are nearest.
     """
 
     def __init__(self, scheme: Gmtc, recipe: Recipe, sources: dict[str, str | None]) -> None:
@@ -168,9 +232,9 @@ class MixtureTrainer:
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
         self.labels = torch.zeros(recipe.frames, dtype=torch.int64)
+        self.candidates = torch.zeros(0)
         self.points = torch.zeros(0)
         self.pooled = torch.zeros(0)
-        self.power = 0.0
 
     def stop(self) -> None:
         """Have `run` return after the round in hand."""
@@ -192,12 +256,11 @@ class MixtureTrainer:
             if self.step == 0:
                 self.labels = k_means(self.pooled, self.scheme.config.mixtures, self.recipe.seed)
                 self._fit()
-            lengths = torch.cat([self.scheme.encoder.rank(part) for part in self.points.split(CHUNK)])
-            shortest, self.labels = lengths.min(1)
-            missed = self._fit()
+            shortest = self._assign()
+            left = self._fit()
             self.step += 1
             self.seconds += time.perf_counter() - started
-            progress = Progress(self.step, float(shortest.mean()), 10 * math.log10(missed), self.seconds)
+            progress = Progress(self.step, float(shortest.mean()), 10 * math.log10(left), self.seconds)
             self.history.append(dataclasses.asdict(progress))
             on_progress(progress)
 
@@ -205,7 +268,7 @@ class MixtureTrainer:
         """Write the state; the one before it stays valid until state.json is replaced, in one move."""
         folder.mkdir(parents=True, exist_ok=True)
         name, before = f"step-{self.step}.safetensors", set(folder.glob("*.safetensors"))
-        save_file({"labels": self.labels}, folder / name)
+        save_file({"labels": self.labels, "candidates": self.candidates}, folder / name)
         state = {"step": self.step, "seconds": self.seconds, "history": self.history, "settings": self._settings()}
         partial = folder / "state.partial"
         partial.write_text(json.dumps({**state, "parts": [name]}))
@@ -220,15 +283,17 @@ class MixtureTrainer:
         ours, theirs = self._settings(), header["settings"]
         if ours != theirs:
             raise InvalidInput(f"resume: {folder} was made with other settings: {'; '.join(differences(ours, theirs))}")
-        self.labels = load_file(folder / header["parts"][0])["labels"]
+        held = load_file(folder / header["parts"][0])
+        self.labels, self.candidates = held["labels"], held["candidates"]
         self.step, self.seconds, self.history = header["step"], header["seconds"], header["history"]
         self._hold_frames()
         self._fit()
 
     def _settings(self) -> dict[str, Any]:
+        config = {name: value for name, value in self.scheme.config.to_json().items() if name not in OF_REPORTS}
         settings = {
             "scheme": self.scheme.name,
-            "config": self.scheme.config.to_json(),
+            "config": config,
             "scenario": str(self.scheme.scenario),
             "recipe": dataclasses.asdict(self.recipe),
         }
@@ -240,46 +305,85 @@ class MixtureTrainer:
             return
         ue = torch.arange(self.recipe.frames)
         view = DownlinkView(self.scheme.scenario, Samples(self.recipe.seed, Split.TRAIN, ue, torch.zeros_like(ue)))
-        images, points, pooled, power = [], [], [], 0.0
+        images, points, pooled = [], [], []
         for number, part in enumerate(view.parts(CHUNK), start=1):
             images.append(scaled_images(self.scheme, part))
             pooled.append(avg_pool2d(images[-1].abs()[:, None], POOLED, ceil_mode=True).flatten(1))
-            power += float(energy(images[-1], axes=2).sum())
             if number == BASIS_CHUNKS or (number < BASIS_CHUNKS and number * CHUNK >= len(ue)):
                 self._set_basis(images)
             if number >= BASIS_CHUNKS or number * CHUNK >= len(ue):
-                points += [self.scheme.encoder.points(found) for found in images]
+                points += [self.scheme.encoder.code.basis.analyse(found) for found in images]
                 images.clear()
-        self.points, self.pooled, self.power = torch.cat(points), torch.cat(pooled), power
+        self.points, self.pooled = torch.cat(points), torch.cat(pooled)
 
     def _set_basis(self, images: list[Tensor]) -> None:
-        """Set the basis of all kinds to the strongest eigenvectors of images' covariance."""
-        encoder = self.scheme.encoder
-        covariance = torch.zeros(images[0][0].numel(), images[0][0].numel(), dtype=torch.complex128)
-        for part in images:
-            covariance += part.flatten(1).mT @ part.flatten(1).conj()
-        strongest = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, : self.scheme.config.subspace]
-        encoder.basis.vectors.copy_(torch.stack([strongest.real, strongest.imag]))
+        """Set the directions of all kinds to those that have the most power in images."""
+        basis = self.scheme.encoder.code.basis
+        found = torch.cat(images).to(torch.complex128)
+        sides = (
+            ("rows", torch.einsum("nqm,npm->qp", found, found.conj())),
+            ("columns", torch.einsum("nqm,nqk->mk", found, found.conj())),
+        )
+        for name, covariance in sides:
+            strongest = torch.linalg.eigh(covariance).eigenvectors.flip(1)
+            getattr(basis, name).copy_(torch.stack([strongest.real, strongest.imag]))
+        left, right = torch.complex(*basis.rows), torch.complex(*basis.columns)
+        products = torch.cat([left.mH @ part @ right.conj() for part in images])
+        power = products.abs().square().sum(0).flatten()
+        basis.places.copy_(power.argsort(descending=True, stable=True)[: len(basis.places)])
+
+    def _assign(self) -> Tensor:
+        """Take each image for the kind that codes it best; its code length then, [frames]."""
+        rank, count = self.scheme.encoder.rank, self.scheme.config.mixtures
+        if self.step % ROUNDS_FOR_ALL == 0:
+            nearest = [rank(part).topk(min(CANDIDATES, count), largest=False) for part in self.points.split(CHUNK)]
+            lengths = torch.cat([part.values for part in nearest])
+            self.candidates = torch.cat([part.indices for part in nearest])
+        else:
+            lengths = torch.zeros(self.candidates.shape)
+            for kind in range(count):
+                frames, places = (self.candidates == kind).nonzero(as_tuple=True)
+                lengths[frames, places] = rank(self.points[frames], slice(kind, kind + 1))[:, 0]
+        shortest, places = lengths.min(1)
+        self.labels = self.candidates.gather(1, places[:, None])[:, 0]
+        return shortest
 
     def _fit(self) -> float:
-        """Set the kinds to what the labels say; the share of the power that their components leave."""
+        """Set the kinds to what the labels say; the NMSE that they would have as Gaussian vectors."""
         code, config = self.scheme.encoder.code, self.scheme.config
         counts = self.labels.bincount(minlength=config.mixtures)
+        rotated, plain = self.points[:, : config.subspace], self.points[:, config.subspace :]
         gram = torch.zeros(config.mixtures, config.subspace, config.subspace, dtype=torch.complex128)
+        beyond = torch.zeros(config.mixtures, plain.shape[1], dtype=torch.float64)
         for kind in range(config.mixtures):
-            for part in self.points[self.labels == kind].split(CHUNK):
-                gram[kind] += part.mT @ part.conj()
-        everything = gram.sum(0) * (SHARED_FRAMES / len(self.points))
-        vectors, levels, kept = [], [], 0.0
-        for kind, of_kind in enumerate(gram):
-            values, found = torch.linalg.eigh((of_kind + everything) / (counts[kind] + SHARED_FRAMES))
-            strongest = found.flip(1)[:, : config.components]
-            deviations = (values.flip(0)[: config.components].clamp(min=1e-12) / 2).sqrt()
-            vectors.append(strongest)
-            levels.append((PARTS * deviations.log2()).round())
-            kept += float(torch.einsum("pk,pq,qk->", strongest.conj(), of_kind, strongest).real)
-        code.set_kinds(torch.stack(vectors), torch.stack(levels), counts)
-        return max(1e-12, 1 - kept / self.power)
+            for part in (self.labels == kind).nonzero()[:, 0].split(CHUNK):
+                gram[kind] += rotated[part].mT @ rotated[part].conj()
+                beyond[kind] += torch.view_as_real(plain[part]).square().sum((0, 2))
+        share, weights = SHARED_FRAMES / len(self.points), (counts + SHARED_FRAMES)[:, None]
+        gram = (gram + gram.sum(0) * share) / weights[..., None]
+        code.transforms.set(torch.linalg.eigh(gram).eigenvectors.flip(2).to(torch.complex64))
+        vectors = code.transforms.matrices.to(torch.complex128)
+        power = torch.cat(
+            [(vectors.conj() * (gram @ vectors)).sum(1).real, (beyond + beyond.sum(0) * share) / weights], 1
+        )
+        code.trellis.deviations.copy_((PARTS / 2 * (power.clamp(min=1e-12) / 2).log2()).round())
+        code.trellis.kinds.copy_(whole_weights(counts + 1.0))
+        code.trellis.forget()
+        return gaussian_nmse(power, counts / counts.sum(), BITS)
+
+
+def gaussian_nmse(power: Tensor, shares: Tensor, bits: float) -> float:
+    """What Gaussian vectors of kinds of such shares [J] would be left with at so many bits on average: reverse
+    water-filling (Cover and Thomas, "Elements of information theory", section 10.3.3) of powers [J, P] of complex
+    coefficients; over their mean power.
+    """
+    power, shares = power.double(), shares.double()
+    low, high = -60.0, 60.0  # of the level, as a power of 2
+    for _ in range(50):
+        level = 2 ** ((low + high) / 2)
+        needed = float(shares @ (power / level).log2().clamp(min=0).sum(1))
+        low, high = (low, math.log2(level)) if needed < bits else (math.log2(level), high)
+    return float(shares @ power.clamp(max=level).sum(1)) / float(shares @ power.sum(1))
 
 
 def k_means(points: Tensor, count: int, seed: int) -> Tensor:

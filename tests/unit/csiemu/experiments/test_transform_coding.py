@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from csiemu.experiments.transform_coding import fixed, speed, variable
+from csiemu.experiments.transform_coding import fixed, speed, variable, worth
 from csiemu.training.recipes import Design
 from csiemu.training.run import train
 from csiemu.training.trainer import Recipe
@@ -76,3 +76,23 @@ def test_speeds_are_of_checkpoints_here_or_shipped(
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()[2:]]
     assert [cells[0] for cells in rows] == ["mine/1", "transform/1"]
     assert all(float(cell.replace(",", "")) > 0 for cells in rows for cell in cells[1:])
+
+
+def test_what_is_left_out_is_missed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = GmtcConfig(bits=400, mixtures=3, subspace=32, components=48, ranked=8)
+    monkeypatch.setattr("csiemu.training.schemes.gmtc.GmtcTraining.measured_frames", 512)
+    monkeypatch.setattr(worth, "FRAMES", 512)
+    store, recipe = CheckpointStore(tmp_path / "checkpoints"), Recipe(steps=2, batch=2000, frames=2000)
+    train("mine", 1, Design("gmtc", SMALL, config), recipe, store=store, state=tmp_path / "state", evaluation_ues=64)
+    arguments = ["worth", "mine", "--checkpoints", str(store.root), "--bits", "80", "120", "--ues", "300"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    worth.main()
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]
+    found = {cells[0]: [float(cell) for cell in cells[1:]] for cells in lines[2:]}
+    assert list(found) == list(worth.ROWS)
+    everything = found.pop("all")
+    assert everything[1] < everything[0] - 1
+    for left_out, cells in found.items():
+        assert sum(cells) > sum(everything), left_out

@@ -43,7 +43,7 @@ FEEDBACK_BITS = {
     "transform-4104": 4104,
     "transform-outdoor": 4104,
     "gmtc": 4096,  # at most: scale 8, length 12, entropy code the rest
-    "gmtc-outdoor": 4096,
+    "gmtc-outdoor": 8192,
 }
 
 
