@@ -17,7 +17,7 @@ from shared.schemes import Scheme
 DB_A_STEP = 0.25
 """By how much the next finer step improves the NMSE, about [dB]; the loop closes whatever it is."""
 
-MEMORY = 8
+MEMORY = 16
 """Reports over which a UE's distortion is averaged."""
 
 
@@ -64,7 +64,7 @@ class RateControl:
             asked.level[rows] += share * (ratio * 10 ** (DB_A_STEP * step / 10) - asked.level[rows])
         wanted = (10 * np.log10(np.maximum(asked.level[rows], 1e-30)) - target) / DB_A_STEP
         finest = scheme.steps - 1 if fleet.rate.step is None else fleet.rate.step
-        chosen = np.ceil(wanted - 0.5).astype(np.int64).clip(0, finest)
+        chosen = np.ceil(wanted).astype(np.int64).clip(0, finest)
         if (chosen != asked.step[rows]).any():
             asked.step[rows] = chosen
             _tell(fleet)

@@ -196,7 +196,7 @@ class CheckpointStore:
         folder = self.new_folder(name, version)
         folder.mkdir(parents=True, exist_ok=True)
         digests = {}
-        for part in ENDS:
+        for part in reversed(ENDS):  # a gNB needs the decoder's file; the encoder's is left out where it is the same
             state = {key: _narrow(value, half) for key, value in getattr(scheme, part).state_dict().items()}
             data = save(state)
             digests[part] = _sha256(data)
@@ -221,11 +221,13 @@ class CheckpointStore:
         return self.load(name, version)
 
     def _part(self, name: str, version: int, part: str, digest: str) -> Path:
-        """File of a part: in another version's folder if it is not in its own and the same there."""
+        """File of a part: if it is not in its own place, one of the name's versions that is the same, of another version
+        or of the other part.
+        """
         own = self.root / name / str(version) / f"{part}.safetensors"
         if own.exists():
             return own
-        others = (card.with_name(own.name) for card in (self.root / name).glob("*/card.json"))
+        others = (card.with_name(f"{end}.safetensors") for card in (self.root / name).glob("*/card.json") for end in ENDS)
         return next((path for path in others if path.exists() and self._digest(path) == digest), own)
 
     def _digest(self, path: Path) -> str:
