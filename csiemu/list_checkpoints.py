@@ -40,7 +40,7 @@ def _decibels(figures: dict[str, Any], name: str = "nmse") -> str:
 def _bits(card: Card) -> str:
     """Feedback bits of a report: of reports of lengths of their own their mean, 5th and 95th percentile."""
     found = card["evaluation"]
-    if found.get("feedback_bits_p5") in (None, found["feedback_bits_p95"]):
+    if found.get("feedback_bits_p5") == found.get("feedback_bits_p95"):  # cards of before have neither
         return f"{card['feedback_bits']:,}"
     return f"{found['feedback_bits']:,.0f} ({found['feedback_bits_p5']:,} to {found['feedback_bits_p95']:,})"
 
