@@ -114,7 +114,7 @@ def run(settings: Settings) -> None:
 
 def _check_renewal(settings: Settings, folder: Path) -> None:
     """Raises InvalidInput where the card's own conditions are not those asked for, or it cannot be written."""
-    for name in ("seed", "delay_slots", "split", "frames", "bits", "step"):
+    for name in ("seed", "delay_slots", "air", "split", "frames", "bits", "step"):
         if (asked := getattr(settings, name)) != Settings.model_fields[name].default:
             raise InvalidInput(f"{name}: {asked}; a card is renewed in its own conditions only")
     if reason := why_no_file(folder / "card.json"):

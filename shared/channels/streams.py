@@ -49,6 +49,8 @@ class Purpose(IntEnum):
     SCATTERER = 7
     UPLINK_PHASE = 8
     DOWNLINK_PHASE = 9
+    AIR_BITS = 10
+    AIR_LOSS = 11
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from shared.channels.transforms import to_spatial_frequency, zero_fill
 from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband
 from shared.errors import DamagedCheckpoint, InvalidInput
+from shared.link.air import UNDISTURBED, Air, Fate, erased
+from shared.quantizers.float32 import Float32
 from shared.schemes import Scheme, State
 
 Fields = dict[str, NDArray[np.int64]]
@@ -32,6 +35,12 @@ Fields = dict[str, NDArray[np.int64]]
 TOLERANCE = 0.01
 """Largest relative difference ||a - b|| / ||b|| of estimates: kernels round differently on different machines, and the
 expected ones are kept as float16."""
+
+LARGEST = 1e12
+"""Magnitude of a float32 value that no report has: what arrives with a larger one is damaged."""
+
+NEWEST = "newest estimate"
+"""Part of a state where reports can be erased: each UE's newest estimate in its frame."""
 
 MOST_PROBED = 2048
 """Reports of a probe, at most: it is to take no time."""
@@ -49,6 +58,101 @@ def decode_slot(scheme: Scheme, fields: Fields, side: Tensor, state: State) -> t
     return scheme.decoder.step({name: torch.from_numpy(values) for name, values in fields.items()}, side, state)
 
 
+def estimate_shape(scheme: Scheme, scenario: Scenario) -> tuple[int, ...]:
+    """Of one estimate: [M], an image [Q, M] or precoders [S, M]."""
+    if scheme.domain == "spatial" or not isinstance(scenario, Wideband):
+        return (scenario.antennas,)
+    return (scenario.subbands if scheme.domain == "precoder" else len(scenario.rows()), scenario.antennas)
+
+
+def initial_state(scheme: Scheme, scenario: Scenario, air: Air, count: int) -> State:
+    """State of `count` UEs at the start of a frame, for `decode_received`."""
+    state = scheme.decoder.initial_state(count)
+    if air.disturbs:
+        state[NEWEST] = torch.zeros(count, *estimate_shape(scheme, scenario), dtype=torch.complex64)
+    return state
+
+
+@torch.inference_mode()
+def decode_received(
+    scheme: Scheme, air: Air, fields: Fields, missing: NDArray[np.bool_], side: Tensor, state: State
+) -> tuple[Tensor, State]:
+    """Decode what came of one report of each of N UEs.
+
+    Args:
+        fields: of all reports; those of erased ones are not looked at. missing: [N], which are erased.
+        side: [N, S]. state: as `initial_state` begins it.
+
+    Returns:
+        As `decode_slot`; where a report is erased, the estimate and the state that the air's `policy` and `state` say.
+    """
+    if not air.disturbs:
+        return decode_slot(scheme, fields, side, state)
+    decoder, gone = scheme.decoder, torch.from_numpy(missing)
+    estimate, after = state[NEWEST].clone(), {name: values.clone() for name, values in state.items() if name != NEWEST}
+
+    def put(rows: Tensor, found: tuple[Tensor, State]) -> None:
+        estimate[rows] = found[0]
+        for name, values in found[1].items():
+            after[name][rows] = values
+
+    if not missing.all():
+        came = {name: values[~missing] for name, values in fields.items()}
+        put(~gone, decode_slot(scheme, came, side[~gone], {name: values[~gone] for name, values in after.items()}))
+    if missing.any():
+        before = {name: values[gone] for name, values in after.items()}
+        if air.policy == "blind" and (blind := decoder.erased(side[gone], before)) is not None:
+            put(gone, blind)
+        if air.state == "reset":
+            put(gone, (estimate[gone], decoder.initial_state(int(missing.sum()))))
+    return estimate, {**after, NEWEST: estimate}
+
+
+@dataclass(frozen=True)
+class Received:
+    """What the gNB has of reports after the air: bits [N, S, bits], zeros and ones, and fates [N, S]."""
+
+    bits: NDArray[np.uint8]
+    fates: NDArray[np.uint8]
+
+
+def receive(scheme: Scheme, air: Air, samples: Samples, slots: range, sent: NDArray[np.uint8]) -> Received:
+    """Carry reports of some slots of N frames over the air. One that was damaged and cannot be read any more is
+    detected, CRC or not: its length is not that of what came, or a value or a code means nothing.
+
+    Args:
+        slots: of the frame, S of them. sent: [N, S, bits], zeros and ones.
+    """
+    if not air.disturbs:
+        return Received(sent, np.zeros(sent.shape[:2], np.uint8))
+    lengths = scheme.layout.lengths(sent)
+    bits, fates = air.carry(samples, slots, scheme.scenario.slots, sent, lengths)
+    if (wrong := fates == Fate.CORRUPTED).any():
+        damaged = bits[wrong]
+        legible = scheme.layout.lengths(damaged) == lengths[wrong]
+        legible[legible] = _legible(scheme, scheme.layout.fields_of(damaged[legible]))
+        fates[wrong] = np.where(legible, Fate.CORRUPTED, Fate.DETECTED)
+    return Received(bits, fates)
+
+
+def _legible(scheme: Scheme, fields: Fields) -> NDArray[np.bool_]:
+    """Which of N reports have fields that can be decoded, [N]; found by halves."""
+    reports = len(next(iter(fields.values())))
+    try:
+        scheme.check_fields(fields)
+        for quantizer in scheme.quantizers:
+            if isinstance(quantizer, Float32):
+                values = quantizer.decode({quantizer.field: torch.from_numpy(fields[quantizer.field])})
+                if (values.abs() > LARGEST).any():
+                    raise InvalidInput(f"payload {quantizer.field}: beyond {LARGEST:g}")
+    except InvalidInput:
+        if reports == 1:
+            return np.zeros(1, bool)
+        halves = (slice(0, reports // 2), slice(reports // 2, reports))
+        return np.concatenate([_legible(scheme, {name: v[half] for name, v in fields.items()}) for half in halves])
+    return np.ones(reports, bool)
+
+
 @torch.inference_mode()
 def distortion(scheme: Scheme, fields: Fields) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What is to be expected of N reports, and their steps, as `Decoder.distortion`."""
@@ -56,19 +160,30 @@ def distortion(scheme: Scheme, fields: Fields) -> tuple[NDArray[np.float32], NDA
     return expected.numpy(), steps.numpy()
 
 
-def decode_frames(scheme: Scheme, scenario: Scenario, samples: Samples, reports: NDArray[np.uint8]) -> Tensor:
-    """Decode whole frames of N UEs from the start of the frame.
+def decode_frames(
+    scheme: Scheme, scenario: Scenario, samples: Samples, reports: NDArray[np.uint8], air: Air = UNDISTURBED
+) -> Tensor:
+    """Decode whole frames of N UEs from the start of the frame, as they come over the air.
 
     Args:
-        reports: [N, T, bits], zeros and ones.
+        reports: [N, T, bits], zeros and ones, as sent.
 
     Returns:
         Estimates [N, T, M], images [N, T, Q, M] or precoders [N, T, S, M], complex64.
     """
-    side = side_information(scheme, scenario, samples)
-    state, estimates = scheme.decoder.initial_state(len(samples)), []
+    received = receive(scheme, air, samples, range(scenario.slots), reports)
+    return decode_received_frames(scheme, scenario, samples, received, air)
+
+
+def decode_received_frames(
+    scheme: Scheme, scenario: Scenario, samples: Samples, received: Received, air: Air
+) -> Tensor:
+    """As `decode_frames`, of all slots after the air."""
+    side, missing = side_information(scheme, scenario, samples), erased(received.fates)
+    state, estimates = initial_state(scheme, scenario, air, len(samples)), []
     for t in range(scenario.slots):
-        estimate, state = decode_slot(scheme, scheme.layout.fields_of(reports[:, t]), side[:, t], state)
+        fields = scheme.layout.fields_of(received.bits[:, t])
+        estimate, state = decode_received(scheme, air, fields, missing[:, t], side[:, t], state)
         estimates.append(estimate)
     return torch.stack(estimates, dim=1)
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from shared.channels.downlink import DownlinkView
 from shared.channels.streams import Samples, Split
 from shared.conditions import RunConditions
-from shared.link.decoding import decode_frames
+from shared.link.air import FATES, Fates, count_fates
+from shared.link.decoding import decode_frames, decode_received_frames, receive
 from shared.link.encoding import encode_frames
 from shared.link.payload import SCALE, saturated
 from shared.link.rate import Lengths, Rate, summarise_lengths
@@ -35,8 +36,8 @@ def true_channels(conditions: RunConditions, domain: Domain, samples: Samples) -
 def over_the_link(
     scheme: Scheme, conditions: RunConditions, samples: Samples, rate: Rate | None = None
 ) -> NDArray[np.uint8]:
-    """Reports of N frames as the gNB has them, [N, T, bits]: encoded at the scheme's own rate or at another one, packed
-    and unpacked.
+    """Reports of N frames as the wire brings them to the gNB, [N, T, bits]: encoded at the scheme's own rate or at
+    another one, packed and unpacked; not yet over the air.
     """
     rates = None if rate is None else scheme.rates(rate, len(samples))
     sent = encode_frames(scheme, conditions.scenario, samples, rates)
@@ -45,8 +46,8 @@ def over_the_link(
 
 
 def outcomes(scheme: Scheme, conditions: RunConditions, samples: Samples, reports: NDArray[np.uint8]) -> Outcomes:
-    """Outcomes [N, T] of frames whose reports [N, T, bits] were received."""
-    estimates = decode_frames(scheme, conditions.scenario, samples, reports)
+    """Outcomes [N, T] of frames whose reports [N, T, bits] were sent."""
+    estimates = decode_frames(scheme, conditions.scenario, samples, reports, conditions.air)
     return Outcomes.measure(estimates, true_channels(conditions, scheme.domain, samples))
 
 
@@ -64,7 +65,8 @@ def evaluate(
 
     Returns:
         `shared.metrics.summarise` and `shared.link.rate.summarise_lengths` of them, with the settings under `settings`,
-        and the number of reports whose scale is at an end of its range (`saturated_scales`) where a payload has one.
+        and the number of reports whose scale is at an end of its range (`saturated_scales`) where a payload has one;
+        in a disturbed link how many reports met with each of `shared.link.air.FATES`.
 
     Raises:
         InvalidInput: the scheme cannot run in these conditions (`Scheme.check_scenario`), or at this rate.
@@ -74,12 +76,15 @@ def evaluate(
     if rate is not None:
         scheme.check_rate(rate)
     by_slot, of_frames, at_an_end = np.zeros((conditions.scenario.slots, len(COLUMNS))), np.zeros(len(COLUMNS)), 0
-    lengths = Lengths()
+    lengths, fates, air = Lengths(), Fates(), conditions.air
     for pairs in torch.cartesian_prod(torch.arange(ues), torch.arange(frames)).split(BATCH):
         samples = conditions.samples(split, *pairs.mT.contiguous())
         reports = over_the_link(scheme, conditions, samples, rate)
-        lengths.update(scheme.layout.lengths(reports).ravel().tolist())
-        found = outcomes(scheme, conditions, samples, reports)
+        lengths.update(air.lengths(scheme.layout.lengths(reports)).ravel().tolist())
+        received = receive(scheme, air, samples, range(conditions.scenario.slots), reports)
+        fates += count_fates(received.fates)
+        estimates = decode_received_frames(scheme, conditions.scenario, samples, received, air)
+        found = Outcomes.measure(estimates, true_channels(conditions, scheme.domain, samples))
         fields = scheme.layout.fields_of(reports.reshape(found.error.size, scheme.layout.bits))
         at_an_end += int(saturated(scheme.layout, fields).sum())
         by_slot += found.moments().sum(axis=0)
@@ -97,4 +102,6 @@ def evaluate(
     figures = {"settings": settings, **summarise(by_slot, of_frames), **summarise_lengths(lengths)}
     if SCALE in {field.name for field in scheme.layout.fields}:
         figures["saturated_scales"] = at_an_end
+    if air.disturbs:
+        figures |= {name: fates[name] for name in FATES}
     return figures

@@ -105,6 +105,12 @@ class Decoder(nn.Module, ABC):
             Downlink estimates [N, M] complex64, images [N, Q, M] or precoders [N, S, M], and the state after this slot.
         """
 
+    def erased(self, side: Tensor, state: State) -> tuple[Tensor, State] | None:
+        """As `step`, of N UEs whose report is missing: from the uplink and the state alone; None where that gives no
+        estimate.
+        """
+        return None
+
     def distortion(self, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """||e||^2 / ||h||^2 that is to be expected of reports by what they say and the decoder knows, [N] float32, and
         the steps that they have, [N] int64: of schemes that have `steps`.

@@ -53,10 +53,17 @@ class HyperRnnDecoder(SignDecoder):
         return state
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
+        return self._advance(self.quantizer.decode(fields), side, state)
+
+    def erased(self, side: Tensor, state: State) -> tuple[Tensor, State]:
+        """With signs that say nothing: zeros, between 1 and -1."""
+        return self._advance(side.new_zeros(len(side), self.quantizer.entries), side, state)
+
+    def _advance(self, signs: Tensor, side: Tensor, state: State) -> tuple[Tensor, State]:
         omega, after = None, {}
         if self.hypernetwork is not None:
             omega, after["hypernetwork"] = self.hypernetwork.step(side, state["hypernetwork"])
-        estimate, after["estimator"] = self.estimator.step(self.quantizer.decode(fields), omega, state["estimator"])
+        estimate, after["estimator"] = self.estimator.step(signs, omega, state["estimator"])
         return to_complex(estimate), after
 
     def forward(self, bits: Tensor, side: Tensor) -> Tensor:
