@@ -33,6 +33,7 @@ from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
 from shared.commands import write_json
 from shared.errors import DamagedCheckpoint, InvalidInput, NotReady
+from shared.link.air import FATES, Air
 from shared.link.rate import Rate
 from shared.machine import machine
 from shared.metrics import Domain
@@ -127,6 +128,7 @@ class _Ues:
 def run(settings: Settings) -> int:
     """Emulate; 0 if nothing was lost or decoded wrongly and every process ended well, else 1."""
     settings = _with_config(settings)
+    Air.parse(settings.air)
     store = settings.checkpoint_store()
     screen = console()
     rates = _rates(settings, store, screen)
@@ -269,6 +271,7 @@ def _start_ues(
         duration=duration,
         scenario=settings.scenario,
         delay_slots=settings.delay_slots,
+        air=settings.air or None,
         summary=summary,
         record=record,
         record_every=settings.check_every,
@@ -482,6 +485,11 @@ def _show(results: dict[str, Any], screen: Console) -> None:
         f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay_slots']} slots; bits"
         " and wire bytes per report"
     )
+    if air := results["settings"]["air"]:
+        screen.print(f"air of all schemes: {air}; a report is corrupted (decoded with errors), detected or lost")
+        for name, row in results["schemes"].items():
+            counts = (sum(version[fate] for version in row["versions"]) for fate in FATES)
+            screen.print(f"  {name}: " + ", ".join(f"{what[4:]} {n}" for what, n in zip(FATES, counts, strict=True)))
     by_domain: dict[str, list[str]] = {}
     for name, row in results["schemes"].items():
         by_domain.setdefault((row["versions"] or [row])[0].get("domain", "-"), []).append(name)

@@ -66,7 +66,8 @@ def misdecoded(
         for first in range(0, len(all_keys), BATCH):
             keys, bits = all_keys[first : first + BATCH], all_bits[first : first + BATCH]
             ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys.T)
-            again = decode_frames(scheme, scenario, conditions.samples(Split.EMULATE, ue, frame), bits).numpy()
+            samples = conditions.samples(Split.EMULATE, ue, frame)
+            again = decode_frames(scheme, scenario, samples, bits, conditions.air).numpy()
             for (ue_id, number), expected in zip(keys.tolist(), again, strict=True):
                 for sequence, wanted in enumerate(expected, start=number * scenario.slots):
                     if (ue_id, sequence) in estimates:
@@ -110,7 +111,7 @@ def recoded(store: CheckpointStore, recorded: list[Path]) -> tuple[int, int]:
                 ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys[part].T)
                 samples = conditions.samples(Split.EMULATE, ue, frame)
                 sent = encode_frames(checkpoint.scheme, conditions.scenario, samples)
-                again = decode_frames(checkpoint.scheme, conditions.scenario, samples, sent).numpy()
+                again = decode_frames(checkpoint.scheme, conditions.scenario, samples, sent, conditions.air).numpy()
                 found = {name: columns[name][mine][rows[part]] for name in ("payload", "estimate")}
                 error, size = _norms(found["estimate"] - again), _norms(again)
                 bad = (found["payload"] != sent).any(axis=2) | ~(error <= TOLERANCE * np.maximum(size, 1e-12))

@@ -29,6 +29,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.wideband import require_wideband
 from shared.conditions import RunConditions
 from shared.errors import Conflict, CsiError, InvalidInput, LimitReached, NotFound, NotReady
+from shared.link.air import Air
 from shared.link.rate import OWN, Rate
 from shared.schemes import scheme_class
 
@@ -61,6 +62,7 @@ class Attachment:
     client: str = ""
     can_switch: bool = False
     rate: Rate = OWN
+    air: str = ""
 
 
 class Handlers:
@@ -163,7 +165,9 @@ class Handlers:
         """
         if not self.started:
             raise NotReady("gNB: is starting or stopping")
-        conditions = RunConditions(Scenario.parse(request.scenario), request.seed, request.delay_slots)
+        conditions = RunConditions(
+            Scenario.parse(request.scenario), request.seed, request.delay_slots, Air.parse(request.air)
+        )
         if not 1 <= request.ue_count <= MAX_FLEET:
             raise InvalidInput(f"ue_count: {request.ue_count} is not in [1, {MAX_FLEET}]")
         model = self._model_for(request)
@@ -364,6 +368,7 @@ class Handlers:
             ("scenario", conditions.scenario, lease.conditions.scenario),
             ("seed", conditions.seed, lease.conditions.seed),
             ("delay_slots", conditions.delay_slots, lease.conditions.delay_slots),
+            ("air", conditions.air, lease.conditions.air),
             ("ue_count", request.ue_count, lease.ue_count),
             ("ue_base", lease.first_ue if request.ue_base is None else request.ue_base, lease.first_ue),
         ):

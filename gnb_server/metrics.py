@@ -31,6 +31,9 @@ class RunCollector(Collector):
         for key, text in (
             ("reports", "Reports decoded and stored"),
             ("dropped", "Reports that came too late and were not decoded"),
+            ("air_corrupted", "Reports that were decoded with bits that the simulated air had flipped"),
+            ("air_detected", "Reports whose damage by the simulated air was seen, and which were not decoded"),
+            ("air_lost", "Reports that were lost on the simulated air"),
             ("feedback_bits_total", "Feedback bits of these reports"),
             ("wire_bytes_total", "Bytes of these reports on the wire"),
         ):

@@ -15,6 +15,7 @@ import numpy as np
 from gnb_server.latency import LatencyHistogram
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
+from shared.link.air import FATES, Fates
 from shared.link.rate import Lengths, summarise_lengths
 from shared.metrics import COLUMNS, DOMAIN_NAMES, MEASURED, Outcomes, Sums, summarise
 
@@ -35,8 +36,8 @@ _Shown = tuple[str, str, RunConditions, int | None]
 
 @dataclass
 class _Bucket:
-    """What a group added within BUCKET_S: sums [T + 1, COLUMNS], bytes, dropped reports, lengths and latencies of the
-    others.
+    """What a group added within BUCKET_S: sums [T + 1, COLUMNS], bytes, dropped reports, lengths, fates and latencies
+    of the others.
     """
 
     started: float
@@ -44,6 +45,7 @@ class _Bucket:
     wire_bytes: float = 0.0
     dropped: int = 0
     lengths: Lengths = field(default_factory=Lengths)
+    fates: Fates = field(default_factory=Fates)
     latencies: LatencyHistogram = field(default_factory=LatencyHistogram)
 
 
@@ -66,7 +68,7 @@ class _Total:
     Attributes:
         facts: of the encoder's versions.
         sums: [T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
-        lengths: reports by their feedback bits. reports: by version.
+        lengths: reports by their feedback bits. fates: what the air did to them. reports: by version.
         dropped: reports that were, which is with version 0.
     """
 
@@ -76,6 +78,7 @@ class _Total:
     ues: int = 0
     ues_attached: int = 0
     lengths: Lengths = field(default_factory=Lengths)
+    fates: Fates = field(default_factory=Fates)
     reports: dict[int, int] = field(default_factory=dict)
     dropped: int = 0
 
@@ -90,7 +93,7 @@ class _Total:
             totals = fleet.totals[version]
             total.sums = totals.sums.sum(axis=0)
             total.wire_bytes = float(totals.wire_bytes.sum())
-            total.lengths = totals.lengths.copy()
+            total.lengths, total.fates = totals.lengths.copy(), totals.fates.copy()
             total.reports[version] = int(total.sums[:-1, 0].sum())
         return total
 
@@ -102,12 +105,15 @@ class _Total:
         self.ues_attached += other.ues_attached
         self.dropped += other.dropped
         self.lengths.update(other.lengths)
+        self.fates.update(other.fates)
         for version, count in other.reports.items():
             self.reports[version] = self.reports.get(version, 0) + count
 
     def copy(self) -> _Total:
         """Another one, to add to."""
-        return dataclasses.replace(self, reports=dict(self.reports), lengths=self.lengths.copy())
+        return dataclasses.replace(
+            self, reports=dict(self.reports), lengths=self.lengths.copy(), fates=self.fates.copy()
+        )
 
     def of_all_slots(self) -> _Total:
         """A copy in which all slots are one."""
@@ -165,11 +171,13 @@ class Monitor:
         sums: Sums,
         wire_bytes: float,
         lengths: Lengths,
+        fates: Fates,
         latency_ms: float,
         saturated: int,
     ) -> None:
-        """Note what a stored chunk added to a version: sums [T + 1, COLUMNS], bytes, lengths and latency of its new
-        reports, and how many of them have a scale at an end of its range. The fleet's arrays hold the totals already.
+        """Note what a stored chunk added to a version: sums [T + 1, COLUMNS], bytes, lengths, fates and latency of its
+        new reports, and how many of them have a scale at an end of its range. The fleet's arrays hold the totals
+        already.
         """
         with self._lock:
             group = self._current(lease, encoder_id, version)
@@ -177,6 +185,7 @@ class Monitor:
             bucket.sums += sums
             bucket.wire_bytes += wire_bytes
             bucket.lengths.update(lengths)
+            bucket.fates.update(fates)
             bucket.latencies.add(latency_ms, int(sums[:-1, 0].sum()))
             group.saturated += saturated
 
@@ -222,6 +231,7 @@ class Monitor:
             "ues_attached",
             "reports",
             "dropped",
+            *FATES,
             "reports_per_s",
             "feedback_bits_total",
             "wire_bytes_total",
@@ -296,12 +306,19 @@ class Monitor:
         recent = [bucket for group in groups for bucket in group.since(start)]
         for bucket in recent:
             latencies.merge(bucket.latencies)
-        sums, wire_bytes, dropped, lengths = total.sums, total.wire_bytes, total.dropped, total.lengths
+        sums, wire_bytes, dropped, lengths, fates = (
+            total.sums,
+            total.wire_bytes,
+            total.dropped,
+            total.lengths,
+            total.fates,
+        )
         if window_s is not None:
             sums = sum((bucket.sums for bucket in recent), np.zeros_like(sums))
             wire_bytes = sum(bucket.wire_bytes for bucket in recent)
             dropped = sum(bucket.dropped for bucket in recent)
             lengths = sum((bucket.lengths for bucket in recent), Lengths())
+            fates = sum((bucket.fates for bucket in recent), Fates())
         figures = summarise(sums[:-1], sums[-1])
         span = max(now - min(bucket.started for bucket in recent), BUCKET_S) if recent else 1.0
         reports = figures["reports"]
@@ -310,6 +327,7 @@ class Monitor:
             "ues_attached": total.ues_attached,
             **figures,
             "dropped": dropped,
+            **{name: fates[name] for name in FATES},
             "reports_per_s": latencies.count / span,
             **summarise_lengths(lengths),
             "wire_bytes": wire_bytes / reports if reports else None,

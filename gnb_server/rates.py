@@ -53,15 +53,19 @@ class RateControl:
         fleet: Fleet, scheme: Scheme, rows: NDArray[np.int64], expected: NDArray[np.float32], steps: NDArray[np.int64]
     ) -> None:
         """Take notice of reports of UEs [n], in the order of their slots: the NMSE that is to be expected of them and
-        their steps, [slots, n] each. Where a target is to be held, UEs are asked for the step that does.
+        their steps, [slots, n] each, NaN of those that did not come. Where a target is to be held, UEs are asked for
+        the step that does.
         """
         asked, target = fleet.asked, fleet.rate.target_nmse_db
         if asked is None or target is None:
             return
         for ratio, step in zip(expected, steps, strict=True):
-            asked.seen[rows] += 1
-            share = 1 / np.minimum(asked.seen[rows], MEMORY)
-            asked.level[rows] += share * (ratio * 10 ** (DB_A_STEP * step / 10) - asked.level[rows])
+            there = np.isfinite(ratio)
+            came = rows[there]
+            asked.seen[came] += 1
+            share = 1 / np.minimum(asked.seen[came], MEMORY)
+            asked.level[came] += share * (ratio[there] * 10 ** (DB_A_STEP * step[there] / 10) - asked.level[came])
+        rows = rows[asked.seen[rows] > 0]
         wanted = (10 * np.log10(np.maximum(asked.level[rows], 1e-30)) - target) / DB_A_STEP
         finest = scheme.steps - 1 if fleet.rate.step is None else fleet.rate.step
         chosen = np.ceil(wanted).astype(np.int64).clip(0, finest)

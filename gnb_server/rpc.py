@@ -77,6 +77,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             client=client_of(context.peer()),
             can_switch=request.can_switch,
             rate=rate,
+            air=request.air,
         )
         try:
             fleet, model = await asyncio.to_thread(self._handlers.attach, attachment)

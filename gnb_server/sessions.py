@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.conditions import RunConditions
+from shared.link.air import Fates
 from shared.link.rate import OWN, Lengths, Rate
 from shared.metrics import COLUMNS, MEASURED, Domain, Sums
 
@@ -107,6 +108,7 @@ class Totals:
         sums: [ue_count, T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
         wire_bytes: [ue_count, T] float64, shares of the messages received.
         feedback_bits: [ue_count, T] int64. lengths: all reports of the fleet by their feedback bits.
+        fates: how many of them the air changed or took.
     """
 
     def __init__(self, ue_count: int, slots: int) -> None:
@@ -114,6 +116,7 @@ class Totals:
         self.wire_bytes = np.zeros((ue_count, slots))
         self.feedback_bits = np.zeros((ue_count, slots), np.int64)
         self.lengths = Lengths()
+        self.fates = Fates()
 
 
 @dataclass

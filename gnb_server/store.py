@@ -27,6 +27,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gnb_server.sessions import Assignment, Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
+from shared.link.air import Fates
 from shared.link.rate import OWN, Lengths, Rate
 from shared.metrics import COLUMNS, MEASURED, Sums
 
@@ -137,6 +138,16 @@ _lengths = sa.Table(
     sa.Column("reports", sa.BigInteger, nullable=False),
 )
 
+_fates = sa.Table(
+    "fates",  # reports of a fleet that the air changed or took, by what became of them
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("fate", sa.String, primary_key=True),
+    sa.Column("reports", sa.BigInteger, nullable=False),
+)
+
 _reports = sa.Table(
     "reports",  # the newest of each UE: ring = sequence modulo reports_kept; version 0: dropped
     _metadata,
@@ -215,6 +226,7 @@ class Increment:
         sums: [S, n, COLUMNS] by slot. frame_means: [n, COLUMNS] of frames that they complete, or [0, COLUMNS].
         wire_bytes: of each report.
         lengths: [S, n] int64, feedback bits of each report; 0 of one that is not new.
+        fates: of the new ones.
     """
 
     version: int
@@ -224,6 +236,7 @@ class Increment:
     frame_means: Sums
     wire_bytes: float
     lengths: NDArray[np.int64]
+    fates: Fates = field(default_factory=Fates)
 
     def counted(self) -> Lengths:
         """New reports by their feedback bits."""
@@ -287,6 +300,7 @@ class Store:
             _ues.name: self._upsert(_ues),
             _totals.name: self._upsert(_totals, add=True),
             _lengths.name: self._upsert(_lengths, add=True),
+            _fates.name: self._upsert(_fates, add=True),
             _reports.name: self._upsert(_reports),
         }
 
@@ -576,6 +590,9 @@ class Store:
             mine = (_lengths.c.run == self.run) & (_lengths.c.first_ue == lease.first_ue)
             for row in connection.execute(sa.select(_lengths).where(mine)):
                 fleet.totals_of(row.version).lengths[row.feedback_bits] = row.reports
+            mine = (_fates.c.run == self.run) & (_fates.c.first_ue == lease.first_ue)
+            for row in connection.execute(sa.select(_fates).where(mine)):
+                fleet.totals_of(row.version).fates[row.fate] = row.reports
         if fleet.open is not None:
             fleet.open.next_sequence[:], fleet.open.version[:] = fleet.next_sequence, fleet.version
             fleet.open.dropped[:] = fleet.dropped
@@ -595,6 +612,8 @@ class Store:
             for increment in stored.increments:
                 rows[_totals.name] += self._total_rows(first_ue, increment)
                 rows[_lengths.name] += self._length_rows(first_ue, increment)
+                for fate, count in increment.fates.items():
+                    rows[_fates.name].append((self.run, first_ue, increment.version, fate, count))
             for reports in stored.reports:
                 rows[_reports.name] += self._report_rows(first_ue, reports)
         with self._writing() as connection:

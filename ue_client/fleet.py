@@ -218,6 +218,7 @@ class UeFleet:
                 token=self._token,
                 can_switch=settings.switch,
                 rate=pb.Rate(**self.rate.to_json()),
+                air=str(self.conditions.air),
             ),
             timeout=ATTACH_S,
         )

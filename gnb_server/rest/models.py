@@ -61,6 +61,7 @@ class World(BaseModel):
     scenario: str
     seed: int
     delay_slots: int = Field(description="slots between a report and the channel that it is compared with")
+    air: str | None = Field(default=None, description="what the simulated link does to reports; null: nothing")
     domain: str
 
 
@@ -93,6 +94,9 @@ class SchemeFigures(Figures):
         description="with by=version: that decoded the reports; null: UEs that have sent none yet, and dropped ones",
     )
     dropped: int = Field(description="reports that came too late and were not decoded")
+    air_corrupted: int = Field(description="reports that were decoded with bits that the air had flipped")
+    air_detected: int = Field(description="reports whose damage was seen: erased")
+    air_lost: int = Field(description="reports that were lost on the air: erased")
     ues: int = Field(description="whose open or last frame is of the encoder (and version), or that have not begun")
     ues_attached: int
     reports_per_s: float = Field(description="over the window; without one, over the last 600 s")
@@ -119,6 +123,9 @@ class Overall(BaseModel):
     ues_attached: int
     reports: int
     dropped: int
+    air_corrupted: int
+    air_detected: int
+    air_lost: int
     reports_per_s: float
     feedback_bits_total: int
     wire_bytes_total: float

@@ -1,15 +1,18 @@
-"""Which chunks are taken: coordinates, payload, order, and the model version of each frame."""
+"""Which chunks are taken: coordinates, payload, order, the model version of each frame; and what the air leaves."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from gnb_server.faults import Faults
 from gnb_server.repository import ModelVersion, Repository
 from gnb_server.serving.chunks import Admitted, Chunk, Dropped, Group, Job
-from gnb_server.sessions import Fleet
+from gnb_server.sessions import Fleet, Lease
+from shared.channels.streams import Split
 from shared.errors import Conflict, InvalidInput, NotReady, SequenceGap
+from shared.link.decoding import Fields, receive
 
 MAX_CHUNK_REPORTS = 65_536
 
@@ -17,8 +20,8 @@ RESTORING = "fleet: its state is being restored; attach again with its token"
 
 
 def admit(job: Job, models: Repository, faults: Faults, *, late: bool = False) -> Admitted:
-    """Unpack a chunk of right coordinates and check it; `faults` may change its bits. What is new in a `late` one is
-    dropped.
+    """Unpack a chunk of right coordinates, check it, and carry it over the fleet's air; `faults` may change its bits
+    before. What is new in a `late` one is dropped.
 
     Raises:
         InvalidInput, Conflict, NotFound, DamagedCheckpoint: its payload is malformed, or nothing decodes it.
@@ -29,14 +32,30 @@ def admit(job: Job, models: Repository, faults: Faults, *, late: bool = False) -
         raise NotReady(RESTORING)
     model = models.for_encoder(fleet.lease.model, chunk.encoder_id)
     bits = faults.flip(model.layout.unpack_bits(chunk.payload, chunk.reports), varies=model.layout.varies)
-    fields = model.layout.fields_of(bits)
-    model.scheme.check_fields(fields)
-    shape = (chunk.slot_count, chunk.ue_count)
+    model.scheme.check_fields(model.layout.fields_of(bits))
+    shape, air = (chunk.slot_count, chunk.ue_count), fleet.lease.conditions.air
+    by_slot = bits.reshape(*shape, model.layout.bits)
+    received = received_by_slot(fleet.lease, model, np.array(chunk.ues), job.frame, job.slots, by_slot)
     rows = np.arange(chunk.ue_count) + (chunk.first_ue - fleet.lease.first_ue)
     groups, dropped = _groups(fleet, chunk, rows, model, models, late=late)
-    by_slot = {name: values.reshape(*shape, values.shape[1]) for name, values in fields.items()}
-    lengths = model.layout.lengths(bits).reshape(shape)
-    return Admitted(bits.reshape(*shape, model.layout.bits), lengths, by_slot, rows, groups, dropped, model)
+    lengths = air.lengths(model.layout.lengths(by_slot))
+    return Admitted(by_slot, lengths, *received, rows, groups, dropped, model)
+
+
+def received_by_slot(
+    lease: Lease, model: ModelVersion, ues: NDArray[np.int64], frame: int, slots: range, sent: NDArray[np.uint8]
+) -> tuple[Fields, NDArray[np.uint8]]:
+    """What comes over a fleet's air of reports [slots, U, bits] of UEs [U]: fields, name -> [slots, U, count], and
+    fates [slots, U].
+    """
+    conditions = lease.conditions
+    samples = conditions.samples(Split.EMULATE, torch.from_numpy(ues), frame)
+    received = receive(model.scheme, conditions.air, samples, slots, sent.swapaxes(0, 1))
+    bits = received.bits.swapaxes(0, 1)
+    reports = bits.shape[0] * bits.shape[1]
+    fields = model.layout.fields_of(bits.reshape(reports, bits.shape[2]))
+    shaped = {name: values.reshape(*bits.shape[:2], values.shape[1]) for name, values in fields.items()}
+    return shaped, received.fates.swapaxes(0, 1)
 
 
 def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:

@@ -19,8 +19,10 @@ from gnb_server.places import Places
 from gnb_server.repository import ModelVersion
 from gnb_server.sessions import Lease
 from shared.channels.streams import Split
-from shared.link.decoding import Fields, decode_slot, side_information
-from shared.schemes import State
+from shared.conditions import RunConditions
+from shared.link.air import Air, erased
+from shared.link.decoding import Fields, decode_received, initial_state, side_information
+from shared.schemes import Scheme, State
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Part:
         frame: number of the frame. first_slot: of the frame, 0-based; at 0 the frame begins.
         fields: payload fields, name -> [slots, n, count] int64.
         slots: how many.
+        fates: [slots, n] uint8, what became of the reports on the air; erased ones are not decoded.
     """
 
     lease: Lease
@@ -41,6 +44,7 @@ class Part:
     first_slot: int
     slots: int
     fields: Fields
+    fates: NDArray[np.uint8]
 
     @property
     def ends_frame(self) -> bool:
@@ -79,6 +83,7 @@ class _Frames:
     """
 
     model: ModelVersion
+    conditions: RunConditions
     places: Places
     side: Tensor
     state: State
@@ -87,7 +92,7 @@ class _Frames:
         """Begin a frame of UEs [n] with side information [n, T, S]."""
         self.places.open(ues, frame)
         if (missing := self.places.room - len(self.side)) > 0:
-            more = self.model.scheme.decoder.initial_state(missing)
+            more = initial_state(self.model.scheme, self.conditions.scenario, self.conditions.air, missing)
             self.state = {name: torch.cat([values, more[name]]) for name, values in self.state.items()}
             self.side = torch.cat([self.side, self.side.new_zeros(missing, *self.side.shape[1:])])
         self.side[torch.from_numpy(self.places.of(ues))] = side
@@ -109,7 +114,7 @@ class _Begun:
 
 
 class InProcessBackend:
-    """Decoders of this process, one call for all parts of a slot. What is held is of open frames alone.
+    """Decoders of this process, one call for all parts of a slot and an air. What is held is of open frames alone.
 
     Args:
         models: finds a version by name and number.
@@ -125,26 +130,14 @@ class InProcessBackend:
     def decode(self, model: str, version: int, parts: list[Part]) -> list[Estimates]:
         chosen = self._models(model, version)
         order = sorted(range(len(parts)), key=lambda index: -parts[index].slots)
-        begun = [self._begin(chosen, parts[index]) for index in order]  # what is left of a slot is a prefix
-        state = {name: torch.cat([each.state[name] for each in begun]) for name in begun[0].state}
-        ends = np.cumsum([len(each.part.rows) for each in begun]).tolist()
-        estimates: list[Tensor] = []
-        for k in range(begun[0].part.slots):
-            active = [each for each in begun if each.part.slots > k]
-            names = begun[0].part.fields
-            fields = {name: np.concatenate([each.part.fields[name][k] for each in active]) for name in names}
-            side = torch.cat([each.side[:, k] for each in active])
-            last = ends[len(active) - 1]
-            found, after = decode_slot(chosen.scheme, fields, side, {name: v[:last] for name, v in state.items()})
-            for name, values in after.items():
-                state[name][:last] = values
-            estimates.append(found)
-        results: list[Estimates] = [np.empty(0, np.complex64)] * len(parts)
-        for index, each, end in zip(order, begun, ends, strict=True):
-            mine = slice(end - len(each.part.rows), end)
-            self._end(each, {name: values[mine] for name, values in state.items()})
-            results[index] = torch.stack([found[mine] for found in estimates[: each.part.slots]]).numpy()
-        return results
+        begun = {index: self._begin(chosen, parts[index]) for index in order}  # what is left of a slot is a prefix
+        done: dict[int, tuple[Estimates, State]] = {}
+        for air in {part.lease.conditions.air for part in parts}:
+            alike = {index: each for index, each in begun.items() if each.part.lease.conditions.air == air}
+            done |= dict(zip(alike, _decoded(chosen.scheme, air, list(alike.values())), strict=True))
+        for index, each in begun.items():
+            self._end(each, done[index][1])
+        return [done[index][0] for index in range(len(parts))]
 
     def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
         for _, version in [key for key in self._frames if key[0] == token]:
@@ -164,19 +157,20 @@ class InProcessBackend:
         if len(new) and part.first_slot > 0:
             raise LookupError(f"frame {part.frame} of UE {part.lease.first_ue + int(new[0])}: its state is not held")
         if part.first_slot == 0 and part.ends_frame and not self._keep:
-            return _Begun(part, self._side(model, part, part.rows), _initial(model, part), None)
+            return _Begun(part, self._side(model, part, part.rows), _initial(model, part, len(part.rows)), None)
         if held is None or len(new):
             side = self._side(model, part, new)
             if held is None:
-                state = model.scheme.decoder.initial_state(0)
-                held = _Frames(model, Places(part.lease.ue_count), side[:0], state)
+                state = _initial(model, part, 0)
+                held = _Frames(model, part.lease.conditions, Places(part.lease.ue_count), side[:0], state)
                 self._frames[key] = held
             held.open(new, part.frame, side)
             for token, version in list(self._frames):
                 if token == part.lease.token and version != model.version:  # these UEs are on this version now
                     self._close(token, version, new)
         at = torch.from_numpy(held.places.of(part.rows))
-        state = {name: values[at] for name, values in held.state.items()} if part.first_slot else _initial(model, part)
+        begins = part.first_slot == 0
+        state = _initial(model, part, len(at)) if begins else {name: v[at] for name, v in held.state.items()}
         return _Begun(part, held.side[at, part.first_slot : part.first_slot + part.slots], state, held)
 
     def _end(self, begun: _Begun, state: State) -> None:
@@ -205,5 +199,31 @@ class InProcessBackend:
         return side_information(model.scheme, conditions.scenario, samples)
 
 
-def _initial(model: ModelVersion, part: Part) -> State:
-    return model.scheme.decoder.initial_state(len(part.rows))
+def _initial(model: ModelVersion, part: Part, ues: int) -> State:
+    conditions = part.lease.conditions
+    return initial_state(model.scheme, conditions.scenario, conditions.air, ues)
+
+
+def _decoded(scheme: Scheme, air: Air, begun: list[_Begun]) -> list[tuple[Estimates, State]]:
+    """Estimates of parts, the longest first, by one call for all of a slot, and the states after them."""
+    state = {name: torch.cat([each.state[name] for each in begun]) for name in begun[0].state}
+    ends = np.cumsum([len(each.part.rows) for each in begun]).tolist()
+    estimates: list[Tensor] = []
+    for k in range(begun[0].part.slots):
+        active = [each for each in begun if each.part.slots > k]
+        names = begun[0].part.fields
+        fields = {name: np.concatenate([each.part.fields[name][k] for each in active]) for name in names}
+        side = torch.cat([each.side[:, k] for each in active])
+        missing = np.concatenate([erased(each.part.fates[k]) for each in active])
+        last = ends[len(active) - 1]
+        before = {name: values[:last] for name, values in state.items()}
+        found, after = decode_received(scheme, air, fields, missing, side, before)
+        for name, values in after.items():
+            state[name][:last] = values
+        estimates.append(found)
+    results = []
+    for each, end in zip(begun, ends, strict=True):
+        mine = slice(end - len(each.part.rows), end)
+        found_of_it = torch.stack([found[mine] for found in estimates[: each.part.slots]]).numpy()
+        results.append((found_of_it, {name: values[mine] for name, values in state.items()}))
+    return results

@@ -81,8 +81,10 @@ class Admitted:
     """What admission found out about a chunk.
 
     Attributes:
-        bits: [slots, U, bits] uint8, zeros and ones. lengths: [slots, U] int64, how many of them were sent.
-        fields: name -> [slots, U, count] int64.
+        bits: [slots, U, bits] uint8, zeros and ones, as sent. lengths: [slots, U] int64, feedback bits: how many of
+            them were, and those of a CRC.
+        fields: name -> [slots, U, count] int64, as they came over the air. fates: [slots, U] uint8, what became of
+            them there (`shared.link.air.Fate`).
         rows: [U] int64, UE rows of the fleet.
         groups: what is to be decoded. dropped: what is not. UEs that have sent nothing new are in neither.
         model: the version that decodes new frames of the chunk's encoder.
@@ -91,6 +93,7 @@ class Admitted:
     bits: NDArray[np.uint8]
     lengths: NDArray[np.int64]
     fields: Fields
+    fates: NDArray[np.uint8]
     rows: NDArray[np.int64]
     groups: list[Group]
     dropped: list[Dropped]

@@ -118,6 +118,7 @@ class Committer:
             totals.wire_bytes[increment.rows, slots] += increment.wire_bytes
             totals.feedback_bits[increment.rows, slots] += increment.lengths.T
             totals.lengths.update(lengths := increment.counted())
+            totals.fates.update(increment.fates)
             added = np.zeros((fleet.slots + 1, len(COLUMNS)))
             added[slots] = increment.sums.sum(axis=1)
             if len(increment.frame_means):
@@ -126,8 +127,10 @@ class Committer:
             version, encoder_id = increment.version, fleet.facts[increment.version].encoder_id
             wire_bytes = increment.wire_bytes * len(increment.rows) * len(increment.slots)
             at_an_end = saturated.pop(version, 0)
-            latency_ms = scored.latency_ms
-            self._monitor.add(fleet.lease, encoder_id, version, added, wire_bytes, lengths, latency_ms, at_an_end)
+            counted = lengths, increment.fates
+            self._monitor.add(
+                fleet.lease, encoder_id, version, added, wire_bytes, *counted, scored.latency_ms, at_an_end
+            )
         self._rollouts.observe(fleet.lease, stored.increments, scored.pairs)
         if self._recorder is not None:
             try:

@@ -29,7 +29,7 @@ from gnb_server.rates import RateControl
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rollouts import Rollouts
-from gnb_server.serving.admission import admit
+from gnb_server.serving.admission import admit, received_by_slot
 from gnb_server.serving.backend import DecodeBackend, Estimates, Part
 from gnb_server.serving.batching import FairQueue, rounds_of
 from gnb_server.serving.chunks import Ack, Admitted, Chunk, Group, Job
@@ -40,6 +40,7 @@ from gnb_server.sessions import Fleet
 from gnb_server.snapshots import Snapshots
 from gnb_server.store import Store
 from shared.errors import Conflict, CsiError, NotReady
+from shared.link.air import erased
 from shared.link.decoding import distortion
 from shared.metrics import Outcomes
 
@@ -294,10 +295,12 @@ class ServingLoop:
         for group in admitted.groups:
             if (scheme := group.model.scheme).steps:
                 part = self._part(job, admitted, group)
-                fields = {name: values.reshape(-1, values.shape[2]) for name, values in part.fields.items()}
-                expected, steps = distortion(scheme, fields)
-                shape = part.slots, len(part.rows)
-                RateControl.observe(job.fleet, scheme, part.rows, expected.reshape(shape), steps.reshape(shape))
+                there = ~erased(part.fates)
+                expected, steps = np.full(there.shape, np.nan, np.float32), np.zeros(there.shape, np.int64)
+                if there.any():
+                    fields = {name: values[there] for name, values in part.fields.items()}
+                    expected[there], steps[there] = distortion(scheme, fields)
+                RateControl.observe(job.fleet, scheme, part.rows, expected, steps)
 
     def _shadowed(self, done: list[Scored], admitted: dict[Job, Admitted]) -> list[Scored]:
         """Chunks with what a shadow makes of them, if there is one."""
@@ -316,7 +319,8 @@ class ServingLoop:
         }
         frame = job.frame if self._evaluate else 0  # in benchmarks the world is not drawn again for each frame
         rows, slots = admitted.rows[group.columns], job.slots[group.skipped :]
-        return Part(job.fleet.lease, rows, frame, slots.start, len(slots), fields)
+        fates = admitted.fates[group.skipped :, group.columns]
+        return Part(job.fleet.lease, rows, frame, slots.start, len(slots), fields, fates)
 
     def _rebuild(self, fleet: Fleet) -> None:
         assert fleet.open is not None
@@ -329,10 +333,10 @@ class ServingLoop:
             rows = np.flatnonzero((fleet.version == version) & (frames == frame) & (reached == slots))
             model = self._models.version(fleet.lease.model, version)
             packed = fleet.open.reports[version][rows, :slots].swapaxes(0, 1)
-            layout = model.layout
-            bits = np.unpackbits(packed, axis=-1, count=layout.bits).reshape(slots * len(rows), layout.bits)
-            fields = {name: v.reshape(slots, len(rows), v.shape[1]) for name, v in layout.fields_of(bits).items()}
-            part = Part(fleet.lease, rows, frame, 0, slots, fields)
+            bits = np.unpackbits(packed, axis=-1, count=model.layout.bits)
+            ues = rows + fleet.lease.first_ue
+            fields, fates = received_by_slot(fleet.lease, model, ues, frame, range(slots), bits)
+            part = Part(fleet.lease, rows, frame, 0, slots, fields, fates)
             estimates = self._backend.decode(model.name, version, [part])[0]
             truth = self._evaluator.truth(fleet.lease, model.scheme.domain, rows, frame, range(slots))
             outcomes = Outcomes.measure(torch.from_numpy(estimates), truth)

@@ -18,6 +18,7 @@ from gnb_server.sessions import VersionFacts
 from gnb_server.snapshots import Snapshots
 from gnb_server.store import Increment, Progress, Reports, Store, Stored
 from shared.errors import InvalidInput
+from shared.link.air import count_fates
 from shared.link.payload import saturated
 from shared.metrics import COLUMNS, MEASURED, Outcomes
 
@@ -98,7 +99,9 @@ class Scorer:
             frame_means = Outcomes.of(fleet.open.outcome[:, whole]).frame_moments()
             version, each = group.model.version, chunk.wire_bytes / chunk.reports
             lengths = admitted.lengths[group.skipped :, group.columns]
-            stored.increments.append(Increment(version, rows, slots, outcomes.moments(), frame_means, each, lengths))
+            fates = count_fates(admitted.fates[group.skipped :, group.columns])
+            sums = outcomes.moments()
+            stored.increments.append(Increment(version, rows, slots, sums, frame_means, each, lengths, fates))
             stored.reports.append(Reports(version, rows, first, outcomes.measured, lengths, latency_ms, job.received))
             if self._snapshots is not None:
                 last, received = first + len(slots) - 1, job.received

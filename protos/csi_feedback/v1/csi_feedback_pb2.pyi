@@ -31,6 +31,7 @@ class AttachRequest(_message.Message):
     DELAY_SLOTS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     CAN_SWITCH_FIELD_NUMBER: _builtins.int
+    AIR_FIELD_NUMBER: _builtins.int
     RATE_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     """checkpoint name"""
@@ -50,6 +51,8 @@ class AttachRequest(_message.Message):
     """of an earlier attach, to return to its lease; all but encoder_id must be as then"""
     can_switch: _builtins.bool
     """these UEs fetch and use another encoder when they are told to (SwitchEncoder)"""
+    air: _builtins.str
+    """what the simulated link does to reports (docs/air.md); empty: nothing"""
     @_builtins.property
     def rate(self) -> Global___Rate:
         """with a new lease: what its reports are to take; a lease that is there has its own"""
@@ -66,11 +69,12 @@ class AttachRequest(_message.Message):
         delay_slots: _builtins.int = ...,
         token: _builtins.str = ...,
         can_switch: _builtins.bool = ...,
+        air: _builtins.str = ...,
         rate: Global___Rate | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "rate", b"rate", "ue_base", b"ue_base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "can_switch", b"can_switch", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "rate", b"rate", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "air", b"air", "can_switch", b"can_switch", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "rate", b"rate", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ue_base: _TypeAlias = _typing.Literal["ue_base"]  # noqa: Y015
     _WhichOneofArgType__ue_base: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base"]  # noqa: Y015

@@ -12,6 +12,7 @@ from gnb_server.monitor import BUCKET_S, LONGEST_WINDOW_S, Monitor, ue_row
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.channels.scenario import Scenario
 from shared.conditions import RunConditions
+from shared.link.air import Fates
 from shared.link.rate import Lengths
 from shared.metrics import COLUMNS, MEASURED, Outcomes
 from tests.unit.gnb_server.sending import Clock
@@ -49,7 +50,7 @@ class Run:
         totals.feedback_bits += bits
         totals.lengths.update(lengths := Lengths({bits: self.ues * SLOTS}))
         self.fleet.version[:] = 1
-        self.monitor.add(self.fleet.lease, ENCODER, 1, sums, 3.0 * self.ues * SLOTS, lengths, latency_ms, 1)
+        self.monitor.add(self.fleet.lease, ENCODER, 1, sums, 3.0 * self.ues * SLOTS, lengths, Fates(), latency_ms, 1)
 
     def row(self, window_s: float | None) -> dict[str, Any]:
         rows, overall = self.monitor.figures(window_s)
@@ -185,7 +186,7 @@ def test_buckets_of_conditions_that_nobody_has_any_more_are_dropped(run: Run) ->
     first = next(iter(run.monitor._groups.values()))
     lease = dataclasses.replace(run.fleet.lease, conditions=dataclasses.replace(run.fleet.lease.conditions, seed=7))
     run.clock.now += LONGEST_WINDOW_S + 1
-    run.monitor.add(lease, ENCODER, 1, np.zeros((SLOTS + 1, len(COLUMNS))), 3.0, Lengths(), 5.0, 0)
+    run.monitor.add(lease, ENCODER, 1, np.zeros((SLOTS + 1, len(COLUMNS))), 3.0, Lengths(), Fates(), 5.0, 0)
     assert not first.buckets
     assert len(run.monitor._in_order) == 1
 
