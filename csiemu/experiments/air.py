@@ -89,7 +89,7 @@ def text(found: dict[str, Row], recurrent: dict[str, Row], ues: int) -> str:
         "",
         *table("bits", found, {name: f"{row['undisturbed']['feedback_bits']:,.0f}" for name, row in found.items()}),
         "",
-        "![NMSE over the bit error rate and the losses](air.png)",
+        "![SGCS over the disturbed links](air.png)",
         "",
         "## Decoders that remember, 10 % lost in bursts of 5",
         "",
