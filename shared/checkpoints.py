@@ -221,13 +221,15 @@ class CheckpointStore:
         return self.load(name, version)
 
     def _part(self, name: str, version: int, part: str, digest: str) -> Path:
-        """File of a part: if it is not in its own place, one of the name's versions that is the same, of another version
-        or of the other part.
+        """File of a part: if it is not in its own place, one that is the same, of another version of the name or of the
+        other part.
         """
         own = self.root / name / str(version) / f"{part}.safetensors"
         if own.exists():
             return own
-        others = (card.with_name(f"{end}.safetensors") for card in (self.root / name).glob("*/card.json") for end in ENDS)
+        others = (
+            card.with_name(f"{end}.safetensors") for card in (self.root / name).glob("*/card.json") for end in ENDS
+        )
         return next((path for path in others if path.exists() and self._digest(path) == digest), own)
 
     def _digest(self, path: Path) -> str:
