@@ -174,6 +174,8 @@ class Handlers:
         model.scheme.check_scenario(conditions.scenario, conditions.delay_slots)
         with self._lock:
             self.swaps.check_encoder(model.name, model.version, model.encoder_id)
+            # before the lease, which cannot be read back without it, should this process be killed in between
+            self._store.keep_version(model.name, model.version, model.facts)
             if request.token:
                 fleet = self._return_to_lease(request, conditions)
                 self._store.keep_encoder(request.token, model.encoder_id)
@@ -184,7 +186,6 @@ class Handlers:
                 fleet = self._new_lease(request, model, conditions)
             self._rates.begin(fleet, model.scheme)
             fleet.client, fleet.seen = request.client, self._clock()
-            self._store.keep_version(model.name, model.version, model.facts)
             self._store.keep_loaded(model.name, [model.version], loaded=True, asked=False)
             self.swaps.attached(fleet, can_switch=request.can_switch)
             self._monitor.watch(fleet)

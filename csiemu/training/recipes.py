@@ -117,6 +117,7 @@ DESIGNS: dict[str, Design] = {
     "transform-4104": Design("transform", _INDOOR, TransformConfig(bits=4104, components=384, companding=MU)),
     "transform-outdoor": Design("transform", _OUTDOOR, TransformConfig(bits=4104, components=640)),
     "gmtc": Design("gmtc", _INDOOR, GmtcConfig(), "mixture"),
+    "transform-entropy": Design("gmtc", _INDOOR, GmtcConfig(mixtures=1), "mixture"),
     "gmtc-outdoor": Design(
         "gmtc", _OUTDOOR, GmtcConfig(bits=8192, step=112, mixtures=16, components=1024, subspace=384), "mixture"
     ),

@@ -62,7 +62,7 @@ class GmtcConfig(SchemeConfig):
 
     bits: Annotated[int, Within(LEAST_BITS, 1 << 16)] = 4096
     step: Annotated[int, Within(0, STEPS - 1)] = 144
-    mixtures: Annotated[int, Within(2, 1024)] = 64
+    mixtures: Annotated[int, Within(1, 1024)] = 64
     components: Annotated[int, Within(1, 1 << 16)] = 448
     subspace: Annotated[int, Within(1, 1 << 16)] = 256
     ranked: Annotated[int, Within(1, 1 << 16)] = 64

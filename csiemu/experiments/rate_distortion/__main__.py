@@ -85,7 +85,7 @@ def _show(bar: Progress, task: TaskID, done: int) -> None:
 
 def coders(compared: World, world: Wideband, spectrum: Spectrum, store: CheckpointStore) -> Iterator[Coder]:
     """All that is compared, a transform coder where the store has none of as many bits."""
-    ready = list(stored(store, world))
+    ready = list(stored(store, world, compared.others))
     yield from ready
     there = {coder.scheme.layout.bits for coder in ready if coder.series == Transform.name}
     for bits in RATES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -52,19 +52,20 @@ class Coder:
     rate: Rate | None = None
 
 
-def stored(store: CheckpointStore, scenario: Scenario) -> Iterator[Coder]:
-    """The latest versions of the checkpoints that were made for a scenario; codebooks aside, of which `standard` has
-    all.
+def stored(store: CheckpointStore, scenario: Scenario, others: Collection[str] = ()) -> Iterator[Coder]:
+    """The latest versions of the checkpoints that were made for a scenario, and of some others; codebooks aside, of
+    which `standard` has all.
     """
     for name in store.names():
         version = store.versions(name)[-1]
-        if str(Scenario.parse(store.card(name, version)["scenario"])) != str(scenario):
+        own = str(Scenario.parse(store.card(name, version)["scenario"])) == str(scenario)
+        if not (own or name in others):
             continue
         scheme = store.load(name, version).scheme
         if scheme.least_bits is not None:
             yield from at_rates(scheme, f"{name}/{version}")
         elif not isinstance(scheme.config, CodebookConfig):
-            yield Coder(scheme.name, f"{name}/{version}", scheme)
+            yield Coder(scheme.name, f"{name}/{version}" if own else f"{name}/{version} of {scheme.scenario}", scheme)
 
 
 def mixture(store: CheckpointStore, scenario: Scenario) -> Gmtc | None:

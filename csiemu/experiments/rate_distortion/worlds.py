@@ -29,11 +29,13 @@ class World:
         scenario: its text.
         scales: range [dB] of the root of an image's mean power, for transform coders.
         published: of the literature's data set of the same setting.
+        others: checkpoints that were made for another scenario, and are measured on this one all the same.
     """
 
     scenario: str
     scales: tuple[float, float] = _INDOOR_SCALES
     published: tuple[Published, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 _QCRNET = "QCRNet; average not known here, its code is of CRNet's line, which takes the mean of ratios"
@@ -55,6 +57,7 @@ WORLDS = {
             Published("OVQ", _OVQ, ((80, -1.87), (260, -4.99), (510, -7.68), (800, -9.50), (1280, -10.66))),
             Published("CsiCoGen", _CSICOGEN, ((792, -13.96), (1592, -20.37))),
         ),
+        others=("crnet-outdoor",),
     ),
     "umi": World("tr38901-umi-nlos", scales=(-38.0, 38.0)),
     "indoor-5g1-5g3": World("cost2100-indoor-5g1-5g3"),

@@ -37,6 +37,8 @@ FEEDBACK_BITS = {
     "crnet-16": 8 + 128 * 6,
     "crnet-32": 8 + 64 * 6,
     "crnet-outdoor": 8 + 512 * 8,
+    "crnet_nested": 776,  # at most
+    "crnet_nested-4": 2056,
     "csinet": 8 + 512 * 8,
     "transform": 776,  # scale 8, coefficients the rest
     "transform-2056": 2056,
@@ -44,6 +46,7 @@ FEEDBACK_BITS = {
     "transform-outdoor": 4104,
     "gmtc": 4096,  # at most: scale 8, length 12, entropy code the rest
     "gmtc-outdoor": 8192,
+    "transform-entropy": 4096,
 }
 
 
