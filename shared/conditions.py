@@ -51,5 +51,5 @@ class RunConditions:
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> RunConditions:
         """Inverse of `to_json`; other keys are ignored. Raises NotFound, InvalidInput."""
-        air = Air.parse(found["air"] if "air" in found else "")
-        return cls(Scenario.parse(found["scenario"]), int(found["seed"]), int(found["delay_slots"]), air)
+        scenario = Scenario.parse(found["scenario"])
+        return cls(scenario, int(found["seed"]), int(found["delay_slots"]), Air.parse(found.get("air", "")))
