@@ -64,13 +64,13 @@ def test_a_fleet_can_be_asked_for_while_it_attaches(
     handlers: Handlers, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    keep_version = Store.keep_version
+    keep_loaded = Store.keep_loaded
 
-    def ask(self: Store, *arguments: Any) -> None:
+    def ask(self: Store, *arguments: Any, **options: Any) -> None:
         asked.append((handlers.ues()["total"], handlers.ue(0)["reports"], handlers.channel(0)["report"]))
-        keep_version(self, *arguments)
+        keep_loaded(self, *arguments, **options)
 
-    monkeypatch.setattr(Store, "keep_version", ask)
+    monkeypatch.setattr(Store, "keep_loaded", ask)
     Ues(handlers, small_store)
     assert asked == [(UES, 0, None)]
 
