@@ -73,8 +73,8 @@ class Encoder(nn.Module, ABC):
         return {name: values.unflatten(0, observation.shape[:2]) for name, values in fields.items()}
 
     def encode_within(self, observation: Tensor, rates: Rates) -> dict[str, Tensor]:
-        """As `encode`, each report as its rate allows: of schemes that have `least_bits`."""
-        raise NotImplementedError
+        """As `encode`, each report as its rate allows: of schemes that have `least_bits`, others are never asked."""
+        raise NotImplementedError  # not abstract: most schemes have one rate
 
 
 class Decoder(nn.Module, ABC):
@@ -113,9 +113,9 @@ class Decoder(nn.Module, ABC):
 
     def distortion(self, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """||e||^2 / ||h||^2 that is to be expected of reports by what they say and the decoder knows, [N] float32, and
-        the steps that they have, [N] int64: of schemes that have `steps`.
+        the steps that they have, [N] int64: of schemes that have `steps`, others are never asked.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # not abstract: most schemes have no steps
 
 
 End = Literal["encoder", "decoder"]

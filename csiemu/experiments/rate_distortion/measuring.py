@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from csiemu.benchmarks import rate
 from csiemu.experiments.codebooks import similarity
@@ -46,6 +46,7 @@ class Point:
         nmse_db: mean of ratios, truncated angular-delay domain; nmse_2se_db: two standard errors.
         sgcs: mean over subbands and reports of the precoders that the estimates say; sgcs_2se: two standard errors.
         encoder_macs, decoder_macs: real multiply-accumulates of a report (`csiemu.training.complexity`).
+        encoder_mb, decoder_mb: memory that the weights and tables of an end take [MB].
         encoder_ms, decoder_ms: CPU time of a report [ms], one thread.
     """
 
@@ -60,6 +61,8 @@ class Point:
     sgcs_2se: float
     encoder_macs: int | None
     decoder_macs: int | None
+    encoder_mb: float
+    decoder_mb: float
     encoder_ms: float
     decoder_ms: float
 
@@ -113,6 +116,8 @@ def measure(coder: Coder, world: Wideband, ues: int, on_progress: Callable[[int]
         sgcs_error,
         cost["encoder"].macs if cost else None,
         cost["decoder"].macs if cost else None,
+        _megabytes(scheme.encoder),
+        _megabytes(scheme.decoder),
         encoder_ms,
         decoder_ms,
     )
@@ -125,6 +130,11 @@ def true_image(world: Wideband, ues: int) -> float:
         view = DownlinkView(world, RunConditions(world).samples(Split.TEST, part, 0))
         found.append(similarity(world, False, view.image(), Truth.precoders(view.precoders())).mean(1))
     return _mean(found)[0]
+
+
+def _megabytes(end: nn.Module) -> float:
+    """Of the parameters and buffers of an end, as they are held."""
+    return sum(value.numel() * value.element_size() for value in end.state_dict().values()) / 1e6
 
 
 def _mean(parts: list[Tensor]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from csiemu.experiments.rate_distortion.measuring import Point
 from csiemu.experiments.rate_distortion.worlds import World
 from csiemu.output import number
 
-COLUMNS = ("scheme", "bits", "NMSE (dB)", "SGCS", "UE, gNB (MMACs)", "UE, gNB (ms)")
+COLUMNS = ("scheme", "bits", "NMSE (dB)", "SGCS", "UE, gNB (MMACs)", "UE, gNB (MB)", "UE, gNB (ms)")
 
 GAUSSIAN, MIXTURE = "Gaussian of this covariance", "Gaussian mixture of gmtc"
 """Names of the bounds."""
@@ -89,13 +89,14 @@ def markdown(plane: Plane, picture: str) -> str:
             _with_error(point.nmse_db, point.nmse_2se_db, 2),
             _with_error(point.sgcs, point.sgcs_2se, 3),
             _both(_millions(point.encoder_macs), _millions(point.decoder_macs), 2),
+            _both(point.encoder_mb, point.decoder_mb, 2),
             _both(point.encoder_ms, point.decoder_ms, 3),
         )
         for points in plane.series().values()
         for point in points
     ]
     for name, bound in plane.bounds.items():
-        rows += [(name, f"{bits:,}", number(db), "-", "-", "-") for bits, db in bound]
+        rows += [(name, f"{bits:,}", number(db), *4 * "-") for bits, db in bound]
     lines = [
         f"# Feedback bits and distortion: `{plane.world.scenario}`",
         "",
@@ -114,8 +115,9 @@ def markdown(plane: Plane, picture: str) -> str:
         "- NMSE: mean of ratios, truncated angular-delay domain. Codebooks report no scale and have none.",
         "- SGCS: mean over subbands of precoders; those of image schemes are of the channel that the image says,",
         f"  zero-filled. A perfect image would have {plane.true_image_sgcs:.3f}.",
-        "- Costs are of a report: real multiply-accumulates of layers and transforms (- where they are neither), and",
-        "  CPU time of one thread, from what the UE measured to payload fields, and from these to the estimate.",
+        "- Costs are of a report: real multiply-accumulates of layers and transforms (- where they are neither), memory",
+        "  of weights and tables, and CPU time of one thread, from what the UE measured to payload fields, and from these",
+        "  to the estimate.",
         "- *step S*: one quantiser step for all reports, each as long as its code, the length counted: mean bits, 5th",
         "  and 95th percentile in brackets. *at most N*: each report at the finest step that fits into so many bits.",
         f"- *{GAUSSIAN}*: reverse water-filling of the covariance that the transform coders were",
