@@ -46,7 +46,7 @@ class Point:
         nmse_db: mean of ratios, truncated angular-delay domain; nmse_2se_db: two standard errors.
         sgcs: mean over subbands and reports of the precoders that the estimates say; sgcs_2se: two standard errors.
         encoder_macs, decoder_macs: real multiply-accumulates of a report (`csiemu.training.complexity`).
-        encoder_mb, decoder_mb: memory that the weights and tables of an end take [MB].
+        encoder_mb, decoder_mb: memory of the weights and tables of an end, as its state has them [MB].
         encoder_ms, decoder_ms: CPU time of a report [ms], one thread.
     """
 
@@ -133,7 +133,7 @@ def true_image(world: Wideband, ues: int) -> float:
 
 
 def _megabytes(end: nn.Module) -> float:
-    """Of the parameters and buffers of an end, as they are held."""
+    """Of the parameters and buffers of an end, without what it makes of them at work."""
     return sum(value.numel() * value.element_size() for value in end.state_dict().values()) / 1e6
 
 
