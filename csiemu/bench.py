@@ -12,6 +12,7 @@ from csiemu.benchmarks import OnProgress, channels, flood, layouts, serving, swa
 from csiemu.output import console, progress
 from shared.commands import write_json
 from shared.errors import InvalidInput
+from shared.link.precision import Precision
 from shared.settings import CheckpointSettings, JsonFile, options
 
 
@@ -40,6 +41,9 @@ class Settings(CheckpointSettings):
 
     ues: int = Field(512, ge=1, le=8192)
     """serving: UEs, and batch of the peer; swaps: UEs."""
+
+    precision: Precision = "fp32"
+    """serving: what decoders compute in, the peer's too."""
 
     batch: int = Field(200, ge=2, le=65536)
     """training, layouts: images a step."""
@@ -100,7 +104,9 @@ def _serving(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any
     names, store = _names(settings.schemes), settings.checkpoint_store()
     for name in names:
         store.load(name)  # before any of them is measured
-    results = serving.measure(store.root, names, settings.ues, settings.seconds, settings.rounds, on_progress)
+    results = serving.measure(
+        store.root, names, settings.ues, settings.seconds, settings.rounds, settings.precision, on_progress
+    )
     table = Table(
         "scheme", "decodes per server CPU second: ceiling", "decode only", "everything on", "share", "share, all on"
     )

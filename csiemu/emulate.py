@@ -34,6 +34,7 @@ from shared.checkpoints import CheckpointStore
 from shared.commands import write_json
 from shared.errors import DamagedCheckpoint, InvalidInput, NotReady
 from shared.link.air import FATES, Air
+from shared.link.precision import Precision
 from shared.link.rate import Rate
 from shared.machine import machine
 from shared.metrics import Domain
@@ -109,6 +110,9 @@ class Settings(RunSettings):
     late_s: float = Field(1.0, gt=0)
     """How long a report may wait to be decoded with --late drop [s]."""
 
+    precision: Precision = "fp32"
+    """What decoders compute in, as of csiemu gnb."""
+
     fault: Literal["none", "lose", "misdecode", "slow"] = "none"
     """Fault injection in the gNB: shows that lost and misdecoded can be other than 0."""
 
@@ -151,6 +155,7 @@ def run(settings: Settings) -> int:
                 fault=settings.fault,
                 late=settings.late,
                 late_s=settings.late_s,
+                precision=settings.precision,
             )
         )
         rest = Rest(f"http://{gnb.rest}")

@@ -15,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from shared.channels.streams import Split
-from shared.checkpoints import CheckpointStore
+from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.conditions import RunConditions
 from shared.link.decoding import decode_frames
 from shared.link.encoding import encode_frames
 from shared.link.evaluation import BATCH
+from shared.link.precision import Precision, precision_for
+from shared.schemes.base import ENDS, End
 
-TOLERANCE = 1e-4
-"""Largest relative difference, ||a - b|| / ||b||, between the gNB's estimate and the one decoded again."""
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 1e-2}
+"""Largest relative difference, ||a - b|| / ||b||, between the gNB's estimate and the one decoded again, in another
+batch, and perhaps by the kernels of another machine."""
 
 Columns = dict[str, NDArray[Any]]
 
@@ -57,7 +60,7 @@ def misdecoded(
     estimates = dict(zip(reports, results, strict=True))
     wrong = compared = done = 0
     for version in np.unique(sent["decoder_version"][sent["decoder_version"] > 0]).tolist():  # 0: dropped
-        checkpoint = store.load(meta["model"], version, ("decoder",))
+        checkpoint = _load(store, meta, version, ("decoder",))
         scheme, mine = checkpoint.scheme, sent["decoder_version"] == version
         for_another = mine & (sent["encoder_id"] != checkpoint.encoder_id)
         wrong += int(for_another.sum())
@@ -73,7 +76,7 @@ def misdecoded(
                     if (ue_id, sequence) in estimates:
                         compared += 1
                         by, found = estimates[ue_id, sequence]
-                        largest = TOLERANCE * max(float(np.linalg.norm(wanted)), 1e-12)
+                        largest = TOLERANCE[scheme.precision] * max(float(np.linalg.norm(wanted)), 1e-12)
                         wrong += by != version or not np.linalg.norm(found - wanted) <= largest
             done += bits.shape[0] * bits.shape[1]
             on_progress(done, len(sent["ue"]))
@@ -100,7 +103,7 @@ def recoded(store: CheckpointStore, recorded: list[Path]) -> tuple[int, int]:
         conditions = RunConditions.from_json(meta)
         slots = conditions.scenario.slots
         for version in np.unique(columns["decoder_version"]).tolist():
-            checkpoint = store.load(meta["model"], version)
+            checkpoint = _load(store, meta, version)
             mine = columns["decoder_version"] == version
             if checkpoint.encoder_id != meta["encoder_id"]:
                 wrong += int(mine.sum())
@@ -114,9 +117,17 @@ def recoded(store: CheckpointStore, recorded: list[Path]) -> tuple[int, int]:
                 again = decode_frames(checkpoint.scheme, conditions.scenario, samples, sent, conditions.air).numpy()
                 found = {name: columns[name][mine][rows[part]] for name in ("payload", "estimate")}
                 error, size = _norms(found["estimate"] - again), _norms(again)
-                bad = (found["payload"] != sent).any(axis=2) | ~(error <= TOLERANCE * np.maximum(size, 1e-12))
+                largest = TOLERANCE[checkpoint.scheme.precision]
+                bad = (found["payload"] != sent).any(axis=2) | ~(error <= largest * np.maximum(size, 1e-12))
                 wrong, compared = wrong + int(bad.sum()), compared + bad.size
     return wrong, compared
+
+
+def _load(store: CheckpointStore, meta: dict[str, Any], version: int, ends: tuple[End, ...] = ENDS) -> Checkpoint:
+    """A version of what was recorded, in the precision that it was decoded in."""
+    checkpoint = store.load(meta["model"], version, ends)
+    checkpoint.scheme.precision = precision_for(checkpoint.card, meta["precision"])
+    return checkpoint
 
 
 def _norms(values: NDArray[Any]) -> NDArray[np.float64]:

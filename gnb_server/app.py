@@ -31,6 +31,7 @@ from gnb_server.store import Store
 from gnb_server.uploads import Uploads
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
+from shared.link.precision import fast_in_bf16
 from shared.tls import read_authorities, read_identity
 
 HEALTH_S = 1.0
@@ -47,13 +48,17 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
     Args:
         clock: monotonic [s].
     """
-    repository = Repository(CheckpointStore(settings.checkpoints))
+    repository = Repository(CheckpointStore(settings.checkpoints), settings.precision)
+    if settings.precision == "bf16" and not fast_in_bf16():
+        logging.warning("precision: bf16, for which this processor has no instructions; fp32 is faster here")
     store = Store(settings.store, settings.run, settings.reports_kept)
     store.own()
     monitor = Monitor(clock)
     recorder = None
     if settings.record:
-        recorder = Recorder(settings.record, settings.record_every, whole_band=settings.record_whole_band)
+        recorder = Recorder(
+            settings.record, settings.record_every, settings.precision, whole_band=settings.record_whole_band
+        )
     rollouts, snapshots = Rollouts(), Snapshots(clock=clock)
     history = History(store, monitor, repository)
     serving = ServingLoop(

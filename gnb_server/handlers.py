@@ -30,6 +30,7 @@ from shared.channels.wideband import require_wideband
 from shared.conditions import RunConditions
 from shared.errors import Conflict, CsiError, InvalidInput, LimitReached, NotFound, NotReady
 from shared.link.air import Air
+from shared.link.precision import precision_for
 from shared.link.rate import OWN, Rate
 from shared.schemes import scheme_class
 
@@ -546,6 +547,7 @@ class Handlers:
             "outputs": [{"name": "channel", "datatype": "FP32", "shape": [-1, *_estimate_shape(card), 2]}],
             "parameters": {
                 "loaded": [str(v) for v in loaded],
+                "precision": precision_for(card, self._repository.precision),
                 "target": self.swaps.target_version(name),
                 "version": str(version),
                 "ues": self.swaps.ues(name),

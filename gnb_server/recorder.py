@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gnb_server.repository import ModelVersion
 from gnb_server.sessions import Lease
 from shared.link.decoding import whole_band
+from shared.link.precision import Precision
 from shared.metrics import Truth
 
 FLUSH_REPORTS = 4096
@@ -26,13 +27,14 @@ class Recorder:
 
     Arrays: ue, sequence, decoder_version [K]; payload [K, bits] uint8; estimate, truth [K, M], [K, Q, M] or
     [K, S, M] complex64; with `whole_band` estimate_whole_band [K, N_f, M], subcarrier by antenna; and as JSON text in
-    `meta`: model, scenario, seed, delay_slots, encoder_id.
+    `meta`: model, scenario, seed, delay_slots, encoder_id, precision (that was asked for).
     """
 
-    def __init__(self, folder: Path, every: int, *, whole_band: bool = False) -> None:
+    def __init__(self, folder: Path, every: int, precision: Precision = "fp32", *, whole_band: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.every = every
+        self.precision = precision
         self.whole_band = whole_band
         self._rows: dict[_Key, list[dict[str, NDArray[Any]]]] = {}
         self._files: dict[str, int] = {}
@@ -85,6 +87,7 @@ class Recorder:
         while (path := self.folder / f"{stem}-{number}.npz").exists():  # of a gNB before a restart
             number += 1
         self._files[stem] = number + 1
-        meta = {"model": lease.model, **lease.conditions.to_json(), "encoder_id": encoder_id}
+        asked = {"encoder_id": encoder_id, "precision": self.precision}
+        meta = {"model": lease.model, **lease.conditions.to_json(), **asked}
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         np.savez(path, **{"meta": np.array(json.dumps(meta)), **columns}, allow_pickle=False)

@@ -27,6 +27,7 @@ from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, NotFound
 from shared.link.decoding import check_probe
 from shared.link.payload import PayloadLayout
+from shared.link.precision import Precision, precision_for
 from shared.schemes import Scheme
 
 
@@ -68,10 +69,13 @@ class _Model:
 
 
 class Repository:
-    """Loaded decoders by name and version. Safe to use from any thread."""
+    """Loaded decoders by name and version; in bfloat16 if that is wanted and their cards allow it. Safe to use from any
+    thread.
+    """
 
-    def __init__(self, store: CheckpointStore) -> None:
+    def __init__(self, store: CheckpointStore, precision: Precision = "fp32") -> None:
         self.store = store
+        self.precision = precision
         self._models: dict[str, _Model] = {}
         self._lock = threading.RLock()
 
@@ -85,7 +89,7 @@ class Repository:
         Raises:
             NotFound, InvalidInput: no such model, version or name. DamagedCheckpoint: files, card and probe do not fit.
         """
-        found = verified(self.store, name, self.version_to_load(name, version))
+        found = verified(self.store, name, self.version_to_load(name, version), self.precision)
         with self._lock:
             model = self._models.setdefault(name, _Model())
             before = model.loaded.get(found.version)
@@ -221,7 +225,7 @@ class Repository:
                 return model.loaded[version]
             if model is not None and version in model.blocked:
                 raise Conflict(f"model: {name}/{version} is {model.blocked[version]}; load it first")
-        found = verified(self.store, name, version)
+        found = verified(self.store, name, version, self.precision)
         with self._lock:
             model = self._models.setdefault(name, _Model())
             model.loaded[version] = found
@@ -282,13 +286,16 @@ class Repository:
             return str(error)
 
 
-def verified(store: CheckpointStore, name: str, version: int) -> ModelVersion:
-    """Load a checkpoint's decoder and check it by its probe. Raises as `CheckpointStore.load`."""
+def verified(store: CheckpointStore, name: str, version: int, precision: Precision = "fp32") -> ModelVersion:
+    """Load a checkpoint's decoder, check it by its probe (in float32), and have it compute in `precision` if its card
+    allows it. Raises as `CheckpointStore.load`.
+    """
     checkpoint = store.load(name, version, ("decoder",))
     try:
         check_probe(checkpoint.scheme, checkpoint.card.get("probe", {}))
     except DamagedCheckpoint as error:
         raise DamagedCheckpoint(f"checkpoint {name}/{version}: {error}") from error
+    checkpoint.scheme.precision = precision_for(checkpoint.card, precision)
     return ModelVersion(
         name,
         version,

@@ -1,10 +1,10 @@
 """Decodes per second of server CPU time over gRPC, as a share of what the same decoder does in a plain loop.
 
 The peer ("ceiling") is the decoder in this process: side information and payload fields at hand, batches of the same
-UEs, one thread, fp32. The gNB is a process of its own, loaded over a real socket by UEs that send the packed payloads
-of their first frame again and again, a frame of all UEs in a chunk. `decode_only` has evaluator, store and world off
-(side information of the first frame is kept); `everything` has them on. Server CPU time is the gNB process's user and
-system time, so that the load generator's share of the machine does not count.
+UEs, one thread, the same precision. The gNB is a process of its own, loaded over a real socket by UEs that send the
+packed payloads of their first frame again and again, a frame of all UEs in a chunk. `decode_only` has evaluator, store
+and world off (side information of the first frame is kept); `everything` has them on. Server CPU time is the gNB
+process's user and system time, so that the load generator's share of the machine does not count.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import NotReady
 from shared.link.decoding import decode_slot, side_information
 from shared.link.encoding import encode_frames
+from shared.link.precision import Precision, precision_for
 from shared.machine import machine
 from ue_client.channel import NO_PROXY
 
@@ -45,6 +46,7 @@ def measure(
     ues: int,
     seconds: float,
     rounds: int,
+    precision: Precision = "fp32",
     on_progress: OnProgress = lambda done, of: None,
 ) -> dict[str, Any]:
     """All figures of all schemes: medians over `rounds` interleaved rounds.
@@ -53,11 +55,13 @@ def measure(
         root: folder of checkpoints.
         ues: UEs, in one fleet; also the ceiling's batch.
         seconds: length of each measurement.
+        precision: of the decoders, as far as their cards allow it.
     """
     store = CheckpointStore(root)
     contenders: dict[tuple[str, str], Callable[[], tuple[float, float]]] = {}
     for name in schemes:
         checkpoint = store.load(name)
+        checkpoint.scheme.precision = precision_for(checkpoint.card, precision)
         contenders[name, "ceiling"] = partial(_ceiling, checkpoint, ues, seconds)
         contenders[name, "decode_only"] = partial(_served, root, checkpoint, ues, seconds, evaluate=False)
         contenders[name, "everything"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True)
@@ -67,7 +71,7 @@ def measure(
     for row in results.values():
         row["share_of_ceiling"] = row["decode_only_per_cpu_s"] / row["ceiling_per_cpu_s"]
         row["share_of_ceiling_everything"] = row["everything_per_cpu_s"] / row["ceiling_per_cpu_s"]
-    settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": "fp32"}
+    settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": precision}
     return {"settings": settings, "machine": machine(), "schemes": results}
 
 
@@ -96,7 +100,8 @@ def _ceiling(checkpoint: Checkpoint, ues: int, seconds: float) -> tuple[float, f
 
 def _served(root: Path, checkpoint: Checkpoint, ues: int, seconds: float, *, evaluate: bool) -> tuple[float, float]:
     """Decodes per second of a gNB's CPU time, and of wall time."""
-    with tempfile.TemporaryDirectory() as folder, Gnb(Path(folder), checkpoints=root, evaluate=evaluate) as gnb:
+    options = {"checkpoints": root, "evaluate": evaluate, "precision": checkpoint.scheme.precision}
+    with tempfile.TemporaryDirectory() as folder, Gnb(Path(folder), **options) as gnb:
         return asyncio.run(_load(gnb, checkpoint, ues, seconds))
 
 

@@ -24,9 +24,13 @@ from shared.conditions import RunConditions
 from shared.errors import InvalidInput
 from shared.link.decoding import make_probe, probed_frames
 from shared.link.encoding import encode_frames
-from shared.link.evaluation import evaluate
+from shared.link.evaluation import change_in_bf16, evaluate
+from shared.link.precision import CHANGE
 from shared.schemes import Scheme, scheme_class
 from shared.stopping import stopping
+
+MOST_COMPARED = 1000
+"""UEs whose reports are decoded in both precisions, for the card."""
 
 OnStage = Callable[[str, int, int | None], None]
 """Is told what is being done, how much of it is done and of how much (None: that is not known)."""
@@ -206,7 +210,8 @@ def measure(
     scheme, scenario = checkpoint.scheme, checkpoint.scenario
     reference = evaluate(scheme, RunConditions(scenario), ues=ues, on_progress=on_progress)
     probe = make_probe(scheme, encode_frames(scheme, scenario, probed_frames()))
-    return store.annotate(checkpoint, {"evaluation": reference, "probe": probe})
+    change = change_in_bf16(scheme, RunConditions(scenario), min(ues, MOST_COMPARED))
+    return store.annotate(checkpoint, {"evaluation": reference, "probe": probe, CHANGE: change})
 
 
 def _budget(trainer: Rounds) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from shared.channels.uplink import UplinkView
 from shared.channels.wideband import Wideband
 from shared.errors import DamagedCheckpoint, InvalidInput
 from shared.link.air import UNDISTURBED, Air, Fate, erased
+from shared.link.precision import in_precision
 from shared.quantizers.float32 import Float32
 from shared.schemes import Scheme, State
 
@@ -54,8 +55,11 @@ def side_information(scheme: Scheme, scenario: Scenario, samples: Samples) -> Te
 
 @torch.inference_mode()
 def decode_slot(scheme: Scheme, fields: Fields, side: Tensor, state: State) -> tuple[Tensor, State]:
-    """Decode one report of each of N UEs; shapes as `Decoder.step`."""
-    return scheme.decoder.step({name: torch.from_numpy(values) for name, values in fields.items()}, side, state)
+    """Decode one report of each of N UEs, in the scheme's precision; shapes as `Decoder.step`."""
+    with in_precision(scheme.precision):
+        values = {name: torch.from_numpy(values) for name, values in fields.items()}
+        estimate, after = scheme.decoder.step(values, side, state)
+    return estimate, {name: values.to(state[name].dtype) for name, values in after.items()}
 
 
 def estimate_shape(scheme: Scheme, scenario: Scenario) -> tuple[int, ...]:
@@ -101,8 +105,11 @@ def decode_received(
         put(~gone, decode_slot(scheme, came, side[~gone], {name: values[~gone] for name, values in after.items()}))
     if missing.any():
         before = {name: values[gone] for name, values in after.items()}
-        if air.policy == "blind" and (blind := decoder.erased(side[gone], before)) is not None:
-            put(gone, blind)
+        if air.policy == "blind":
+            with in_precision(scheme.precision):
+                blind = decoder.erased(side[gone], before)
+            if blind is not None:
+                put(gone, blind)
         if air.state == "reset":
             put(gone, (estimate[gone], decoder.initial_state(int(missing.sum()))))
     return estimate, {**after, NEWEST: estimate}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from shared.link.air import FATES, Fates, count_fates
 from shared.link.decoding import decode_frames, decode_received_frames, receive
 from shared.link.encoding import encode_frames
 from shared.link.payload import SCALE, saturated
+from shared.link.precision import Precision
 from shared.link.rate import Lengths, Rate, summarise_lengths
 from shared.metrics import COLUMNS, DOMAIN_NAMES, Domain, Outcomes, Truth, summarise
 from shared.schemes import Scheme
@@ -49,6 +50,25 @@ def outcomes(scheme: Scheme, conditions: RunConditions, samples: Samples, report
     """Outcomes [N, T] of frames whose reports [N, T, bits] were sent."""
     estimates = decode_frames(scheme, conditions.scenario, samples, reports, conditions.air)
     return Outcomes.measure(estimates, true_channels(conditions, scheme.domain, samples))
+
+
+def change_in_bf16(scheme: Scheme, conditions: RunConditions, ues: int) -> float | None:
+    """By how much the NMSE grows where the reports of frame 0 of UEs of the test split are decoded in bfloat16 [dB]:
+    mean of ratios or ratio of sums, whichever grows more; None of precoders, which have no NMSE.
+    """
+    if scheme.domain == "precoder":
+        return None
+    before, sums = scheme.precision, np.zeros((2, 2))
+    for part in torch.arange(ues).split(BATCH):
+        samples = conditions.samples(Split.TEST, part, 0)
+        reports = over_the_link(scheme, conditions, samples)
+        for row, precision in enumerate(get_args(Precision)):
+            scheme.precision = precision
+            found = outcomes(scheme, conditions, samples, reports)
+            sums[row] += found.ratio.sum(), found.error.sum()
+        scheme.precision = before
+    fp32, bf16 = sums
+    return float(10 * np.log10(bf16 / fp32).max())
 
 
 def evaluate(

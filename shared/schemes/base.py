@@ -18,6 +18,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
 from shared.link.payload import PayloadLayout
+from shared.link.precision import Precision
 from shared.link.rate import OWN, Rate, Rates
 from shared.metrics import Domain
 from shared.quantizers.base import Quantizer
@@ -136,6 +137,9 @@ class Scheme(nn.Module, ABC):
         trainable: whether `csiemu train` has anything to optimise.
         default_scenario: what it is trained for where nothing else is asked for.
 
+    Attributes:
+        precision: that its decoder computes in, by `shared.link.decoding`; the encoder's is float32.
+
     Args:
         scenario: the world that it is built for: its sizes are those of the networks.
         config: an instance of `config_class`.
@@ -155,6 +159,7 @@ class Scheme(nn.Module, ABC):
 
     encoder: Encoder
     decoder: Decoder
+    precision: Precision = "fp32"
 
     def __init__(self, scenario: Scenario, config: SchemeConfig, ends: tuple[End, ...] = ENDS) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from shared.channels.wideband import Wideband
 from shared.checkpoints import CheckpointStore
 from shared.conditions import RunConditions
 from shared.link.evaluation import evaluate
+from shared.link.precision import CHANGE
 from ue_client.command import save_record
 
 
@@ -123,6 +125,26 @@ def test_recorded_payloads_decode_again(
         wrong, compared = misdecoded(small_store, tmp_path / f"{fault}.npz", sorted(folder.glob("*.npz")))
         assert compared == 2048
         assert (wrong > 0) == bool(expected)
+
+
+def test_what_bfloat16_decoded_decodes_again(
+    start_gnb: Callable[..., Any], small_store: CheckpointStore, tmp_path: Path
+) -> None:
+    root = shutil.copytree(small_store.root, tmp_path / "checkpoints")
+    store = CheckpointStore(root)
+    store.annotate(store.load("hyperrnn", 1), {CHANGE: 0.0})
+    estimates = {}
+    for precision in ("fp32", "bf16"):
+        folder, record = tmp_path / precision, tmp_path / f"{precision}-sent.npz"
+        gnb = start_gnb(checkpoints=root, record=folder, precision=precision, store=f"sqlite:///{folder}.sqlite")
+        save_record(gnb.run_ues(scheme="hyperrnn", ues=4, slots=64, record=record))
+        assert gnb.call("/v2/models/hyperrnn")[1]["parameters"]["precision"] == precision
+        gnb.stop()
+        recorded = sorted(folder.glob("*.npz"))
+        assert misdecoded(store, record, recorded) == (0, 256)
+        with np.load(recorded[0]) as columns:
+            estimates[precision] = columns["estimate"]
+    assert 1e-5 < np.linalg.norm(estimates["bf16"] - estimates["fp32"]) / np.linalg.norm(estimates["fp32"]) < 2e-2
 
 
 def test_reports_of_no_bits_decode_again(
