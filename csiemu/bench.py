@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
-from csiemu.benchmarks import OnProgress, channels, flood, layouts, serving, swaps, training, vanish
+from csiemu.benchmarks import OnProgress, channels, flood, layouts, overload, serving, swaps, training, vanish
 from csiemu.output import console, progress
 from shared.commands import write_json
 from shared.errors import InvalidInput
@@ -22,16 +22,18 @@ class Settings(CheckpointSettings):
     structure of its public code. `flood`: what a gNB bears while fleets send as fast as they can and hang up. `swaps`:
     versions with different encoders swapped under full load, with `kill -9` of gNB and UEs. `vanish`: what a gNB
     holds of fleets that attach, send and vanish. `layouts`: DualNet-MP's training step with the device's own
-    convolutions and with block layers.
+    convolutions and with block layers. `overload`: what a gNB serves, and how late, of half to four times what it can.
     """
 
     model_config = options("CSIEMU_BENCH_")
 
-    benchmark: CliPositionalArg[Literal["serving", "channels", "training", "flood", "swaps", "vanish", "layouts"]]
+    benchmark: CliPositionalArg[
+        Literal["serving", "channels", "training", "flood", "swaps", "vanish", "layouts", "overload"]
+    ]
     """Which one."""
 
     schemes: str = "hyperrnn,dldnn"
-    """serving: checkpoint names, comma-separated; flood, swaps, vanish: the first of them."""
+    """serving: checkpoint names, comma-separated; flood, swaps, vanish, overload: the first of them."""
 
     presets: str = ",".join(channels.PRESETS)
     """channels: scenario presets, comma-separated."""
@@ -40,7 +42,7 @@ class Settings(CheckpointSettings):
     """channels: samples made in one call."""
 
     ues: int = Field(512, ge=1, le=8192)
-    """serving: UEs, and batch of the peer; swaps: UEs."""
+    """serving: UEs, and batch of the peer; swaps, overload: UEs."""
 
     precision: Precision = "fp32"
     """serving: what decoders compute in, the peer's too."""
@@ -88,6 +90,7 @@ def run(settings: Settings) -> None:
         "swaps": _swaps,
         "vanish": _vanish,
         "layouts": _layouts,
+        "overload": _overload,
     }
     screen = console()
     with progress(screen) as bar:
@@ -199,6 +202,27 @@ def _layouts(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any
     table = Table(f"DualNet-MP, batch {settings.batch}, on {found['settings']['device']}", "ms a step")
     table.add_row("own circular convolutions", f"{found['step_ms']['own']:.1f}")
     table.add_row("block layers", f"{found['step_ms']['blocks']:.1f}")
+    return found, table
+
+
+def _overload(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
+    name, ues = _names(settings.schemes)[0], settings.ues
+    if ues % overload.FLEETS:
+        raise InvalidInput(f"ues: {ues}; wanted a multiple of {overload.FLEETS}, which is the number of fleets")
+    found = overload.measure(settings.checkpoints, name, ues, settings.seconds, on_progress)
+    table = Table(
+        f"offered, of {found['capacity_per_s']:,.0f} reports/s",
+        "offered /s",
+        "served /s",
+        "delay p50 (ms)",
+        "p99",
+        "behind at the end",
+        "memory (MB)",
+    )
+    for row in found["offered"]:
+        rates = (f"{row[f'{name}_per_s']:,.0f}" for name in ("offered", "served"))
+        delays = ("-" if row[f"delay_{p}_ms"] is None else f"{row[f'delay_{p}_ms']:,.1f}" for p in ("p50", "p99"))
+        table.add_row(f"{row['share']:g}", *rates, *delays, f"{row['behind']:,}", f"{row['memory_mb']:.0f}")
     return found, table
 
 
