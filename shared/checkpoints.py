@@ -260,7 +260,7 @@ class CheckpointStore:
     def _write_card(folder: Path, card: dict[str, Any]) -> None:
         """In one move: a process that is killed leaves no half a card."""
         partial = folder / "card.partial"
-        partial.write_text(json.dumps(card, indent=1) + "\n")
+        partial.write_text(json.dumps(card, indent=1, separators=(",", ":")) + "\n")
         partial.replace(folder / "card.json")
 
 
