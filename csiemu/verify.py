@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shared.channels.streams import Split
 from shared.checkpoints import Checkpoint, CheckpointStore
-from shared.conditions import RunConditions
+from shared.conditions import ChangingConditions, RunConditions
 from shared.link.decoding import decode_frames
 from shared.link.encoding import encode_frames
 from shared.link.evaluation import BATCH
@@ -49,12 +49,13 @@ def misdecoded(
     if not recorded or not sent_file.exists():
         return 0, 0
     parts = [_read(path) for path in recorded]
-    meta = json.loads(str(parts[0]["meta"]))
+    metas = [json.loads(str(part["meta"])) for part in parts]
+    meta = max(metas, key=lambda meta: len(meta.get("air_changes", [])))  # the newest, which has all changes
     names = ("ue", "sequence", "decoder_version", "estimate")
     decoded = {name: np.concatenate([part[name] for part in parts]) for name in names}
     sent = _read(sent_file)
-    conditions = RunConditions.from_json(meta)
-    scenario = conditions.scenario
+    by_frame = ChangingConditions.from_json(meta)
+    scenario = by_frame.first.scenario
     reports = zip(decoded["ue"].tolist(), decoded["sequence"].tolist(), strict=True)
     results = zip(decoded["decoder_version"].tolist(), decoded["estimate"], strict=True)
     estimates = dict(zip(reports, results, strict=True))
@@ -66,8 +67,8 @@ def misdecoded(
         wrong += int(for_another.sum())
         theirs = {name: values[mine & ~for_another] for name, values in sent.items()}
         all_keys, all_bits = _frames(theirs, scenario.slots, scheme.layout.bits)
-        for first in range(0, len(all_keys), BATCH):
-            keys, bits = all_keys[first : first + BATCH], all_bits[first : first + BATCH]
+        for conditions, rows in _batches(by_frame, all_keys):
+            keys, bits = all_keys[rows], all_bits[rows]
             ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys.T)
             samples = conditions.samples(Split.EMULATE, ue, frame)
             again = decode_frames(scheme, scenario, samples, bits, conditions.air).numpy()
@@ -100,8 +101,8 @@ def recoded(store: CheckpointStore, recorded: list[Path]) -> tuple[int, int]:
         except (OSError, ValueError, zipfile.BadZipFile):
             continue
         meta = json.loads(str(columns.pop("meta")))
-        conditions = RunConditions.from_json(meta)
-        slots = conditions.scenario.slots
+        by_frame = ChangingConditions.from_json(meta)
+        slots = by_frame.first.scenario.slots
         for version in np.unique(columns["decoder_version"]).tolist():
             checkpoint = _load(store, meta, version)
             mine = columns["decoder_version"] == version
@@ -109,8 +110,7 @@ def recoded(store: CheckpointStore, recorded: list[Path]) -> tuple[int, int]:
                 wrong += int(mine.sum())
                 continue
             keys, rows = _whole_frames({name: values[mine] for name, values in columns.items()}, slots)
-            for first in range(0, len(keys), BATCH):
-                part = slice(first, first + BATCH)
+            for conditions, part in _batches(by_frame, keys):
                 ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys[part].T)
                 samples = conditions.samples(Split.EMULATE, ue, frame)
                 sent = encode_frames(checkpoint.scheme, conditions.scenario, samples)
@@ -128,6 +128,15 @@ def _load(store: CheckpointStore, meta: dict[str, Any], version: int, ends: tupl
     checkpoint = store.load(meta["model"], version, ends)
     checkpoint.scheme.precision = precision_for(checkpoint.card, meta["precision"])
     return checkpoint
+
+
+def _batches(
+    by_frame: ChangingConditions, keys: NDArray[np.int64]
+) -> Iterator[tuple[RunConditions, NDArray[np.int64]]]:
+    """Conditions and indices of frames [(ue, frame)] that can be decoded at once, BATCH at most."""
+    for conditions, rows in by_frame.split(keys[:, 1]):
+        for first in range(0, len(rows), BATCH):
+            yield conditions, rows[first : first + BATCH]
 
 
 def _norms(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,9 +1,9 @@
 """Two versions of a model compared by the NMSE of whole frames: the unit whose outcomes are independent.
 
 In a *shadow* both versions decode the same reports, so the frames are paired. In a *canary* each UE has one of them:
-the frames of each condition (scenario, delay) are averaged apart and weighted alike in both arms, so that easy channels
-in one arm do not pass for a better decoder. The weight of a condition with m and n frames in the arms is m n / (m + n)
-(Cochran, 1954): one that an arm has hardly seen counts hardly, whatever the other has seen of it.
+the frames of each condition (scenario, delay, air) are averaged apart and weighted alike in both arms, so that easy
+channels in one arm do not pass for a better decoder. The weight of a condition with m and n frames in the arms is
+m n / (m + n) (Cochran, 1954): one that an arm has hardly seen counts hardly, whatever the other has seen of it.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gnb_server.sessions import Lease, VersionFacts
 from gnb_server.store import Store
 from gnb_server.tables import Columns, Format, write_table
+from shared.link.air import fate_name
 from shared.metrics import DOMAIN_NAMES, MEASURED, Outcomes
 
 COLUMNS = {
@@ -31,6 +32,8 @@ COLUMNS = {
     "scenario": "string",
     "seed": "uint64",
     "delay_slots": "int64",
+    "air": "string",
+    "fate": "string",
     "domain": "string",
     "feedback_bits": "int64",
     "nmse": "float64",
@@ -56,6 +59,8 @@ NAMED = {
     "power": "||h||^2",
     "total": "||h||^2 with what was cut off",
     "slot": "of the frame, 1..T",
+    "air": "what the simulated link did to reports; none: nothing",
+    "fate": "on the air: received, corrupted, detected or lost; none: dropped, or an earlier program stored it",
     "decoder_version": "0: the report came too late and was dropped",
     "latency_ms": "from arrival to when it was decoded",
     "received_at": "seconds since 1970",
@@ -119,7 +124,7 @@ class Export:
             "columns": NAMED,
             "domains": DOMAIN_NAMES,
             "fleets": [
-                {"scheme": lease.model, "first_ue": lease.first_ue, "ues": lease.ue_count, **lease.conditions.to_json()}
+                {"scheme": lease.model, "first_ue": lease.first_ue, "ues": lease.ue_count, **lease.by_frame.to_json()}
                 for lease in self._leases
             ],
             "gnb": processes[-1][1] if processes else None,
@@ -145,6 +150,8 @@ def _columns(lease: Lease, facts: dict[int, VersionFacts], rows: list[dict[str, 
     scaled = decoded & (outcomes.power > 0)
     decibels_sf = 10 * np.log10(np.maximum(outcomes.ratio_sf, 1e-30))
     conditions = lease.conditions.to_json()
+    air_from = lease.by_frame.air_from(np.array([row["sequence"] // slots for row in rows]))
+    airs = {frame: str(lease.by_frame.at(frame).air) or None for frame in np.unique(air_from).tolist()}
     return {
         "ue": [row["ue"] for row in rows],
         "sequence": [row["sequence"] for row in rows],
@@ -154,6 +161,8 @@ def _columns(lease: Lease, facts: dict[int, VersionFacts], rows: list[dict[str, 
         "decoder_version": [row["version"] for row in rows],
         "encoder_id": [of.encoder_id or None for of in of_row],
         **{name: [conditions[name]] * len(rows) for name in ("scenario", "seed", "delay_slots")},
+        "air": [airs[frame] for frame in air_from.tolist()],
+        "fate": [fate_name(row["fate"]) for row in rows],
         "domain": [of.domain if of.encoder_id else None for of in of_row],
         "feedback_bits": [row["feedback_bits"] if row["version"] else None for row in rows],
         "nmse": _where(scaled, outcomes.ratio),

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from gnb_server.airs import change_air
 from gnb_server.exports import Export, Selection
 from gnb_server.monitor import LONGEST_WINDOW_S, Clock, Monitor, describe, report_rows, ue_row
 from gnb_server.rates import RateControl
@@ -27,7 +28,7 @@ from gnb_server.store import Store
 from gnb_server.swaps import Swaps
 from shared.channels.scenario import Scenario
 from shared.channels.wideband import require_wideband
-from shared.conditions import RunConditions
+from shared.conditions import AirChange, RunConditions
 from shared.errors import Conflict, CsiError, InvalidInput, LimitReached, NotFound, NotReady
 from shared.link.air import Air
 from shared.link.precision import precision_for
@@ -246,11 +247,41 @@ class Handlers:
             "steps": scheme.steps,
         }
 
+    def set_air(self, ue: int, air: Air, by: str) -> dict[str, Any]:
+        """Have the reports of a UE's fleet come over another air, from the next frame on that none of its UEs has
+        begun.
+
+        Raises:
+            NotFound: no such UE. Conflict: the fleet has gone. LimitReached: its air has changed often enough.
+        """
+        with self._lock:
+            fleet = self._held_fleet_of(ue)
+            before = fleet.lease.by_frame.newest
+            self._serving.run(lambda: change_air(self._store, fleet, air))
+            if (change := fleet.lease.by_frame.newest) != before:
+                ues, asked = fleet.lease.ues, str(air) or "undisturbed"
+                text = f"UEs {ues.start}..{ues.stop - 1}: {asked} from frame {change.from_frame}"
+                self._store.keep_event("air", fleet.lease.model, "", by, text)
+            return self.air(ue)
+
+    def air(self, ue: int) -> dict[str, Any]:
+        """The air of a UE's fleet, and those that it had before. Raises NotFound."""
+        lease = self._known_of(ue).lease
+        history = [AirChange(0, lease.conditions.air), *lease.air_changes]
+        return {
+            "scheme": lease.model,
+            "first_ue": lease.first_ue,
+            "ue_count": lease.ue_count,
+            "history": [{"air": str(change.air), "from_frame": change.from_frame} for change in history],
+            "air": str(history[-1].air),
+            "from_frame": history[-1].from_frame,
+        }
+
     def _held_fleet_of(self, ue: int) -> Fleet:
         """The fleet of a UE, unless it has detached, or has been gone for long."""
         fleet = next((fleet for fleet in self._fleets.values() if ue in fleet.lease.ues), None)
         if fleet is None:
-            raise Conflict(f"ue: {ue}; its fleet has gone: it is {self._fleet_of(ue).status}")
+            raise Conflict(f"ue: {ue}; its fleet has gone: it is {self._known_of(ue).status}")
         return fleet
 
     def submit(self, fleet: Fleet, stream: int, chunk: Chunk) -> Future[Ack]:
@@ -473,7 +504,7 @@ class Handlers:
             rows += [
                 {
                     "ue": fleet.lease.ues[index],
-                    **described(fleet.encoder_of(index)),
+                    **described(fleet.encoder_of(index), fleet.conditions_of(index)),
                     "status": fleet.status,
                     "next_sequence": int(fleet.next_sequence[index]),
                     "decoder_version": int(fleet.version[index]),
@@ -495,28 +526,36 @@ class Handlers:
         """The newest kept reports of a UE, ascending, and what their NMSE is named with. Raises NotFound."""
         fleet = self._fleet_of(ue)
         kept = self._store.reports(ue, limit=limit)
-        encoder_id = fleet.encoder_of(ue - fleet.lease.first_ue)
-        return {"ue": ue, **describe(fleet, encoder_id), "reports": report_rows(fleet, kept)}
+        return {"ue": ue, **self._described(fleet, ue), "reports": report_rows(fleet, kept)}
 
     def channel(self, ue: int) -> dict[str, Any]:
         """The newest report of a UE since it was first asked for beside the true channel, as magnitudes; `report` is
         None until there is one. Raises NotFound.
         """
         fleet = self._fleet_of(ue)
-        encoder_id = fleet.encoder_of(ue - fleet.lease.first_ue)
         newest = self._snapshots.ask(ue)
         report = None if newest is None else newest.to_json()
-        return {"ue": ue, "status": fleet.status, **describe(fleet, encoder_id), "report": report}
+        return {"ue": ue, "status": fleet.status, **self._described(fleet, ue), "report": report}
 
     def export(self, selection: Selection) -> Export:
         """Kept reports of many UEs, to be written as a table."""
         return Export(self._store, selection)
 
+    @staticmethod
+    def _described(fleet: Fleet, ue: int) -> dict[str, Any]:
+        """What the newest reports of a UE are to be named with."""
+        row = ue - fleet.lease.first_ue
+        return describe(fleet, fleet.encoder_of(row), fleet.conditions_of(row))
+
     def _fleet_of(self, ue: int) -> Fleet:
+        known = self._known_of(ue)
+        row = ue - known.lease.first_ue
+        return self._stored(known, range(row, row + 1)) if isinstance(known, Absent) else known
+
+    def _known_of(self, ue: int) -> Fleet | Absent:
         for known in self._known().values():
             if ue in known.lease.ues:
-                row = ue - known.lease.first_ue
-                return self._stored(known, range(row, row + 1)) if isinstance(known, Absent) else known
+                return known
         raise NotFound(f"ue: {ue} is unknown; /v1/ues lists them")
 
     # --- models ---

@@ -15,7 +15,7 @@ import numpy as np
 from gnb_server.latency import LatencyHistogram
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
-from shared.link.air import FATES, Fates
+from shared.link.air import FATES, Fates, fate_name
 from shared.link.rate import Lengths, summarise_lengths
 from shared.metrics import COLUMNS, DOMAIN_NAMES, MEASURED, Outcomes, Sums, summarise
 
@@ -26,8 +26,8 @@ BUCKET_S = 0.5
 Clock = Callable[[], float]
 
 _Key = tuple[str, str, RunConditions, int]
-"""Model, encoder id, conditions and version (0: UEs that have not reported yet, and dropped reports): reports that have
-all in common are averaged together.
+"""Model, encoder id, conditions and version (0: UEs that have not reported yet, and dropped reports, with the
+conditions that their fleets begin in): reports that have all in common are averaged together.
 """
 
 _Shown = tuple[str, str, RunConditions, int | None]
@@ -83,14 +83,12 @@ class _Total:
     dropped: int = 0
 
     @classmethod
-    def of(cls, fleet: Fleet, encoder_id: str, version: int) -> _Total:
-        """Of a fleet's reports that a version decoded, and the UEs whose open or last frame is of it."""
-        ues = int((fleet.version == version).sum())
+    def of(cls, fleet: Fleet, encoder_id: str, version: int, air_from: int, ues: int) -> _Total:
+        """Of a fleet's reports that a version decoded over an air, and so many UEs whose open or last frame is such."""
         total = cls(fleet.facts_of(encoder_id), np.zeros((fleet.slots + 1, len(COLUMNS))), ues=ues)
         total.ues_attached = ues if fleet.attached else 0
         total.dropped = 0 if version else int(fleet.dropped.sum())
-        if version in fleet.totals:
-            totals = fleet.totals[version]
+        if (totals := fleet.totals.get((version, air_from))) is not None:
             total.sums = totals.sums.sum(axis=0)
             total.wire_bytes = float(totals.wire_bytes.sum())
             total.lengths, total.fates = totals.lengths.copy(), totals.fates.copy()
@@ -174,13 +172,14 @@ class Monitor:
         fates: Fates,
         latency_ms: float,
         saturated: int,
+        air_from: int = 0,
     ) -> None:
         """Note what a stored chunk added to a version: sums [T + 1, COLUMNS], bytes, lengths, fates and latency of its
-        new reports, and how many of them have a scale at an end of its range. The fleet's arrays hold the totals
-        already.
+        new reports, and how many of them have a scale at an end of its range; and whose air it came over. The fleet's
+        arrays hold the totals already.
         """
         with self._lock:
-            group = self._current(lease, encoder_id, version)
+            group = self._current(lease, encoder_id, version, lease.by_frame.at(air_from))
             bucket = group.buckets[-1]
             bucket.sums += sums
             bucket.wire_bytes += wire_bytes
@@ -196,12 +195,13 @@ class Monitor:
             encoder_id: the fleet's.
         """
         with self._lock:
-            self._current(lease, encoder_id, 0).buckets[-1].dropped += reports
+            self._current(lease, encoder_id, 0, lease.by_frame.at(0)).buckets[-1].dropped += reports
 
-    def _current(self, lease: Lease, encoder_id: str, version: int) -> _Group:
+    def _current(self, lease: Lease, encoder_id: str, version: int, conditions: RunConditions) -> _Group:
         """The group of a key, its last bucket that of now."""
-        now = self._clock()
-        group = self._groups.setdefault((lease.model, encoder_id, lease.conditions, version), _Group())
+        now, key = self._clock(), (lease.model, encoder_id, conditions, version)
+        self._place([key])
+        group = self._groups.setdefault(key, _Group())
         if not group.buckets or now - group.buckets[-1].started > BUCKET_S:
             group.buckets.append(_Bucket(now, np.zeros((lease.conditions.scenario.slots + 1, len(COLUMNS)))))
             self._in_order.append(group)
@@ -341,12 +341,15 @@ class Monitor:
 
 def _of_fleet(fleet: Fleet) -> dict[_Key, _Total]:
     """A fleet's reports and UEs; with version 0 UEs whose open or last frame none decodes, and dropped reports."""
-    found = {}
-    without = [0] if fleet.dropped.any() else []
-    for version in sorted({*list(fleet.totals), *np.unique(fleet.version).tolist(), *without}):
+    found: dict[_Key, _Total] = {}
+    of_ues = np.stack([fleet.version, np.where(fleet.version, fleet.air_from(), 0)], axis=1)
+    kinds, counts = np.unique(of_ues, axis=0, return_counts=True)
+    ues = dict(zip(map(tuple, kinds.tolist()), counts.tolist(), strict=True))
+    without = [(0, 0)] if fleet.dropped.any() else []
+    for version, air_from in sorted({*list(fleet.totals), *ues, *without}):
         encoder_id = fleet.facts[version].encoder_id if version else fleet.encoder_id
-        key = (fleet.lease.model, encoder_id, fleet.lease.conditions, version)
-        found[key] = _Total.of(fleet, encoder_id, version)
+        key = (fleet.lease.model, encoder_id, fleet.lease.by_frame.at(air_from), version)
+        found[key] = _Total.of(fleet, encoder_id, version, air_from, ues.get((version, air_from), 0))
     return found
 
 
@@ -381,27 +384,29 @@ def _described(model: str, encoder_id: str, conditions: RunConditions, facts: Ve
     }
 
 
-def describe(fleet: Fleet, encoder_id: str) -> dict[str, Any]:
-    """What every NMSE of a fleet's reports by an encoder must be shown with."""
-    return _described(fleet.lease.model, encoder_id, fleet.lease.conditions, fleet.facts_of(encoder_id))
+def describe(fleet: Fleet, encoder_id: str, conditions: RunConditions) -> dict[str, Any]:
+    """What every NMSE of a fleet's reports by an encoder, in some conditions, must be shown with."""
+    return _described(fleet.lease.model, encoder_id, conditions, fleet.facts_of(encoder_id))
 
 
 def ue_row(
     fleet: Fleet, ue: int, kept: list[dict[str, Any]], window_s: float | None, clock: Clock = time.time
 ) -> dict[str, Any]:
-    """Figures of one UE's reports by its present encoder: in total, or of those of its kept reports (rows of the store)
-    that arrived in the window before `clock` [s since 1970]. The spread of their feedback bits is of kept ones always.
+    """Figures of one UE's reports by its present encoder over its present air: in total, or of those of its kept
+    reports (rows of the store) that arrived in the window before `clock` [s since 1970]. The spread of their feedback
+    bits is of kept ones always.
     """
     index, slots = ue - fleet.lease.first_ue, fleet.slots
-    encoder_id = fleet.encoder_of(index)
-    versions = fleet.versions_for(encoder_id)
-    kept = [row for row in kept if row["version"] in versions]
+    encoder_id, conditions = fleet.encoder_of(index), fleet.conditions_of(index)
+    by_version = fleet.totals_for(encoder_id, conditions)
+    at = fleet.lease.by_frame.at
+    kept = [row for row in kept if row["version"] in by_version and at(row["sequence"] // slots) == conditions]
     sums = np.zeros((slots + 1, len(COLUMNS)))
     wire_bytes, bits = 0.0, 0
-    for version in versions:
-        sums += fleet.totals[version].sums[index]
-        wire_bytes += float(fleet.totals[version].wire_bytes[index].sum())
-        bits += int(fleet.totals[version].feedback_bits[index].sum())
+    for totals in by_version.values():
+        sums += totals.sums[index]
+        wire_bytes += float(totals.wire_bytes[index].sum())
+        bits += int(totals.feedback_bits[index].sum())
     each = wire_bytes / max(1.0, float(sums[:-1, 0].sum()))
     if window_s is not None:
         kept = [row for row in kept if row["received_at"] >= clock() - window_s]
@@ -421,7 +426,7 @@ def ue_row(
     return {
         "ue": ue,
         "status": fleet.status,
-        **describe(fleet, encoder_id),
+        **describe(fleet, encoder_id, conditions),
         "next_sequence": int(fleet.next_sequence[index]),
         "decoder_version": int(fleet.version[index]),
         "dropped": int(fleet.dropped[index]),
@@ -450,6 +455,8 @@ def report_rows(fleet: Fleet, kept: list[dict[str, Any]]) -> list[dict[str, Any]
             "rho": row["rho"],
             "decoder_version": row["version"],
             "feedback_bits": row["feedback_bits"],
+            "air": str(fleet.lease.by_frame.at(row["sequence"] // slots).air) or None,
+            "fate": fate_name(row["fate"]),
             "latency_ms": row["latency_ms"],
             "received_at": row["received_at"],
         }

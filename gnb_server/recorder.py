@@ -27,7 +27,7 @@ class Recorder:
 
     Arrays: ue, sequence, decoder_version [K]; payload [K, bits] uint8; estimate, truth [K, M], [K, Q, M] or
     [K, S, M] complex64; with `whole_band` estimate_whole_band [K, N_f, M], subcarrier by antenna; and as JSON text in
-    `meta`: model, scenario, seed, delay_slots, encoder_id, precision (that was asked for).
+    `meta`: model, encoder_id, precision (that was asked for), and the conditions by frame (`ChangingConditions`).
     """
 
     def __init__(self, folder: Path, every: int, precision: Precision = "fp32", *, whole_band: bool = False) -> None:
@@ -88,6 +88,6 @@ class Recorder:
             number += 1
         self._files[stem] = number + 1
         asked = {"encoder_id": encoder_id, "precision": self.precision}
-        meta = {"model": lease.model, **lease.conditions.to_json(), **asked}
+        meta = {"model": lease.model, **lease.by_frame.to_json(), **asked}
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         np.savez(path, **{"meta": np.array(json.dumps(meta)), **columns}, allow_pickle=False)

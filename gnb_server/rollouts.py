@@ -158,14 +158,14 @@ class Rollouts:
         rollout = self.running(lease.model)
         if rollout is None:
             return
-        conditions = lease.conditions  # frames of other seeds are alike
-        kind = f"{conditions.scenario} delay_slots={conditions.delay_slots}"
         with self._lock:
             for new, old in pairs:
                 rollout.comparison.add_pairs(new, old)
             for increment in increments if rollout.mode == "canary" else []:
                 if len(increment.frame_means) and increment.version in (rollout.version, rollout.old_version):
                     ratios = increment.frame_means[:, RATIO]
+                    conditions = lease.by_frame.at(increment.air_from)  # frames of other seeds are alike
+                    kind = f"{conditions.scenario} delay_slots={conditions.delay_slots} {conditions.air}".rstrip()
                     rollout.comparison.add(kind, new=increment.version == rollout.version, ratios=ratios)
             self._changed.add(rollout.number)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.conditions import RunConditions
+from shared.conditions import AirChange, ChangingConditions, RunConditions
 from shared.link.air import Fates
 from shared.link.rate import OWN, Lengths, Rate
 from shared.metrics import COLUMNS, MEASURED, Domain, Sums
@@ -23,8 +24,9 @@ class Lease:
     Attributes:
         token: secret name of the fleet.
         model: checkpoint name; which version decodes a frame, its encoder id says.
-        conditions: the fleet's world and feedback delay.
+        conditions: the fleet's world, feedback delay, and air as it attached.
         first_ue, ue_count: leased ids.
+        air_changes: since then, as in `ChangingConditions`.
     """
 
     token: str
@@ -32,11 +34,17 @@ class Lease:
     conditions: RunConditions
     first_ue: int
     ue_count: int
+    air_changes: tuple[AirChange, ...] = ()
 
     @property
     def ues(self) -> range:
         """The fleet's UE ids."""
         return range(self.first_ue, self.first_ue + self.ue_count)
+
+    @cached_property
+    def by_frame(self) -> ChangingConditions:
+        """The conditions of each frame."""
+        return ChangingConditions(self.conditions, self.air_changes)
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Asked:
 
 
 class Totals:
-    """Sums over a fleet's stored reports that one version decoded.
+    """Sums over a fleet's stored reports that one version decoded, over one air.
 
     Attributes:
         sums: [ue_count, T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
@@ -174,7 +182,8 @@ class Fleet:
         version: [ue_count] int64, model version of the open (or last) frame; 0 before the first, and for one of which a
             report was dropped.
         dropped: [ue_count] int64, reports that came too late and were not decoded.
-        totals: by model version. facts: of these versions, and of the encoder's.
+        totals: by model version and the frame from which on the air was in force first
+            (`ChangingConditions.air_from`). facts: of these versions, and of the encoder's.
         open: frames in progress; None once the fleet has detached.
         assigned: [ue_count] int64, version that each UE's frames are to begin on; 0: whichever decodes for its encoder.
         can_switch: whether its UEs fetch another encoder when they are told to; None until the fleet has attached.
@@ -198,7 +207,7 @@ class Fleet:
         self.next_sequence = np.zeros(lease.ue_count, np.int64)
         self.version = np.zeros(lease.ue_count, np.int64)
         self.dropped = np.zeros(lease.ue_count, np.int64)
-        self.totals: dict[int, Totals] = {}
+        self.totals: dict[tuple[int, int], Totals] = {}
         self.facts: dict[int, VersionFacts] = {}
         self.open: OpenFrames | None = OpenFrames(
             self.next_sequence.copy(),
@@ -224,11 +233,20 @@ class Fleet:
         """Whether it has a stream."""
         return self.status in ("attached", "idle")
 
-    def totals_of(self, version: int) -> Totals:
-        """Sums of a version's reports, zeros at first."""
-        if version not in self.totals:
-            self.totals[version] = Totals(self.lease.ue_count, self.slots)
-        return self.totals[version]
+    def totals_of(self, version: int, air_from: int = 0) -> Totals:
+        """Sums of a version's reports over an air, zeros at first."""
+        key = version, air_from
+        if key not in self.totals:
+            self.totals[key] = Totals(self.lease.ue_count, self.slots)
+        return self.totals[key]
+
+    def air_from(self) -> NDArray[np.int64]:
+        """Of each UE's open or last frame, [ue_count], as in `totals`; of its first one before that."""
+        return self.lease.by_frame.air_from(np.maximum(self.next_sequence - 1, 0) // self.slots)
+
+    def conditions_of(self, row: int) -> RunConditions:
+        """Of a UE's open or last frame."""
+        return self.lease.by_frame.at(max(int(self.next_sequence[row]) - 1, 0) // self.slots)
 
     def encoder_of(self, row: int) -> str:
         """Id of the encoder of a UE's open or last frame, or the one that the fleet attached with."""
@@ -239,9 +257,13 @@ class Fleet:
         """Facts that all versions for an encoder have in common."""
         return next(facts for facts in list(self.facts.values()) if facts.encoder_id == encoder_id)
 
-    def versions_for(self, encoder_id: str) -> list[int]:
-        """Versions for an encoder that have decoded reports of the fleet."""
-        return [version for version in list(self.totals) if self.facts[version].encoder_id == encoder_id]
+    def totals_for(self, encoder_id: str, conditions: RunConditions) -> dict[int, Totals]:
+        """Sums of the reports by an encoder in some conditions, by version."""
+        return {
+            version: totals
+            for (version, air_from), totals in list(self.totals.items())
+            if self.facts[version].encoder_id == encoder_id and self.lease.by_frame.at(air_from) == conditions
+        }
 
     def assignments(self) -> list[Assignment]:
         """`assigned` as runs of UEs; those of none are left out."""

@@ -24,10 +24,11 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gnb_server.migrations import bring_up_to_date
 from gnb_server.sessions import Assignment, Fleet, Lease, VersionFacts
-from shared.conditions import RunConditions
+from shared.conditions import AirChange, RunConditions
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
-from shared.link.air import Fates
+from shared.link.air import Air, Fates
 from shared.link.rate import OWN, Lengths, Rate
 from shared.metrics import COLUMNS, MEASURED, Sums
 
@@ -48,6 +49,15 @@ _leases = sa.Table(
     ),  # versions that UEs are to use, as JSON: [first row, UEs, version]
     sa.Column("rate", sa.String, nullable=False),  # of its reports, as JSON
     sa.Column("finished", sa.Boolean, nullable=False, default=False),
+)
+
+_air_changes = sa.Table(
+    "air_changes",  # of fleets, since they attached
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
+    sa.Column("from_frame", sa.BigInteger, primary_key=True),
+    sa.Column("air", sa.String, nullable=False),
 )
 
 _versions = sa.Table(
@@ -122,6 +132,7 @@ _totals = sa.Table(
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("ue", sa.BigInteger, primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("air_from", sa.BigInteger, primary_key=True),  # frame from which on their air was in force first
     sa.Column("slot", sa.Integer, primary_key=True),
     *(sa.Column(name, sa.Float, nullable=False) for name in COLUMNS),
     sa.Column("wire_bytes", sa.Float, nullable=False),
@@ -134,6 +145,7 @@ _lengths = sa.Table(
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
     sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("air_from", sa.BigInteger, primary_key=True),
     sa.Column("feedback_bits", sa.Integer, primary_key=True),
     sa.Column("reports", sa.BigInteger, nullable=False),
 )
@@ -144,6 +156,7 @@ _fates = sa.Table(
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
     sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("air_from", sa.BigInteger, primary_key=True),
     sa.Column("fate", sa.String, primary_key=True),
     sa.Column("reports", sa.BigInteger, nullable=False),
 )
@@ -158,6 +171,7 @@ _reports = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     *(sa.Column(name, sa.Float, nullable=False) for name in MEASURED),
     sa.Column("feedback_bits", sa.Integer, nullable=False),
+    sa.Column("fate", sa.Integer),  # `shared.link.air.Fate`; NULL: dropped, or kept when it was not noted yet
     sa.Column("latency_ms", sa.Float, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
 )
@@ -227,6 +241,7 @@ class Increment:
         wire_bytes: of each report.
         lengths: [S, n] int64, feedback bits of each report; 0 of one that is not new.
         fates: of the new ones.
+        air_from: of the chunk's frame, as in `shared.conditions.ChangingConditions`.
     """
 
     version: int
@@ -237,6 +252,7 @@ class Increment:
     wire_bytes: float
     lengths: NDArray[np.int64]
     fates: Fates = field(default_factory=Fates)
+    air_from: int = 0
 
     def counted(self) -> Lengths:
         """New reports by their feedback bits."""
@@ -251,6 +267,7 @@ class Reports:
         version: that decoded them; 0: they were dropped, and nothing was measured.
         rows: [n] int64. first_sequence: of the S reports of each.
         measured: [MEASURED, S, n]. lengths: [S, n] int64, feedback bits.
+        fates: [S, n] uint8, what became of them on the air; None of dropped ones.
         latency_ms: from arrival to when they were decoded. received_at: seconds since 1970.
     """
 
@@ -261,6 +278,7 @@ class Reports:
     lengths: NDArray[np.int64]
     latency_ms: float
     received_at: float
+    fates: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -290,6 +308,7 @@ class Store:
         try:
             self._engine = _engine(url)
             self._sqlite = self._engine.dialect.name == "sqlite"
+            bring_up_to_date(self._engine, _metadata)
             _metadata.create_all(self._engine)
         except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
             wanted = "wanted sqlite:///FILE, or postgresql://USER@HOST/NAME with the extra `postgres`"
@@ -406,6 +425,20 @@ class Store:
         with self._writing() as connection:
             connection.execute(sa.update(_leases).where(_leases.c.token == token).values(rate=rate.to_text()))
 
+    def keep_air(self, lease: Lease, change: AirChange) -> None:
+        """Note another air of a fleet's reports, instead of those that were to begin with that frame or later."""
+        mine = (_air_changes.c.run == self.run) & (_air_changes.c.first_ue == lease.first_ue)
+        row = {"run": self.run, "first_ue": lease.first_ue, "from_frame": change.from_frame, "air": str(change.air)}
+        with self._writing() as connection:
+            connection.execute(sa.delete(_air_changes).where(mine, _air_changes.c.from_frame >= change.from_frame))
+            connection.execute(sa.insert(_air_changes).values(**row))
+
+    def furthest(self, lease: Lease) -> int:
+        """The highest sequence that the gNB waits for of any UE of a fleet."""
+        query = sa.select(sa.func.max(_ues.c.next_sequence)).where(self._among(_ues, lease))
+        with self._reading() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
     def finish(self, lease: Lease) -> None:
         """Mark a lease as finished and forget its open frames."""
         with self._writing() as connection:
@@ -415,13 +448,18 @@ class Store:
     def leases(self) -> list[tuple[Lease, str, bool]]:
         """All leases of the run, each with its encoder id and whether it is finished, in the order of their ids."""
         query = sa.select(_leases).where(_leases.c.run == self.run).order_by(_leases.c.first_ue)
+        of_air = sa.select(_air_changes).where(_air_changes.c.run == self.run).order_by(_air_changes.c.from_frame)
+        changes: dict[int, list[AirChange]] = {}
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
+            for row in connection.execute(of_air):
+                changes.setdefault(row.first_ue, []).append(AirChange(row.from_frame, Air.parse(row.air)))
         ids = ("token", "model", "first_ue", "ue_count")
         return [
             (
                 Lease(
                     conditions=RunConditions.from_json(json.loads(row["conditions"])),
+                    air_changes=tuple(changes.get(row["first_ue"], ())),
                     **{name: row[name] for name in ids},
                 ),
                 row["encoder_id"],
@@ -582,17 +620,17 @@ class Store:
                     reports = np.frombuffer(row.open_frame, np.uint8).reshape(reached, -1)
                     fleet.open.room_for(row.version, reports.shape[1])[index, :reached] = reports
             for row in connection.execute(sa.select(_totals).where(self._among(_totals, lease, rows))):
-                totals, index = fleet.totals_of(row.version), row.ue - lease.first_ue
-                totals.sums[index, row.slot] = row[4:-2]  # slot -1 is the last row
+                totals, index = fleet.totals_of(row.version, row.air_from), row.ue - lease.first_ue
+                totals.sums[index, row.slot] = row[5:-2]  # slot -1 is the last row
                 if row.slot >= 0:
                     totals.wire_bytes[index, row.slot] = row.wire_bytes
                     totals.feedback_bits[index, row.slot] = row.feedback_bits
             mine = (_lengths.c.run == self.run) & (_lengths.c.first_ue == lease.first_ue)
             for row in connection.execute(sa.select(_lengths).where(mine)):
-                fleet.totals_of(row.version).lengths[row.feedback_bits] = row.reports
+                fleet.totals_of(row.version, row.air_from).lengths[row.feedback_bits] = row.reports
             mine = (_fates.c.run == self.run) & (_fates.c.first_ue == lease.first_ue)
             for row in connection.execute(sa.select(_fates).where(mine)):
-                fleet.totals_of(row.version).fates[row.fate] = row.reports
+                fleet.totals_of(row.version, row.air_from).fates[row.fate] = row.reports
         if fleet.open is not None:
             fleet.open.next_sequence[:], fleet.open.version[:] = fleet.next_sequence, fleet.version
             fleet.open.dropped[:] = fleet.dropped
@@ -613,7 +651,7 @@ class Store:
                 rows[_totals.name] += self._total_rows(first_ue, increment)
                 rows[_lengths.name] += self._length_rows(first_ue, increment)
                 for fate, count in increment.fates.items():
-                    rows[_fates.name].append((self.run, first_ue, increment.version, fate, count))
+                    rows[_fates.name].append((self.run, first_ue, increment.version, increment.air_from, fate, count))
             for reports in stored.reports:
                 rows[_reports.name] += self._report_rows(first_ue, reports)
         with self._writing() as connection:
@@ -629,28 +667,31 @@ class Store:
 
     def _total_rows(self, first_ue: int, increment: Increment) -> Iterator[tuple[Any, ...]]:
         """Rows of `totals`, as its columns stand."""
-        ues, run, version = (first_ue + increment.rows).tolist(), self.run, increment.version
+        ues, run = (first_ue + increment.rows).tolist(), self.run
+        version, air_from = increment.version, increment.air_from
         by_slot = zip(increment.slots, increment.sums.tolist(), increment.lengths.tolist(), strict=True)
         for slot, of_rows, lengths in by_slot:
             for ue, sums, bits in zip(ues, of_rows, lengths, strict=True):
-                yield run, ue, version, slot, *sums, increment.wire_bytes, bits
+                yield run, ue, version, air_from, slot, *sums, increment.wire_bytes, bits
         if len(increment.frame_means):
             for ue, sums in zip(ues, increment.frame_means.tolist(), strict=True):
-                yield run, ue, version, -1, *sums, 0.0, 0
+                yield run, ue, version, air_from, -1, *sums, 0.0, 0
 
     def _length_rows(self, first_ue: int, increment: Increment) -> Iterator[tuple[Any, ...]]:
         """Rows of `lengths`, as its columns stand."""
         for bits, reports in increment.counted().items():
-            yield self.run, first_ue, increment.version, bits, reports
+            yield self.run, first_ue, increment.version, increment.air_from, bits, reports
 
     def _report_rows(self, first_ue: int, reports: Reports) -> Iterator[tuple[Any, ...]]:
         """Rows of `reports`, as its columns stand."""
         ues, run, version = (first_ue + reports.rows).tolist(), self.run, reports.version
-        by_slot = zip(np.moveaxis(reports.measured, 0, -1).tolist(), reports.lengths.tolist(), strict=True)
-        for sequence, (of_rows, lengths) in enumerate(by_slot, reports.first_sequence):
+        unknown = np.full(reports.lengths.shape, None)
+        fates = (unknown if reports.fates is None else reports.fates).tolist()
+        by_slot = zip(np.moveaxis(reports.measured, 0, -1).tolist(), reports.lengths.tolist(), fates, strict=True)
+        for sequence, of_slot in enumerate(by_slot, reports.first_sequence):
             ring = sequence % self.reports_kept
-            for ue, measured, bits in zip(ues, of_rows, lengths, strict=True):
-                yield run, ue, ring, sequence, version, *measured, bits, reports.latency_ms, reports.received_at
+            for ue, measured, bits, fate in zip(ues, *of_slot, strict=True):
+                yield run, ue, ring, sequence, version, *measured, bits, fate, reports.latency_ms, reports.received_at
 
     def reports(
         self, ue: int, first: int = 0, limit: int | None = None, *, dropped: bool = False

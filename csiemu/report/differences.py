@@ -101,10 +101,15 @@ class Comparison:
 
 
 def compare_runs(first: Run, second: Run) -> Comparison:
-    """Bring rows together by scheme, version and world; those left by scheme and version; those left by scheme."""
+    """Bring rows together by scheme, version, world and air; those left by ever less of it."""
     left, right = _with_reports(first), _with_reports(second)
     pairs: list[tuple[Row, Row]] = []
-    for names in (("scheme", "version", *WORLD), ("scheme", "version"), ("scheme",)):
+    for names in (
+        ("scheme", "version", *WORLD, "air"),
+        ("scheme", "version", *WORLD),
+        ("scheme", "version"),
+        ("scheme",),
+    ):
         for row in list(left):
             if (other := _match(row, left, right, names)) is not None:
                 pairs.append((row, other))
@@ -125,8 +130,8 @@ def _with_reports(run: Run) -> list[Row]:
 
 def _match(row: Row, left: list[Row], right: list[Row], names: tuple[str, ...]) -> Row | None:
     """The one on the right that agrees with a row in `names`, if there is no other on either side."""
-    wanted = [row[name] for name in names]
-    alike = [[other for other in rows if [other[name] for name in names] == wanted] for rows in (left, right)]
+    wanted = [row.get(name) for name in names]
+    alike = [[other for other in rows if [other.get(name) for name in names] == wanted] for rows in (left, right)]
     if [len(rows) for rows in alike] == [1, 1] and alike[1][0]["domain"] == row["domain"]:
         return alike[1][0]
     return None
@@ -151,11 +156,12 @@ def _by_ue(run: Run, row: Row) -> _Frames:
     """Of the UEs that a row is of."""
     found: _Frames = {}
     for fleet in run.fleets:
-        conditions, totals = fleet.lease.conditions.to_json(), fleet.totals.get(row["version"])
-        alike = fleet.lease.model == row["scheme"] and all(conditions[name] == row[name] for name in WORLD)
-        if alike and totals is not None:
-            sums = totals.sums[:, -1]
-            found |= {ue: of_ue for ue, of_ue in zip(fleet.lease.ues, sums, strict=True) if of_ue[_COUNT]}
+        for (version, air_from), totals in fleet.totals.items():
+            conditions = fleet.lease.by_frame.at(air_from).to_json()
+            alike = (fleet.lease.model, version) == (row["scheme"], row["version"])
+            if alike and all(conditions.get(name) == row.get(name) for name in (*WORLD, "air")):
+                sums = totals.sums[:, -1]
+                found |= {ue: of_ue for ue, of_ue in zip(fleet.lease.ues, sums, strict=True) if of_ue[_COUNT]}
     return found
 
 

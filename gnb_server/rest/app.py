@@ -26,6 +26,7 @@ from gnb_server.metrics import RunCollector
 from gnb_server.monitor import LONGEST_WINDOW_S
 from gnb_server.rest import models
 from gnb_server.rest.access import Access, who
+from gnb_server.rest.airs import router as airs_router
 from gnb_server.rest.exports import router as exports_router
 from gnb_server.rest.page import add_page
 from gnb_server.rest.rates import router as rates_router
@@ -109,6 +110,7 @@ def create_app(
         app.add_middleware(HearOut, most_bytes=uploads.most_bytes)
     app.include_router(rollouts_router(handlers, changing))
     app.include_router(rates_router(handlers, changing))
+    app.include_router(airs_router(handlers, changing))
     add_page(app)
     app.include_router(exports_router(handlers))
     seats = Seats(stream_clients, "stream", "stream_clients allows no more")

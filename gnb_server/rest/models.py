@@ -173,6 +173,11 @@ class Report(BaseModel):
     rho: float
     decoder_version: int
     feedback_bits: int
+    air: str | None = Field(description="what the simulated link did to reports; null: nothing")
+    fate: str | None = Field(
+        description="what became of it there: received, corrupted (and decoded as it came), detected (damage that was"
+        " seen) or lost, both of which are erased; null: not known, an earlier program stored it"
+    )
     latency_ms: float
     received_at: float = Field(description="seconds since 1970")
 

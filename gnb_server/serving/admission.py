@@ -33,7 +33,7 @@ def admit(job: Job, models: Repository, faults: Faults, *, late: bool = False) -
     model = models.for_encoder(fleet.lease.model, chunk.encoder_id)
     bits = faults.flip(model.layout.unpack_bits(chunk.payload, chunk.reports), varies=model.layout.varies)
     model.scheme.check_fields(model.layout.fields_of(bits))
-    shape, air = (chunk.slot_count, chunk.ue_count), fleet.lease.conditions.air
+    shape, air = (chunk.slot_count, chunk.ue_count), fleet.lease.by_frame.at(job.frame).air
     by_slot = bits.reshape(*shape, model.layout.bits)
     received = received_by_slot(fleet.lease, model, np.array(chunk.ues), job.frame, job.slots, by_slot)
     rows = np.arange(chunk.ue_count) + (chunk.first_ue - fleet.lease.first_ue)
@@ -48,7 +48,7 @@ def received_by_slot(
     """What comes over a fleet's air of reports [slots, U, bits] of UEs [U]: fields, name -> [slots, U, count], and
     fates [slots, U].
     """
-    conditions = lease.conditions
+    conditions = lease.by_frame.at(frame)
     samples = conditions.samples(Split.EMULATE, torch.from_numpy(ues), frame)
     received = receive(model.scheme, conditions.air, samples, slots, sent.swapaxes(0, 1))
     bits = received.bits.swapaxes(0, 1)

@@ -18,8 +18,8 @@ from torch import Tensor
 from gnb_server.places import Places
 from gnb_server.repository import ModelVersion
 from gnb_server.sessions import Lease
+from shared.channels.scenario import Scenario
 from shared.channels.streams import Split
-from shared.conditions import RunConditions
 from shared.link.air import Air, erased
 from shared.link.decoding import Fields, decode_received, initial_state, side_information
 from shared.schemes import Scheme, State
@@ -45,6 +45,11 @@ class Part:
     slots: int
     fields: Fields
     fates: NDArray[np.uint8]
+
+    @property
+    def air(self) -> Air:
+        """Over which its reports came."""
+        return self.lease.by_frame.at(self.frame).air
 
     @property
     def ends_frame(self) -> bool:
@@ -76,14 +81,19 @@ class DecodeBackend(Protocol):
         ...
 
 
+_Key = tuple[str, int, Air]
+"""Token, version and air: open frames whose states have the same parts."""
+
+
 @dataclass
 class _Frames:
-    """Open frames of a fleet's UEs that a model version is decoding, a row of the tables for each: side information
-    [rows, T, S] and recurrent states, name -> [rows, ...].
+    """Open frames of a fleet's UEs that came over one air and that a model version is decoding, a row of the tables for
+    each: side information [rows, T, S] and recurrent states, name -> [rows, ...].
     """
 
     model: ModelVersion
-    conditions: RunConditions
+    scenario: Scenario
+    air: Air
     places: Places
     side: Tensor
     state: State
@@ -92,7 +102,7 @@ class _Frames:
         """Begin a frame of UEs [n] with side information [n, T, S]."""
         self.places.open(ues, frame)
         if (missing := self.places.room - len(self.side)) > 0:
-            more = initial_state(self.model.scheme, self.conditions.scenario, self.conditions.air, missing)
+            more = initial_state(self.model.scheme, self.scenario, self.air, missing)
             self.state = {name: torch.cat([values, more[name]]) for name, values in self.state.items()}
             self.side = torch.cat([self.side, self.side.new_zeros(missing, *self.side.shape[1:])])
         self.side[torch.from_numpy(self.places.of(ues))] = side
@@ -124,7 +134,7 @@ class InProcessBackend:
     def __init__(self, models: Callable[[str, int], ModelVersion], *, keep: bool = False) -> None:
         self._models = models
         self._keep = keep
-        self._frames: dict[tuple[str, int], _Frames] = {}
+        self._frames: dict[_Key, _Frames] = {}
 
     @torch.inference_mode()
     def decode(self, model: str, version: int, parts: list[Part]) -> list[Estimates]:
@@ -132,16 +142,16 @@ class InProcessBackend:
         order = sorted(range(len(parts)), key=lambda index: -parts[index].slots)
         begun = {index: self._begin(chosen, parts[index]) for index in order}  # what is left of a slot is a prefix
         done: dict[int, tuple[Estimates, State]] = {}
-        for air in {part.lease.conditions.air for part in parts}:
-            alike = {index: each for index, each in begun.items() if each.part.lease.conditions.air == air}
+        for air in {part.air for part in parts}:
+            alike = {index: each for index, each in begun.items() if each.part.air == air}
             done |= dict(zip(alike, _decoded(chosen.scheme, air, list(alike.values())), strict=True))
         for index, each in begun.items():
             self._end(each, done[index][1])
         return [done[index][0] for index in range(len(parts))]
 
     def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
-        for _, version in [key for key in self._frames if key[0] == token]:
-            self._close(token, version, ues)
+        for key in [key for key in self._frames if key[0] == token]:
+            self._close(key, ues)
 
     def forget(self, token: str) -> None:
         for key in [key for key in self._frames if key[0] == token]:
@@ -149,7 +159,7 @@ class InProcessBackend:
 
     def _begin(self, model: ModelVersion, part: Part) -> _Begun:
         """What a part starts from; frames that begin in it are opened, unless they end in it too."""
-        key = part.lease.token, model.version
+        key = part.lease.token, model.version, part.air
         held = self._frames.get(key)
         if held is not None and held.model is not model:  # loaded again, with other weights
             held = None
@@ -162,12 +172,13 @@ class InProcessBackend:
             side = self._side(model, part, new)
             if held is None:
                 state = _initial(model, part, 0)
-                held = _Frames(model, part.lease.conditions, Places(part.lease.ue_count), side[:0], state)
+                scenario, places = part.lease.conditions.scenario, Places(part.lease.ue_count)
+                held = _Frames(model, scenario, part.air, places, side[:0], state)
                 self._frames[key] = held
             held.open(new, part.frame, side)
-            for token, version in list(self._frames):
-                if token == part.lease.token and version != model.version:  # these UEs are on this version now
-                    self._close(token, version, new)
+            for other in list(self._frames):
+                if other[0] == part.lease.token and other != key:  # these UEs are on this version and air now
+                    self._close(other, new)
         at = torch.from_numpy(held.places.of(part.rows))
         begins = part.first_slot == 0
         state = _initial(model, part, len(at)) if begins else {name: v[at] for name, v in held.state.items()}
@@ -179,17 +190,17 @@ class InProcessBackend:
         if held is None:
             return
         if part.ends_frame and not self._keep:
-            self._close(part.lease.token, held.model.version, part.rows)
+            self._close((part.lease.token, held.model.version, held.air), part.rows)
         else:
             at = torch.from_numpy(held.places.of(part.rows))
             for name, values in state.items():
                 held.state[name][at] = values
 
-    def _close(self, token: str, version: int, ues: NDArray[np.int64]) -> None:
-        held = self._frames[token, version]
-        held.places.close(ues)
-        if not held.places:
-            del self._frames[token, version]
+    def _close(self, key: _Key, ues: NDArray[np.int64]) -> None:
+        places = self._frames[key].places
+        places.close(ues)
+        if not places:
+            del self._frames[key]
 
     @staticmethod
     def _side(model: ModelVersion, part: Part, rows: NDArray[np.int64]) -> Tensor:
@@ -200,8 +211,7 @@ class InProcessBackend:
 
 
 def _initial(model: ModelVersion, part: Part, ues: int) -> State:
-    conditions = part.lease.conditions
-    return initial_state(model.scheme, conditions.scenario, conditions.air, ues)
+    return initial_state(model.scheme, part.lease.conditions.scenario, part.air, ues)
 
 
 def _decoded(scheme: Scheme, air: Air, begun: list[_Begun]) -> list[tuple[Estimates, State]]:

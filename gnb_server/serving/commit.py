@@ -113,7 +113,8 @@ class Committer:
             self._monitor.drop(fleet.lease, fleet.encoder_id, scored.dropped)
         saturated = dict(scored.saturated)
         for increment in stored.increments:
-            totals, slots = fleet.totals_of(increment.version), slice(increment.slots.start, increment.slots.stop)
+            totals = fleet.totals_of(increment.version, increment.air_from)
+            slots = slice(increment.slots.start, increment.slots.stop)
             totals.sums[increment.rows, slots] += increment.sums.swapaxes(0, 1)
             totals.wire_bytes[increment.rows, slots] += increment.wire_bytes
             totals.feedback_bits[increment.rows, slots] += increment.lengths.T
@@ -129,7 +130,15 @@ class Committer:
             at_an_end = saturated.pop(version, 0)
             counted = lengths, increment.fates
             self._monitor.add(
-                fleet.lease, encoder_id, version, added, wire_bytes, *counted, scored.latency_ms, at_an_end
+                fleet.lease,
+                encoder_id,
+                version,
+                added,
+                wire_bytes,
+                *counted,
+                scored.latency_ms,
+                at_an_end,
+                increment.air_from,
             )
         self._rollouts.observe(fleet.lease, stored.increments, scored.pairs)
         if self._recorder is not None:

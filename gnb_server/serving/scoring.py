@@ -18,7 +18,7 @@ from gnb_server.sessions import VersionFacts
 from gnb_server.snapshots import Snapshots
 from gnb_server.store import Increment, Progress, Reports, Store, Stored
 from shared.errors import InvalidInput
-from shared.link.air import count_fates
+from shared.link.air import Fates, count_fates
 from shared.link.payload import saturated
 from shared.metrics import COLUMNS, MEASURED, Outcomes
 
@@ -78,6 +78,7 @@ class Scorer:
         new, dropped = np.zeros_like(nmse, bool), np.zeros_like(nmse, bool)
         versions = fleet.open.version[admitted.rows]
         stored, records = Stored(fleet.lease), []
+        air_from = int(fleet.lease.by_frame.air_from(np.array(job.frame)))
         for group, estimates in decoded:
             rows, first = admitted.rows[group.columns], chunk.first_slot + group.skipped
             fleet.open.keep(group.model.version, rows, first, admitted.bits[group.skipped :, group.columns])
@@ -99,10 +100,11 @@ class Scorer:
             frame_means = Outcomes.of(fleet.open.outcome[:, whole]).frame_moments()
             version, each = group.model.version, chunk.wire_bytes / chunk.reports
             lengths = admitted.lengths[group.skipped :, group.columns]
-            fates = count_fates(admitted.fates[group.skipped :, group.columns])
-            sums = outcomes.moments()
-            stored.increments.append(Increment(version, rows, slots, sums, frame_means, each, lengths, fates))
-            stored.reports.append(Reports(version, rows, first, outcomes.measured, lengths, latency_ms, job.received))
+            fates = admitted.fates[group.skipped :, group.columns]
+            added = frame_means, each, lengths, count_fates(fates), air_from
+            stored.increments.append(Increment(version, rows, slots, outcomes.moments(), *added))
+            kept = outcomes.measured, lengths, latency_ms, job.received, fates
+            stored.reports.append(Reports(version, rows, first, *kept))
             if self._snapshots is not None:
                 last, received = first + len(slots) - 1, job.received
                 self._snapshots.put(fleet.lease, group.model, rows, last, received, estimates, truth.channel)
@@ -151,8 +153,9 @@ class Scorer:
                 rows = admitted.rows[~new[k] & (versions == version)]
                 sums, none = np.zeros((1, len(rows), len(COLUMNS))), np.zeros((0, len(COLUMNS)))
                 each = job.chunk.wire_bytes / job.chunk.reports
-                nothing = np.zeros((1, len(rows)), np.int64)
-                stored.increments.append(Increment(version, rows, range(slot, slot + 1), sums, none, each, nothing))
+                added = none, each, np.zeros((1, len(rows)), np.int64), Fates()
+                air_from = int(job.fleet.lease.by_frame.air_from(np.array(job.frame)))
+                stored.increments.append(Increment(version, rows, range(slot, slot + 1), sums, *added, air_from))
 
     def _fill_repeats(
         self,

@@ -47,6 +47,13 @@ class Fate(IntEnum):
     LOST = 3
 
 
+def fate_name(fate: int | None) -> str | None:
+    """`received`, `corrupted`, `detected` or `lost`; None of a report of which it is not known."""
+    if fate is None:
+        return None
+    return "received" if fate == Fate.INTACT else Fate(fate).name.lower()
+
+
 Fates = Counter[str]
 """How many reports met with each fate but the first, by name: `air_corrupted`, `air_detected`, `air_lost`."""
 

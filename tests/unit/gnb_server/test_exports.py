@@ -25,7 +25,8 @@ from gnb_server.sessions import Lease, VersionFacts
 from gnb_server.store import Reports, Store, Stored
 from gnb_server.tables import NoParquet
 from shared.channels.scenario import Scenario
-from shared.conditions import RunConditions
+from shared.conditions import AirChange, RunConditions
+from shared.link.air import UNDISTURBED, Air
 from shared.metrics import MEASURED
 
 SLOTS, KEPT, SEED = 4, 6, 2**64 - 1
@@ -33,6 +34,8 @@ CONDITIONS = RunConditions(Scenario.parse(f"multipath-p2:slots={SLOTS},paths=3")
 CHANNELS = Lease("a", "rnn", CONDITIONS, 10, 3)
 PRECODERS = Lease("b", "etype2", dataclasses.replace(CONDITIONS, seed=3), 20, 2)
 LEASES = {lease.token: lease for lease in (CHANNELS, PRECODERS)}
+
+FATES = ("received", "corrupted", "detected", "lost")
 
 Row = dict[str, Any]
 
@@ -56,7 +59,8 @@ def chunk(lease: Lease, row: int, first: int, version: int, measured: list[float
     values[:3] *= lease is CHANNELS
     values = np.tile((values * (version > 0))[:, None, None], (1, slots, 1))
     lengths = np.arange(first, first + slots)[:, None]
-    return Stored(lease, reports=[Reports(version, np.array([row]), first, values, lengths, at / 3, at)])
+    fates = lengths.astype(np.uint8) % 4 if version else None
+    return Stored(lease, reports=[Reports(version, np.array([row]), first, values, lengths, at / 3, at, fates)])
 
 
 finite = st.floats(1e-12, 1e12, allow_subnormal=False)
@@ -96,6 +100,7 @@ def test_csv_read_back_is_the_store(opened: Store, made: list[Any], since: float
             assert number(row[name]) == stored[name]
         assert int(row["decoder_version"]) == stored["version"]
         assert row["feedback_bits"] == (str(stored["feedback_bits"]) if stored["version"] else "")
+        assert row["fate"] == (FATES[stored["sequence"] % 4] if stored["version"] else "")
         assert int(row["slot"]) == stored["sequence"] % SLOTS + 1
         scaled = stored["power"] > 0
         assert bool(row["nmse"]) == scaled
@@ -149,7 +154,7 @@ def test_what_rows_are_named_with(filled: Store) -> None:
     dropped, precoder = rows[5], rows[6]
     assert dropped["decoder_version"] == "0"
     assert {name for name, value in dropped.items() if not value} == {
-        *("encoder_id", "domain", "feedback_bits", "nmse", "nmse_db", "nmse_sf_db"),
+        *("air", "fate", "encoder_id", "domain", "feedback_bits", "nmse", "nmse_db", "nmse_sf_db"),
         *("sgcs", "rho", "error", "power", "total"),
     }
     assert (precoder["domain"], precoder["feedback_bits"], precoder["nmse"]) == ("precoder", "3", "")
@@ -158,6 +163,19 @@ def test_what_rows_are_named_with(filled: Store) -> None:
     assert float(rows[0]["nmse_sf_db"]) == pytest.approx(10 * math.log10((1 + 2) / 4))
     assert header["fleets"][0]["seed"] == SEED
     assert "token" not in json.dumps(header)
+
+
+def test_each_report_has_the_air_of_its_frame(tmp_path: Path) -> None:
+    made, air = Store(f"sqlite:///{tmp_path / 'gnb.sqlite'}", "run", 3 * SLOTS), Air(loss=0.5)
+    made.lease(CHANNELS, "00" * 8)
+    made.keep_version("rnn", 1, VersionFacts("cd" * 8, 10, "spatial"))
+    for change in (AirChange(1, air), AirChange(2, UNDISTURBED)):
+        made.keep_air(CHANNELS, change)
+    made.commit([chunk(CHANNELS, 0, SLOTS * frame, 1, [1.0, 2.0, 4.0, 0.25, 0.5], 1.0, SLOTS) for frame in range(3)])
+    header, rows = read(Export(made, Selection()).write("csv"))
+    assert [row["air"] for row in rows] == [*SLOTS * [""], *SLOTS * ["loss=0.5"], *SLOTS * [""]]
+    assert header["fleets"][0]["air_changes"] == [[1, "loss=0.5"], [2, ""]]
+    made.close()
 
 
 def test_parquet_and_csv_say_the_same(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +199,7 @@ def test_parts_are_made_when_they_are_wanted(filled: Store, monkeypatch: pytest.
     def counted(*_: Any) -> Iterator[Row]:
         nonlocal read_so_far
         for read_so_far in itertools.count(1):
-            names = (*MEASURED, "version", "feedback_bits", "latency_ms", "received_at")
+            names = (*MEASURED, "version", "feedback_bits", "fate", "latency_ms", "received_at")
             yield {"ue": 10, "sequence": read_so_far} | dict.fromkeys(names, 1)
 
     monkeypatch.setattr(filled, "kept_reports", counted)

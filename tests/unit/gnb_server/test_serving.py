@@ -269,7 +269,7 @@ def test_what_is_held_for_a_fleet_that_stays_away_is_freed(
     back.open()
     while away.fleet.open is not None:
         assert handlers._serving._thread.is_alive()
-    assert {token for token, _ in handlers._serving._backend._frames} == {back.fleet.lease.token}
+    assert {key[0] for key in handlers._serving._backend._frames} == {back.fleet.lease.token}
     assert back.send(2)
     with pytest.raises(NotReady, match="attach again"):
         away.open()
@@ -567,7 +567,7 @@ def test_states_of_a_version_that_no_ue_is_on_are_freed(handlers: Handlers, smal
     ues.send(*range(8))
     handlers.swaps.load("hyperrnn", 2)
     ues.send(8)
-    assert {version for _, version in handlers._serving._backend._frames} == {2}
+    assert {key[1] for key in handlers._serving._backend._frames} == {2}
     assert ues.fleet.open is not None
     assert set(ues.fleet.open.reports) == {2}
 

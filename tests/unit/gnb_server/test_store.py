@@ -14,14 +14,16 @@ import pytest
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from gnb_server.store import Increment, Progress, Reports, Store, Stored, _metadata
 from shared.channels.scenario import Scenario
-from shared.conditions import RunConditions
+from shared.conditions import AirChange, RunConditions
 from shared.errors import Conflict, InvalidInput
+from shared.link.air import Air, Fates
 from shared.metrics import COLUMNS, MEASURED
 
 SLOTS, BITS, ENCODER = 4, 5, "00" * 8
 CONDITIONS = RunConditions(Scenario.parse(f"multipath-p2:slots={SLOTS}"), 2**64 - 1, 1)
 LEASE = Lease("t", "rnn", CONDITIONS, 10, 3)
 FACTS = VersionFacts(ENCODER, BITS, "spatial")
+CHANGE = AirChange(3, Air(loss=0.5))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -107,12 +109,12 @@ def test_a_fleet_comes_back_as_it_was(store: Store, together: bool) -> None:
     for name in ("next_sequence", "version", "dropped"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fleet, name))
         np.testing.assert_array_equal(getattr(again.open, name), getattr(fleet.open, name))
-    assert set(again.totals) == {7, 8}
-    for version, totals in fleet.totals.items():
-        np.testing.assert_array_equal(again.totals[version].sums, totals.sums)
-        np.testing.assert_array_equal(again.totals[version].wire_bytes, totals.wire_bytes)
-        np.testing.assert_array_equal(again.totals[version].feedback_bits, totals.feedback_bits)
-        assert again.totals[version].lengths == totals.lengths
+    assert set(again.totals) == {(7, 0), (8, 0)}
+    for key, totals in fleet.totals.items():
+        np.testing.assert_array_equal(again.totals[key].sums, totals.sums)
+        np.testing.assert_array_equal(again.totals[key].wire_bytes, totals.wire_bytes)
+        np.testing.assert_array_equal(again.totals[key].feedback_bits, totals.feedback_bits)
+        assert again.totals[key].lengths == totals.lengths
     assert set(again.open.reports) == {8}
     np.testing.assert_array_equal(again.open.reports[8][:2, :2], fleet.open.reports[8][:2, :2])
     assert store.counted() == {"t": 16}
@@ -121,7 +123,7 @@ def test_a_fleet_comes_back_as_it_was(store: Store, together: bool) -> None:
     finished = Fleet(LEASE, ENCODER)
     finished.open = None
     store.restore(finished)
-    np.testing.assert_array_equal(finished.totals[7].sums, fleet.totals[7].sums)
+    np.testing.assert_array_equal(finished.totals[7, 0].sums, fleet.totals[7, 0].sums)
 
 
 def test_ring(store: Store) -> None:
@@ -183,6 +185,68 @@ def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
         connection.execute("ALTER TABLE totals DROP COLUMN rho")
     with pytest.raises(InvalidInput, match=r"store: table totals of .*old\.sqlite lacks rho"):
         Store(url, "r", 4)
+
+
+def as_before_airs_changed(path: Path) -> None:
+    """Tables as they were before fleets' airs could change."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE air_changes")
+        connection.execute("ALTER TABLE reports DROP COLUMN fate")
+        for table in ("totals", "lengths", "fates"):
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+            names = ", ".join(name for name in columns if name != "air_from")
+            keys = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[5]]
+            connection.execute(f"CREATE TABLE earlier AS SELECT {names} FROM {table}")
+            connection.execute(f"CREATE UNIQUE INDEX key_{table} ON earlier ({', '.join(set(keys) - {'air_from'})})")
+            connection.execute(f"DROP TABLE {table}")
+            connection.execute(f"ALTER TABLE earlier RENAME TO {table}")
+
+
+def test_a_store_from_before_airs_changed_goes_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'gnb.sqlite'}"
+    fleet, chunks = a_fleet(np.random.default_rng(0))
+    made = Store(url, "run", 4)
+    made.lease(LEASE, ENCODER)
+    made.commit(chunks[:1])
+    made.commit([reports(range(3))])
+    made.close()
+    as_before_airs_changed(tmp_path / "gnb.sqlite")
+    again = Store(url, "run", 4)
+    assert [row["fate"] for row in again.reports(11)] == 3 * [None]
+    again.commit(chunks[1:])
+    found = Fleet(LEASE, ENCODER)
+    again.restore(found)
+    for key, totals in fleet.totals.items():
+        np.testing.assert_array_equal(found.totals[key].sums, totals.sums)
+        assert found.totals[key].lengths == totals.lengths
+    again.keep_air(LEASE, CHANGE)
+    assert again.leases()[0][0].air_changes == (CHANGE,)
+    again.close()
+
+
+def test_airs_of_a_fleet(store: Store) -> None:
+    """A change takes the place of those that were to begin then or later; figures of each air are kept apart."""
+    other = dataclasses.replace(LEASE, token="u", first_ue=13)
+    for lease in (LEASE, other):
+        store.lease(lease, ENCODER)
+    for frame, loss in ((2, 0.1), (7, 0.2), (7, 0.3), (5, 0.4)):
+        store.keep_air(LEASE, AirChange(frame, Air(loss=loss)))
+    changes = (AirChange(2, Air(loss=0.1)), AirChange(5, Air(loss=0.4)))
+    assert [lease.air_changes for lease, *_ in store.leases()] == [changes, ()]
+    assert store.furthest(LEASE) == 0
+    row, sums = np.array([1]), np.ones((1, 1, len(COLUMNS)))
+    for air_from, reports_ in ((0, 3), (2, 2)):
+        part = Increment(7, row, range(1), sums, sums[0, :0], 1.5, np.full((1, 1), 20), Fates(air_lost=1), air_from)
+        store.commit([Stored(LEASE, [Progress(row, 9, 7, [b""], row)], reports_ * [part])])
+    assert store.furthest(LEASE) == 9
+    assert store.furthest(other) == 0
+    again = Fleet(store.leases()[0][0], ENCODER)
+    store.restore(again)
+    for key, count in {(7, 0): 3, (7, 2): 2}.items():
+        totals = again.totals[key]
+        assert totals.sums[1, 0].tolist() == len(COLUMNS) * [count]
+        assert (totals.lengths[20], totals.fates["air_lost"], totals.wire_bytes[1, 0]) == (count, count, 1.5 * count)
+    assert store.counted() == {"t": 5}
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://h/d", "sqlite:////proc/no/such", "postgresql://127.0.0.1:1/none"])
