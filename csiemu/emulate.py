@@ -26,7 +26,7 @@ from rich.table import Table
 from csiemu.output import console, number, progress
 from csiemu.processes import RESULTS, STORE, Gnb, end, spawn, tail
 from csiemu.rest import Rest
-from csiemu.schedule import Schedule, Swap, parse_swaps
+from csiemu.schedule import Change, Schedule, Swap, parse_air_changes, parse_swaps
 from csiemu.training.recipes import DESIGNS
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
@@ -86,6 +86,9 @@ class Settings(RunSettings):
     swap: str = ""
     """Swaps while the UEs send, NAME:VERSION@SECONDS, comma-separated: hyperrnn:3@10s."""
 
+    air_change: str = ""
+    """Other airs while the UEs send, NAME:AIR@SECONDS, comma-separated: hyperrnn:loss=0.3,burst=5@10s,hyperrnn:@20s."""
+
     json_file: JsonFile = None
 
     config: Path | None = None
@@ -137,11 +140,13 @@ def run(settings: Settings) -> int:
     screen = console()
     rates = _rates(settings, store, screen)
     swaps, bit_rates = _swaps(settings, store, rates), _bit_rates(settings, store, rates)
+    first_ues = {name: index * settings.ues for index, name in enumerate(rates)}
+    changes: list[Change] = [*swaps, *parse_air_changes(settings.air_change, first_ues)]
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     if (out / STORE).exists():
         raise InvalidInput(f"out: {out} holds an earlier run; wanted a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    stop, schedule = _Stop(), Schedule(swaps)
+    stop, schedule = _Stop(), Schedule(changes)
     with contextlib.ExitStack() as stack:
         gnb = stack.enter_context(
             Gnb(
@@ -161,8 +166,8 @@ def run(settings: Settings) -> int:
         rest = Rest(f"http://{gnb.rest}")
         screen.print(f"gNB at {gnb.grpc} (gRPC), {rest.url}/v1/nmse and {rest.url}/docs (REST); files in {out}")
         fleets: list[_Ues] = []
-        for index, (name, rate) in enumerate(rates.items()):
-            fleets.append(_start_ues(settings, out, name, rate, bit_rates[name], index * settings.ues, gnb.grpc))
+        for name, rate in rates.items():
+            fleets.append(_start_ues(settings, out, name, rate, bit_rates[name], first_ues[name], gnb.grpc))
             stack.callback(end, fleets[-1].process)
         stack.callback(_ask, fleets)  # all of them, before each is waited for
         stop.heard = True
@@ -174,7 +179,7 @@ def run(settings: Settings) -> int:
         if stop.asked > 1:
             end(gnb.process, patience_s=2.0)
     results = _results(settings, store, gnb.store, fleets, final, screen, stopped=stop.asked > 0)
-    missed = [f"swap of {swap.model} to version {swap.version}: the run was over" for swap in schedule.swaps]
+    missed = [f"{change}: the run was over" for change in schedule.changes]
     results["failed"] += [*schedule.failed, *missed]
     _show(results, screen)
     for file in filter(None, (out / RESULTS, settings.json_file)):
@@ -313,8 +318,8 @@ def _watch(
     stop: _Stop,
     schedule: Schedule,
 ) -> None:
-    """Show live figures, and who waits for what, until every UE process has ended, and swap what is due; when asked to
-    stop, have them finish within STOP_S, or end at once.
+    """Show live figures, and who waits for what, until every UE process has ended, and change what is due; when asked
+    to stop, have them finish within STOP_S, or end at once.
     """
     said, told, limit = 0.0, 0, math.inf
     with (
@@ -364,12 +369,12 @@ def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
         "SGCS",
         "latency p50/p99 (ms)",
     )
-    now = {(row["scheme"], row["version"]): row for row in recent["schemes"]}
+    now = {(row["scheme"], row["version"], row.get("air")): row for row in recent["schemes"]}
     for row in total["schemes"]:
-        latest = now.get((row["scheme"], row["version"]), row)
+        latest = now.get((row["scheme"], row["version"], row.get("air")), row)
         latency = latest["latency_ms"]
         table.add_row(
-            f"{row['scheme']}/{row['version'] or '-'}",
+            f"{row['scheme']}/{row['version'] or '-'}" + (f"\n{row['air']}" if row.get("air") else ""),
             f"{row['ues_attached']}/{row['ues']}",
             f"{latest['reports_per_s']:.0f}",
             str(row["dropped"]),
@@ -484,17 +489,23 @@ def _show(results: dict[str, Any], screen: Console) -> None:
             continue
         table.add_row(*sent, *5 * [""], number(row["round_trip_ms"].get("p50"), 1))
         for version in row["versions"]:
-            table.add_row(f"  version {version['version']}", "", str(version["reports"]), "", *_figures(version))
+            air = f", {version['air']}" if version.get("air") else ""
+            table.add_row(f"  version {version['version']}{air}", "", str(version["reports"]), "", *_figures(version))
     screen.print(table)
     screen.print(
         f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay_slots']} slots; bits"
         " and wire bytes per report"
     )
-    if air := results["settings"]["air"]:
-        screen.print(f"air of all schemes: {air}; a report is corrupted (decoded with errors), detected or lost")
-        for name, row in results["schemes"].items():
-            counts = (sum(version[fate] for version in row["versions"]) for fate in FATES)
-            screen.print(f"  {name}: " + ", ".join(f"{what[4:]} {n}" for what, n in zip(FATES, counts, strict=True)))
+    disturbed = {
+        name: row["versions"] for name, row in results["schemes"].items() if any(v.get("air") for v in row["versions"])
+    }
+    if disturbed:
+        screen.print("air: a report is corrupted (decoded with errors), detected or lost")
+    for name, versions in disturbed.items():
+        for air in dict.fromkeys(version.get("air") or "undisturbed" for version in versions):
+            of_air = [version for version in versions if (version.get("air") or "undisturbed") == air]
+            counts = ", ".join(f"{fate[4:]} {sum(version[fate] for version in of_air)}" for fate in FATES)
+            screen.print(f"  {name}, {air}: {counts}")
     by_domain: dict[str, list[str]] = {}
     for name, row in results["schemes"].items():
         by_domain.setdefault((row["versions"] or [row])[0].get("domain", "-"), []).append(name)

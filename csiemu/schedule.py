@@ -1,16 +1,20 @@
-"""Swaps at set times of an emulation."""
+"""What changes at set times of an emulation: versions that serve, and airs."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from csiemu.rest import Rest
 from shared.checkpoints import NAME
 from shared.errors import CsiError, InvalidInput
+from shared.link.air import Air
 
-_SWAP = re.compile(rf"({NAME}):([1-9][0-9]{{0,8}})@([0-9]+(?:\.[0-9]+)?)s?")
+_AT = r"@([0-9]+(?:\.[0-9]+)?)s?"
+_SWAP = re.compile(rf"({NAME}):([1-9][0-9]{{0,8}}){_AT}")
+_AIR_CHANGE = re.compile(rf"\s*({NAME}):([^@]*){_AT}\s*(?:,|$)")
 
 
 @dataclass(frozen=True)
@@ -21,41 +25,94 @@ class Swap:
     version: int
     at_s: float
 
+    def __str__(self) -> str:
+        return f"swap of {self.model} to version {self.version}"
+
+    def ask(self, rest: Rest) -> str:
+        """Ask for it; returns what there is to say. Raises CsiError."""
+        rest.post(f"/v2/repository/models/{self.model}/load", {"parameters": {"version": self.version}})
+        return f"{self.model}/{self.version} is loaded: UEs use it from their next frame on"
+
+
+@dataclass(frozen=True)
+class AirChange:
+    """An air that the reports of all UEs of a model are to come over, so many seconds after the first reports; the
+    fleet of UE `ue` is all of them.
+    """
+
+    model: str
+    air: Air
+    at_s: float
+    ue: int
+
+    def __str__(self) -> str:
+        return f"air of {self.model}: {str(self.air) or 'undisturbed'}"
+
+    def ask(self, rest: Rest) -> str:
+        """Ask for it; returns what there is to say. Raises CsiError."""
+        answer = rest.post(f"/v1/fleets/{self.ue}/air", {"air": str(self.air)})
+        return f"{self} from frame {answer['from_frame']} on"
+
+
+Change = Swap | AirChange
+
 
 def parse_swaps(text: str) -> list[Swap]:
-    """`NAME:VERSION@SECONDS`, comma-separated, in the order of their times. Raises InvalidInput."""
+    """`NAME:VERSION@SECONDS`, comma-separated. Raises InvalidInput."""
     swaps = []
     for part in (part.strip() for part in text.split(",") if part.strip()):
         found = _SWAP.fullmatch(part)
         if found is None:
             raise InvalidInput(f"swap: '{part}'; wanted NAME:VERSION@SECONDS, as hyperrnn:3@10s")
         swaps.append(Swap(found[1], int(found[2]), float(found[3])))
-    return sorted(swaps, key=lambda swap: swap.at_s)
+    return swaps
+
+
+def parse_air_changes(text: str, first_ues: Mapping[str, int]) -> Iterator[AirChange]:
+    """`NAME:AIR@SECONDS`, comma-separated, AIR with commas as in `Air.parse`.
+
+    Args:
+        first_ues: of each model that runs.
+
+    Raises:
+        InvalidInput: it is none, or a model does not run.
+    """
+    rest = text.strip()
+    while rest:
+        found = _AIR_CHANGE.match(rest)
+        if found is None:
+            raise InvalidInput(f"air_change: '{rest}'; wanted NAME:AIR@SECONDS, as hyperrnn:loss=0.3,burst=5@10s")
+        if found[1] not in first_ues:
+            raise InvalidInput(f"air_change: '{found[1]}' does not run; wanted one of {', '.join(first_ues)}")
+        yield AirChange(found[1], Air.parse(found[2].strip()), float(found[3]), first_ues[found[1]])
+        rest = rest[found.end() :]
 
 
 @dataclass
 class Schedule:
-    """Swaps that are still to come, and what of those before failed."""
+    """Changes that are still to come, in the order of their times, and what of those before failed."""
 
-    swaps: list[Swap]
+    changes: list[Change]
     failed: list[str] = field(default_factory=list)
     _begun: float | None = None
 
+    def __post_init__(self) -> None:
+        self.changes.sort(key=lambda change: change.at_s)
+
     def step(self, rest: Rest) -> list[str]:
         """Ask for what is due, once reports have come; returns what there is to say about it."""
-        if not self.swaps:
+        if not self.changes:
             return []
         if self._begun is None:
             if not rest.get("/v1/nmse")["overall"]["reports"]:
                 return []
             self._begun = time.monotonic()
         said = []
-        while self.swaps and time.monotonic() - self._begun >= self.swaps[0].at_s:
-            swap = self.swaps.pop(0)
+        while self.changes and time.monotonic() - self._begun >= self.changes[0].at_s:
+            change = self.changes.pop(0)
             try:
-                rest.post(f"/v2/repository/models/{swap.model}/load", {"parameters": {"version": swap.version}})
-                said.append(f"{swap.model}/{swap.version} is loaded: UEs use it from their next frame on")
+                said.append(change.ask(rest))
             except CsiError as error:
-                self.failed.append(f"swap of {swap.model} to version {swap.version} failed: {error}")
+                self.failed.append(f"{change} failed: {error}")
                 said.append(self.failed[-1])
         return said
