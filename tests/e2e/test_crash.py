@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from e2e_tools import Spawn, get, ready, wait_for
 
+from csiemu.verify import misdecoded
 from gnb_server.store import Store
+from shared.checkpoints import CheckpointStore
 
 UES, SLOTS = 6, 203  # ends within a frame
 
@@ -172,3 +174,44 @@ def test_ues_wait_for_a_gnb_that_is_not_up_yet(spawn: Spawn, tmp_path: Path) -> 
     wait_for(lambda: b"waiting for the gNB" in (tmp_path / "ue_client-0.log").read_bytes())
     spawn("gnb_server", **gnb_options(tmp_path, port))
     assert ue.wait() == 0
+
+
+def test_an_air_that_changes_around_crashes(spawn: Spawn, tmp_path: Path, small_store: CheckpointStore) -> None:
+    """Twice, with a kill -9 after each: all reports count once, over the air of their frame, and are decoded right."""
+    gnb = spawn("gnb_server", **gnb_options(tmp_path))
+    addresses = ready(tmp_path / "ready.json")
+    port = int(addresses["grpc"].rsplit(":", 1)[1])
+    ue = spawn("ue_client", **ue_options(tmp_path, addresses["grpc"]))
+    for air, reports in (("loss=0.3,burst=3.0,policy=blind", 40 * UES), ("ber=0.02,crc=6,state=reset", 120 * UES)):
+        rest = addresses["rest"]
+        wait_for(lambda rest=rest, reports=reports: get(rest, "/v1/nmse")["overall"]["reports"] >= reports)
+        body = json.dumps({"air": air}).encode()
+        url, content = f"http://{rest}/v1/fleets/0/air", {"content-type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(url, body, content)).close()
+        gnb.kill()
+        gnb.wait()
+        (tmp_path / "ready.json").unlink()
+        gnb = spawn("gnb_server", **gnb_options(tmp_path, port))
+        addresses = ready(tmp_path / "ready.json")
+    assert ue.wait() == 0
+    history = get(addresses["rest"], "/v1/fleets/0/air")["history"]
+    rows = get(addresses["rest"], "/v1/nmse")["schemes"]
+    gnb.send_signal(signal.SIGTERM)
+    assert gnb.wait() == 0
+
+    assert [change["air"] for change in history] == [
+        "",
+        "loss=0.3,burst=3.0,policy=blind",
+        "ber=0.02,crc=6,state=reset",
+    ]
+    sent = json.loads((tmp_path / "ue.json").read_text())
+    assert sent["sent"] == sent["acked"] == UES * SLOTS
+    frames = [change["from_frame"] for change in history]
+    ends = [*(8 * frame for frame in frames[1:]), SLOTS]
+    expected = {c["air"] or None: UES * (end - 8 * c["from_frame"]) for c, end in zip(history, ends, strict=True)}
+    assert {row["air"]: row["reports"] for row in rows} == expected
+    assert {row["air"]: row["air_lost"] > 0 for row in rows} == {air: "loss" in (air or "") for air in expected}
+    recorded = sorted((tmp_path / "recorded").glob("*.npz"))
+    wrong, compared = misdecoded(small_store, tmp_path / "ue.npz", recorded)
+    assert wrong == 0
+    assert compared > UES * 40  # a killed gNB takes the records with it that it had not written
