@@ -269,6 +269,7 @@ class Monitor:
                     "domain": total.facts.domain,
                     "ues_attached": total.ues_attached,
                     "dropped": total.dropped,
+                    **{name: total.fates[name] for name in FATES},
                     "feedback_bits": sum(bits * reports for bits, reports in total.lengths.items()),
                     "reports": total.sums[0].tolist(),
                     "frames": total.sums[1].tolist(),

@@ -33,27 +33,33 @@ Style = dict[str, Any]
 
 class Styles:
     """The look of each scheme and version, the same in all plots: a colour for the scheme, marker and line for the
-    version.
+    version and the air.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        versions: dict[str, list[int]] = {}
+        kinds: dict[str, list[tuple[int, str]]] = {}
         for row in rows:
             if row["version"] is not None:
-                of_scheme = versions.setdefault(row["scheme"], [])
-                of_scheme += [] if row["version"] in of_scheme else [row["version"]]
-        self._places = {
-            (scheme, version): (index, place)
-            for index, (scheme, of_scheme) in enumerate(versions.items())
-            for place, version in enumerate(sorted(of_scheme))
-        }
+                of_scheme, kind = kinds.setdefault(row["scheme"], []), (row["version"], row.get("air", ""))
+                of_scheme += [] if kind in of_scheme else [kind]
+        self._places: dict[tuple[str, int, str | None], tuple[int, int]] = {}
+        for index, (scheme, of_scheme) in enumerate(kinds.items()):
+            for place, (version, air) in enumerate(sorted(of_scheme)):
+                self._places[scheme, version, air] = index, place
+                self._places.setdefault((scheme, version, None), (index, place))
 
-    def of(self, scheme: str, version: int) -> Style:
-        """Arguments of plot."""
-        index, place = self._places[scheme, version]
+    def of(self, scheme: str, version: int, air: str | None = None) -> Style:
+        """Arguments of plot; air None: of all of them."""
+        index, place = self._places[scheme, version, air]
         turn, colour = divmod(index, len(PALETTE))
         marker = MARKERS[(place + turn) % len(MARKERS)]
         return {"color": PALETTE[colour], "marker": marker, "ls": LINES[(place + turn) % len(LINES)], "ms": 5}
+
+
+def name_of(row: Row) -> str:
+    """Scheme, version and air of a row."""
+    name = f"{row['scheme']}/{row['version']}"
+    return f"{name}, {row['air']}" if row.get("air") else name
 
 
 def plane(rows: Sequence[Row], styles: Styles) -> str:
@@ -87,11 +93,10 @@ def _points(axes: Axes, rows: Sequence[Row], named: tuple[str, str], styles: Sty
     value, error = named
     rows = [row for row in rows if row[value] is not None]
     for row in rows:
-        label = f"{row['scheme']}/{row['version']}"
-        style = styles.of(row["scheme"], row["version"]) | {"ls": "none", "ms": 7, "capsize": 3}
+        style = styles.of(row["scheme"], row["version"], row.get("air", "")) | {"ls": "none", "ms": 7, "capsize": 3}
         bits, low, high = (row[f"feedback_bits{part}"] for part in ("", "_p5", "_p95"))
         spread = None if low == high else [[max(bits - low, 0)], [max(high - bits, 0)]]
-        axes.errorbar(bits, row[value], CONFIDENCE * (row[error] or 0), spread, label=label, **style)
+        axes.errorbar(bits, row[value], CONFIDENCE * (row[error] or 0), spread, label=name_of(row), **style)
     bits = sorted({row["feedback_bits"] for row in rows})
     axes.set_xscale("symlog" if bits[0] <= 0 else "log", base=2)
     axes.set_xlim(max(bits[0], 1) / 1.6 if bits[0] > 0 else -0.5, bits[-1] * 1.6 + 1)
@@ -134,9 +139,9 @@ def by_slot(rows: Sequence[Row], styles: Styles) -> str | None:
                     [slot["slot"] for slot in slots],
                     [slot[value] for slot in slots],
                     [CONFIDENCE * (slot[error] or 0) for slot in slots],
-                    label=f"{row['scheme']}/{row['version']}",
+                    label=name_of(row),
                     capsize=2,
-                    **styles.of(row["scheme"], row["version"]),
+                    **styles.of(row["scheme"], row["version"], row.get("air", "")),
                 )
             axes.set_xlabel("slot of the frame")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -145,7 +150,7 @@ def by_slot(rows: Sequence[Row], styles: Styles) -> str | None:
 
 
 def over_time(course: Timeline, marks: Sequence[tuple[float, str]], styles: Styles) -> str:
-    """NMSE, SGCS, reports per second, their bits where these vary, UEs and dropped reports over time.
+    """NMSE, SGCS, reports per second, their bits where these vary, UEs and what happened to reports over time.
 
     Args:
         marks: (seconds since 1970, label) of what happened, shown as upright lines.
@@ -156,7 +161,8 @@ def over_time(course: Timeline, marks: Sequence[tuple[float, str]], styles: Styl
     quality = [named for named in (NMSE, SGCS) if any(i.figures[named[0]] is not None for i in intervals)]
     with matplotlib.rc_context(STYLE):
         varies = any(len({i.bits for i in of_key if i is not None}) > 1 for of_key in course.series.values())
-        heights = [2.0] * len(quality) + [1.4] * (1 + varies) + [0.8] * (1 + any(course.dropped))
+        counts = {"UEs": course.attached} | {what: values for what, values in course.counts.items() if any(values)}
+        heights = [2.0] * len(quality) + [1.4] * (1 + varies) + [0.8] * len(counts)
         figure = Figure(figsize=(9, 1.15 * sum(heights) + 0.8), layout="constrained")
         panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         rates = ["reports_per_s", *["bits"] * varies]
@@ -171,8 +177,7 @@ def over_time(course: Timeline, marks: Sequence[tuple[float, str]], styles: Styl
         for axes, title in zip(panels[len(quality) :], ["reports/s", "bits"][: len(rates)], strict=False):
             axes.set_ylabel(title)
             axes.set_ylim(bottom=0)
-        counts = [("UEs", course.attached), *([("dropped", course.dropped)] * any(course.dropped))]
-        for axes, (title, values) in zip(panels[len(quality) + len(rates) :], counts, strict=True):
+        for axes, (title, values) in zip(panels[len(quality) + len(rates) :], counts.items(), strict=True):
             axes.stairs(values, np.array(course.times) - origin, color=INK, baseline=None, lw=1.2)
             axes.set_ylabel(title)
             axes.set_ylim(0, 1.15 * max(*values, 1))
@@ -228,5 +233,5 @@ def differences(pairs: Sequence[Pair]) -> str:
 
 def _both(pair: Pair) -> str:
     """The name of a pair."""
-    first, second = (f"{row['scheme']}/{row['version']}" for row in (pair.first, pair.second))
+    first, second = name_of(pair.first), name_of(pair.second)
     return first if first == second else f"{first}, {second}"

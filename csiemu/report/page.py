@@ -16,9 +16,11 @@ from csiemu.report.figures import CONFIDENCE, Styles
 from csiemu.report.reading import Row, Run
 from csiemu.report.svg import DARK_PALETTE, PALETTE
 from csiemu.report.timeline import timeline
+from gnb_server.sessions import Lease
+from shared.conditions import AirChange
 from shared.link.rate import Rate
 
-MARKED = ("loaded", "unloaded", "shadow", "canary", "promoted", "aborted", "refused", "not switched")
+MARKED = ("loaded", "unloaded", "shadow", "canary", "promoted", "aborted", "refused", "not switched", "air")
 """Kinds of events that are shown in the plot over time."""
 
 MOST_MARKS, MOST_EVENTS, MOST_FLEETS = 12, 200, 100
@@ -81,7 +83,7 @@ def render(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
     )
     environment.filters |= {"number": number, "count": _count, "bits": _bits, "plain": plain}
-    environment.filters |= {"interval": _interval, "when": _when, "rate": _rate}
+    environment.filters |= {"interval": _interval, "when": _when, "rate": _rate, "air": _air}
     return environment.get_template(template).render(palette=PALETTE, dark_palette=DARK_PALETTE, **values)
 
 
@@ -92,13 +94,17 @@ def _markup(text: str | None) -> Markup | None:
 def _marks(run: Run) -> list[tuple[float, str, str]]:
     """What happened, by time: (seconds since 1970, label in the plot, what it was)."""
     happened = [
-        (event["at"], f"{event['kind']} {event['model']}/{event['version']}")
+        (event["at"], f"air of {event['text']}" if event["kind"] == "air" else _of_version(event))
         for event in run.events
         if event["kind"] in MARKED
     ]
     happened += [(at, "another gNB process") for at, _ in run.processes[1:]]
     newest = sorted(happened)[-MOST_MARKS:]
     return [(at, str(place), text) for place, (at, text) in enumerate(newest, start=1)]
+
+
+def _of_version(event: Row) -> str:
+    return f"{event['kind']} {event['model']}/{event['version']}"
 
 
 def _when(seconds: float | None) -> str:
@@ -123,6 +129,15 @@ def _rate(rate: Rate) -> str:
     """What a fleet's reports were to take."""
     parts = {"at most {} bits": rate.bits, "step {}": rate.step, "NMSE of {:g} dB": rate.target_nmse_db}
     return ", ".join(text.format(value) for text, value in parts.items() if value is not None) or "the scheme's own"
+
+
+def _air(lease: Lease) -> str:
+    """What the air of a fleet was, from frame to frame."""
+    changes = [AirChange(0, lease.conditions.air), *lease.air_changes]
+    first, *later = (
+        f"{str(air) or 'undisturbed'}" + (f" from frame {frame}" if frame else "") for frame, air in changes
+    )
+    return ", then ".join([first, *later])
 
 
 def plain(value: Any) -> str:

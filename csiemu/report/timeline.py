@@ -14,6 +14,9 @@ from shared.metrics import COLUMNS, averages
 POINTS = 80
 """Intervals at most: more would be noise."""
 
+COUNTED = {"dropped": ("dropped",), "erased": ("air_detected", "air_lost"), "corrupted": ("air_corrupted",)}
+"""What happened to reports -> its counts in a snapshot; those that an earlier program kept have no air."""
+
 Key = tuple[str, int]
 """Scheme and version."""
 
@@ -45,12 +48,13 @@ class Timeline:
     Attributes:
         times: [K + 1] seconds since 1970, the ends of K intervals.
         series: of each scheme and version its K intervals, None where it decoded nothing.
-        dropped: [K] reports that were dropped in each. attached: [K] UEs at the end of each.
+        counts: what happened to reports, such as `dropped` and `erased` on the air -> [K] how many in each.
+        attached: [K] UEs at the end of each.
     """
 
     times: list[float]
     series: dict[Key, list[Interval | None]]
-    dropped: list[int]
+    counts: dict[str, list[int]]
     attached: list[int]
 
 
@@ -58,7 +62,10 @@ def timeline(snapshots: list[Snapshot], points: int = POINTS) -> Timeline:
     """The intervals, of like length, at most `points` of them."""
     chosen = _spread(snapshots, points)
     sums = [_by_key(rows) for _, rows in chosen]
-    counts = [(sum(row["dropped"] for row in rows), sum(row["ues_attached"] for row in rows)) for _, rows in chosen]
+    so_far = {
+        what: [sum(row.get(name, 0) for row in rows for name in names) for _, rows in chosen]
+        for what, names in COUNTED.items()
+    }
     series: dict[Key, list[Interval | None]] = {}
     columns = len(COLUMNS)
     for place, (((start, _), before), ((end, _), after)) in enumerate(pairwise(zip(chosen, sums, strict=True))):
@@ -70,8 +77,8 @@ def timeline(snapshots: list[Snapshot], points: int = POINTS) -> Timeline:
     return Timeline(
         [at for at, _ in chosen],
         dict(sorted(series.items())),
-        [after - before for (before, _), (after, _) in pairwise(counts)],
-        [attached for _, attached in counts[1:]],
+        {what: [after - before for before, after in pairwise(sums)] for what, sums in so_far.items()},
+        [sum(row["ues_attached"] for row in rows) for _, rows in chosen[1:]],
     )
 
 

@@ -13,6 +13,7 @@ from gnb_server.sessions import Lease, VersionFacts
 from gnb_server.store import Increment, Store, Stored
 from shared.channels.scenario import Scenario
 from shared.conditions import RunConditions
+from shared.link.air import Fates
 from shared.metrics import COLUMNS, MEASURED, Outcomes, Sums
 
 SLOTS = 2
@@ -58,6 +59,8 @@ class MadeRun:
         bits: int = 20,
         first_ue: int = 0,
         domain: Any = "spatial",
+        air_from: int = 0,
+        fates: Fates | None = None,
         **fields: Any,
     ) -> None:
         """A fleet whose reports had these ratios, [ues, frames, SLOTS]."""
@@ -68,10 +71,10 @@ class MadeRun:
         self.store.keep_version(model, version, VersionFacts(f"{version:016x}", bits, domain))
         for frame in range(ratios.shape[1]):
             by_slot, means = totals_of(ratios[:, frame : frame + 1], scaled=domain != "precoder")
-            increment = Increment(version, rows, range(SLOTS), by_slot, means, 3.0, lengths)
+            increment = Increment(version, rows, range(SLOTS), by_slot, means, 3.0, lengths, fates or Fates(), air_from)
             self.store.commit([Stored(lease, increments=[increment])])
 
-    def snapshot(self, at: float, rows: Sequence[Row], dropped: int = 0) -> None:
+    def snapshot(self, at: float, rows: Sequence[Row], dropped: int = 0, **fates: int) -> None:
         """The totals at a time: (scheme, version, ratios so far [ues, frames, SLOTS]) each."""
         self.store.keep_snapshot(
             at,
@@ -84,6 +87,7 @@ class MadeRun:
                     "domain": "spatial",
                     "ues_attached": len(ratios),
                     "dropped": dropped,
+                    **fates,
                     "feedback_bits": 20 * ratios.size,
                     "reports": totals_of(ratios)[0].sum(axis=(0, 1)).tolist(),
                     "frames": totals_of(ratios)[1].sum(axis=0).tolist(),

@@ -19,7 +19,9 @@ from csiemu.report.page import comparison_page, report_page
 from csiemu.report.reading import read_run
 from csiemu.report.svg import INK, PALETTE, STYLE, inline_svg
 from gnb_server.history import OF_CARD, OF_EVALUATION
+from shared.conditions import AirChange
 from shared.errors import InvalidInput
+from shared.link.air import Air, Fates
 from shared.link.rate import Rate
 from tests.unit.csiemu.report.making import SLOTS, MadeRun
 
@@ -117,6 +119,30 @@ def test_bits_that_differ(tmp_path: Path) -> None:
     run.decoded(np.full((2, 1, SLOTS), 0.1), bits=200)
     text = " ".join(page_of(run, tmp_path / "run").texts)
     assert "125 100 to 200" in text
+
+
+def test_airs_are_named(tmp_path: Path) -> None:
+    """Figures, plots, what happened over time, and which air was when."""
+    run, generator = MadeRun(tmp_path / "run"), np.random.default_rng(0)
+    before, after = generator.uniform(0.05, 0.15, (2, 4, 3, SLOTS))
+    run.decoded(before)
+    lease = run.store.leases()[0][0]
+    run.store.keep_air(lease, AirChange(3, Air(loss=0.5)))
+    run.decoded(2 * after, air_from=3, fates=Fates(air_lost=1234))
+    run.store.keep_event("air", "rnn", "", "me", "UEs 0..3: loss=0.5 from frame 3")
+    run.snapshot(100.0, [])
+    run.snapshot(101.0, [("rnn", 1, before)])
+    run.snapshot(102.0, [("rnn", 1, np.concatenate([before, after], axis=1))], air_lost=1234)
+    rows = [row for row in read_run(str(tmp_path / "run")).rows if row["reports"]]
+    assert [(row.get("air"), row["frames"], row["air_lost"]) for row in rows] == [(None, 12, 0), ("loss=0.5", 12, 3702)]
+    texts = page_of(run, tmp_path / "run").texts
+    assert f"{rows[1]['nmse_db']:.2f} ± {rows[1]['nmse_se_db']:.2f}" in texts
+    assert texts.count("rnn/1, loss=0.5") == 3  # two plots and the table of last slots
+    for said in ("lost 3,702, detected 0, corrupted 0", "erased", "undisturbed, then loss=0.5 from frame 3"):
+        assert said in texts
+    assert any("1: air of UEs 0..3: loss=0.5 from frame 3" in text for text in texts)
+    both = comparison_page(compare_runs(*2 * [read_run(str(tmp_path / "run"))]))
+    assert both.count("air loss=0.5</small>") == 2
 
 
 def test_nothing_is_run_or_loaded(made: MadeRun, tmp_path: Path) -> None:

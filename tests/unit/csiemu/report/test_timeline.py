@@ -29,7 +29,8 @@ def test_intervals(made: MadeRun) -> None:
     made.snapshot(10.0, [("rnn", None, ratios())])
     made.snapshot(12.0, [("rnn", 1, ratios(0.1, 0.1))])
     made.snapshot(16.0, [("rnn", 1, ratios(0.1, 0.1, 0.01))])
-    made.snapshot(17.0, [("rnn", 1, ratios(0.1, 0.1, 0.01)), ("rnn", 2, ratios(0.5))], dropped=2)
+    fates = {"air_lost": 5, "air_detected": 2, "air_corrupted": 1}
+    made.snapshot(17.0, [("rnn", 1, ratios(0.1, 0.1, 0.01)), ("rnn", 2, ratios(0.5))], dropped=2, **fates)
     found = timeline(made.store.snapshots())
     assert found.times == [10.0, 12.0, 16.0, 17.0]
     first, second, third = found.series["rnn", 1]
@@ -48,7 +49,7 @@ def test_intervals(made: MadeRun) -> None:
         None,
         UES * SLOTS,
     ]
-    assert found.dropped == [0, 0, 4]  # in both rows
+    assert found.counts == {"dropped": [0, 0, 4], "erased": [0, 0, 14], "corrupted": [0, 0, 2]}  # in both rows
     assert found.attached == [UES, UES, 2 * UES]
 
 
