@@ -157,12 +157,15 @@ def _ues_state(rest: Rest, settings: Settings) -> tuple[list[str], int | None]:
 def _versions(rest: Rest, name: str) -> Table:
     """Figures of the versions of a model."""
     table = Table("version", "encoder", "UEs", "reports", "NMSE now (dB)", "NMSE (dB)")
-    now = {row["version"]: row for row in rest.get(f"/v1/nmse?scheme={name}&by=version&window=5")["schemes"]}
-    for row in rest.get(f"/v1/nmse?scheme={name}&by=version")["schemes"]:
+    rows, recent_rows = (
+        rest.get(f"/v1/nmse?scheme={name}&by=version{window}")["schemes"] for window in ("", "&window=5")
+    )
+    now = {_named_with(row): row for row in recent_rows}
+    for row in rows:
         if row["version"] is not None:
-            recent = now.get(row["version"], {})
+            recent = now.get(_named_with(row), {})
             table.add_row(
-                str(row["version"]),
+                f"{row['version']}, {row['air']}" if row["air"] else str(row["version"]),
                 row["encoder_id"][:8],
                 f"{row['ues_attached']}/{row['ues']}",
                 str(row["reports"]),
@@ -170,3 +173,8 @@ def _versions(rest: Rest, name: str) -> Table:
                 f"{number(row['nmse_db'])} ± {number(row['nmse_se_db'])}",
             )
     return table
+
+
+def _named_with(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells the rows of a model apart."""
+    return tuple(row[name] for name in ("version", "encoder_id", "scenario", "seed", "delay_slots", "air"))

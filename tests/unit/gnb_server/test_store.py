@@ -187,30 +187,27 @@ def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
         Store(url, "r", 4)
 
 
-def as_before_airs_changed(path: Path) -> None:
-    """Tables as they were before fleets' airs could change."""
-    with sqlite3.connect(path) as connection:
-        connection.execute("DROP TABLE air_changes")
-        connection.execute("ALTER TABLE reports DROP COLUMN fate")
-        for table in ("totals", "lengths", "fates"):
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-            names = ", ".join(name for name in columns if name != "air_from")
-            keys = [row[1] for row in connection.execute(f"PRAGMA table_info({table})") if row[5]]
-            connection.execute(f"CREATE TABLE earlier AS SELECT {names} FROM {table}")
-            connection.execute(f"CREATE UNIQUE INDEX key_{table} ON earlier ({', '.join(set(keys) - {'air_from'})})")
-            connection.execute(f"DROP TABLE {table}")
-            connection.execute(f"ALTER TABLE earlier RENAME TO {table}")
+def as_before_airs_changed(store: Store) -> None:
+    """Make the tables those that they were before fleets' airs could change."""
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE air_changes")
+        connection.exec_driver_sql("ALTER TABLE reports DROP COLUMN fate")
+        for name in ("totals", "lengths", "fates"):
+            table = _metadata.tables[name]
+            columns = ", ".join(column.name for column in table.columns if column.name != "air_from")
+            keys = ", ".join(column.name for column in table.primary_key if column.name != "air_from")
+            connection.exec_driver_sql(f"CREATE TABLE earlier AS SELECT {columns} FROM {name}")
+            connection.exec_driver_sql(f"CREATE UNIQUE INDEX key_of_{name} ON earlier ({keys})")
+            connection.exec_driver_sql(f"DROP TABLE {name}")
+            connection.exec_driver_sql(f"ALTER TABLE earlier RENAME TO {name}")
 
 
-def test_a_store_from_before_airs_changed_goes_on(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'gnb.sqlite'}"
+def test_a_store_from_before_airs_changed_goes_on(store: Store, url: str) -> None:
     fleet, chunks = a_fleet(np.random.default_rng(0))
-    made = Store(url, "run", 4)
-    made.lease(LEASE, ENCODER)
-    made.commit(chunks[:1])
-    made.commit([reports(range(3))])
-    made.close()
-    as_before_airs_changed(tmp_path / "gnb.sqlite")
+    store.lease(LEASE, ENCODER)
+    store.commit(chunks[:1])
+    store.commit([reports(range(3))])
+    as_before_airs_changed(store)
     again = Store(url, "run", 4)
     assert [row["fate"] for row in again.reports(11)] == 3 * [None]
     again.commit(chunks[1:])
