@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnb_server.airs import change_air
+from gnb_server.course import course
 from gnb_server.exports import Export, Selection
-from gnb_server.monitor import LONGEST_WINDOW_S, Clock, Monitor, describe, report_rows, ue_row
+from gnb_server.monitor import LONGEST_WINDOW_S, Clock, Monitor, describe, report_rows, ue_qualities, ue_row
 from gnb_server.rates import RateControl
 from gnb_server.repository import ModelVersion, Repository
 from gnb_server.rollouts import Rollouts
@@ -277,6 +278,18 @@ class Handlers:
             "from_frame": history[-1].from_frame,
         }
 
+    def fleets(self, offset: int = 0, limit: int | None = None) -> dict[str, Any]:
+        """Fleets by their first UE, but for those that have detached, or have been gone for long: `limit` of them from
+        the one at `offset` on, and how many there are in `total`.
+        """
+        held = sorted(self._fleets.copy().values(), key=lambda fleet: fleet.lease.first_ue)
+        rows = []
+        for fleet in held[offset : None if limit is None else offset + limit]:
+            lease, by_frame = fleet.lease, fleet.lease.by_frame
+            described = describe(fleet, fleet.encoder_id, by_frame.at(by_frame.newest.from_frame))
+            rows.append({"first_ue": lease.first_ue, "ue_count": lease.ue_count, "status": fleet.status, **described})
+        return {"fleets": rows, "total": len(held)}
+
     def _held_fleet_of(self, ue: int) -> Fleet:
         """The fleet of a UE, unless it has detached, or has been gone for long."""
         fleet = next((fleet for fleet in self._fleets.values() if ue in fleet.lease.ues), None)
@@ -474,11 +487,15 @@ class Handlers:
             self._repository.store.versions(model)
         if ue is None:
             rows, overall = self._monitor.figures(window_s, model, by_version=by_version)
-            return {"window_s": window_s, "schemes": rows, "overall": overall}
+            return {"cell": self._store.run, "window_s": window_s, "schemes": rows, "overall": overall}
         row = self.ue(ue, window_s)
         if model not in (None, row["scheme"]):
             raise NotFound(f"ue: {ue} runs {row['scheme']}, not {model}")
-        return {"window_s": window_s, "schemes": [row], "overall": None}
+        return {"cell": self._store.run, "window_s": window_s, "schemes": [row], "overall": None}
+
+    def history(self, window_s: float, since: float = 0.0) -> dict[str, Any]:
+        """Figures of the run over a sliding window, at the times of its snapshots after `since` [s since 1970]."""
+        return {"window_s": window_s, **course(self._store.snapshots(), window_s, since)}
 
     def series(self) -> list[dict[str, Any]]:
         """Figures since the start of the run, in as many rows as the gNB's checkpoints and presets allow."""
@@ -487,8 +504,8 @@ class Handlers:
     def ues(
         self, model: str | None = None, status: str | None = None, offset: int = 0, limit: int | None = None
     ) -> dict[str, Any]:
-        """UEs by their ids: what their NMSE is named with, status, next sequence, decoder version, reports. `limit` of
-        them from the one at `offset` on, and how many there are in `total`.
+        """UEs by their ids: what their NMSE is named with, status, next sequence, decoder version, reports, NMSE and
+        SGCS. `limit` of them from the one at `offset` on, and how many there are in `total`.
         """
         rows: list[dict[str, Any]] = []
         total = 0
@@ -501,6 +518,7 @@ class Handlers:
                 continue
             fleet = self._stored(known, asked_for) if isinstance(known, Absent) else known
             described = functools.cache(functools.partial(describe, fleet))
+            qualities = ue_qualities(fleet, asked_for)
             rows += [
                 {
                     "ue": fleet.lease.ues[index],
@@ -512,8 +530,9 @@ class Handlers:
                     "switch": "asked" if fleet.problem is None else fleet.problem,
                     "reports": int(sum(totals.sums[index, :-1, 0].sum() for totals in list(fleet.totals.values()))),
                     "dropped": int(fleet.dropped[index]),
+                    **quality,
                 }
-                for index in asked_for
+                for index, quality in zip(asked_for, qualities, strict=True)
             ]
         return {"ues": rows, "total": total}
 

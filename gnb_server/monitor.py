@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
 from shared.link.air import FATES, Fates, fate_name
 from shared.link.rate import Lengths, summarise_lengths
-from shared.metrics import COLUMNS, DOMAIN_NAMES, MEASURED, Outcomes, Sums, summarise
+from shared.metrics import COLUMNS, DOMAIN_NAMES, MEASURED, Outcomes, Sums, averages, summarise
 
 LONGEST_WINDOW_S = 600.0
 BUCKET_S = 0.5
@@ -437,6 +438,26 @@ def ue_row(
         "wire_bytes_total": each * figures["reports"],
         "latency_ms": latencies.figures(),
     }
+
+
+def ue_qualities(fleet: Fleet, rows: range) -> list[dict[str, float | None]]:
+    """NMSE (mean of ratios) [dB] and SGCS of all reports of a fleet's UEs by their present encoders in their present
+    conditions, one UE a row.
+    """
+
+    @functools.cache
+    def sums(encoder_id: str, conditions: RunConditions) -> Sums:
+        parts = fleet.totals_for(encoder_id, conditions).values()
+        return sum(
+            (part.sums[rows.start : rows.stop, :-1].sum(axis=1) for part in parts), np.zeros((len(rows), len(COLUMNS)))
+        )
+
+    found = []
+    for place, row in enumerate(rows):
+        total = sums(fleet.encoder_of(row), fleet.conditions_of(row))[place]
+        figures = averages(total, total)
+        found.append({name: figures[name] for name in ("nmse_db", "sgcs")})
+    return found
 
 
 def report_rows(fleet: Fleet, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ from gnb_server.rest import models
 from gnb_server.rest.access import Access, who
 from gnb_server.rest.airs import router as airs_router
 from gnb_server.rest.exports import router as exports_router
+from gnb_server.rest.fleets import router as fleets_router
+from gnb_server.rest.history import router as history_router
 from gnb_server.rest.page import add_page
 from gnb_server.rest.rates import router as rates_router
 from gnb_server.rest.rollouts import router as rollouts_router
@@ -109,8 +111,10 @@ def create_app(
         app.include_router(uploads_router(uploads, changing, handlers.uploaded))
         app.add_middleware(HearOut, most_bytes=uploads.most_bytes)
     app.include_router(rollouts_router(handlers, changing))
+    app.include_router(fleets_router(handlers))
     app.include_router(rates_router(handlers, changing))
     app.include_router(airs_router(handlers, changing))
+    app.include_router(history_router(handlers, window_s))
     add_page(app)
     app.include_router(exports_router(handlers))
     seats = Seats(stream_clients, "stream", "stream_clients allows no more")

@@ -135,6 +135,7 @@ class Overall(BaseModel):
 class NmseAnswer(BaseModel):
     """Answer of /v1/nmse."""
 
+    cell: str = Field(description="name of the gNB's run (--run): a gNB has one cell")
     window_s: float | None = Field(description="sliding window [s]; null: since the start of the run")
     schemes: list[SchemeFigures | UeFigures]
     overall: Overall | None = Field(description="null where one UE was asked for")
@@ -151,6 +152,10 @@ class UeListed(World):
     switch: str = Field(description="asked: it has not said yet whether it takes its encoder; else why it does not")
     reports: int
     dropped: int
+    nmse_db: float | None = Field(
+        description="of all reports of its encoder, mean of ratios [dB]; null of precoders, which have no scale"
+    )
+    sgcs: float | None
 
 
 class UesAnswer(BaseModel):

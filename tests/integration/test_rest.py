@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from shared.checkpoints import CheckpointStore
+from tests.integration.live_fleet import LiveFleet, until
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,9 @@ from shared.checkpoints import CheckpointStore
         ("/v1/ues/x", None, 400, "ue"),
         ("/v1/ues/77/reports", None, 404, "ue: 77 is unknown"),
         ("/v1/ues?status=asleep", None, 400, "status"),
+        ("/v1/fleets?limit=0", None, 400, "limit"),
+        ("/v1/history?window=0", None, 400, "window"),
+        ("/v1/history?since=-1", None, 400, "since"),
         ("/v1/nothing", None, 404, "Not Found"),
         ("/v2/models/nonsense", None, 404, "unknown"),
         ("/v2/models/hyperrnn/versions/9", None, 404, "no version 9"),
@@ -78,6 +82,9 @@ def test_results(gnb: Any) -> None:
     everything = gnb.call("/v1/ues/3/reports")[1]["reports"]
     mean = sum(row["nmse"] for row in everything) / 12
     assert 10 ** (one["nmse_db"] / 10) == pytest.approx(mean)
+    assert ues["ues"][3]["nmse_db"] == pytest.approx(one["nmse_db"])
+    assert ues["ues"][3]["sgcs"] == pytest.approx(one["sgcs"])
+    assert gnb.call("/v1/fleets")[1] == {"fleets": [], "total": 0}
     assert gnb.call("/v1/nmse?ue=3")[1]["schemes"][0]["nmse_db"] == one["nmse_db"]
     assert gnb.call("/v1/nmse?ue=3&scheme=rnn")[0] == 404
     recent = gnb.call("/v1/nmse?ue=3&window=600")[1]["schemes"][0]
@@ -104,6 +111,33 @@ def test_reports_say_what_their_nmse_is_of(gnb: Any) -> None:
         mean = sum(10 ** (row[f"{figure}_db"] / 10) for row in answer["reports"]) / 4
         assert 10 ** (total[f"{figure}_db"] / 10) == pytest.approx(mean)
     assert sum(row["rho"] for row in answer["reports"]) / 4 == pytest.approx(total["rho"])
+
+
+def test_how_a_run_went_outlives_the_gnb(start_gnb: Callable[..., Any]) -> None:
+    gnb = start_gnb()
+    live = LiveFleet(gnb, scheme="rnn", ues=3, rate=20.0)
+    until(lambda: len(gnb.call("/v1/history?window=1")[1]["times"]) > 1)
+    live.stop()
+    (row,) = gnb.call("/v1/nmse?by=version")[1]["schemes"]
+    gnb.stop()
+    found = start_gnb().call("/v1/history?window=600")[1]
+    assert found["window_s"] == 600
+    (series,) = found["series"]
+    assert (series["scheme"], series["version"], series["preset"]) == ("rnn", 1, "multipath-p2")
+    assert series["encoder_id"] == row["encoder_id"]
+    assert 0 < series["reports"][0] < series["reports"][-1] <= row["reports"]
+    assert series["nmse_db"][-1] == pytest.approx(row["nmse_db"], abs=2)
+
+
+def test_fleets_are_listed_while_they_are_held(gnb: Any) -> None:
+    with gnb.stub() as stub:
+        gnb.attach(stub, "rnn", ue_count=3)
+        gnb.attach(stub, "dldnn", ue_count=2, seed=5)
+        found = gnb.call("/v1/fleets")[1]
+        assert found["total"] == 2
+        shown = [(row["scheme"], row["first_ue"], row["ue_count"], row["seed"]) for row in found["fleets"]]
+        assert shown == [("rnn", 0, 3, 3), ("dldnn", 3, 2, 5)]
+        assert gnb.call("/v1/fleets?offset=1&limit=1")[1]["fleets"] == found["fleets"][1:]
 
 
 def test_ring_keeps_the_newest(start_gnb: Callable[..., Any]) -> None:

@@ -1,0 +1,53 @@
+"""A run's figures over a sliding window, from snapshots whose sums are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gnb_server.course import course
+from shared.metrics import COLUMNS
+
+
+def row(scheme: str, reports: int, ratio: float, dropped: int = 0, version: int | None = 1) -> dict[str, Any]:
+    """Of a monitor's snapshot: so many reports, the sum of whose ratios is known."""
+    sums = dict.fromkeys(COLUMNS, float(reports)) | {"ratio": ratio}
+    named = {"scheme": scheme, "version": version, "encoder_id": "ab" * 8, "preset": "multipath-p2"}
+    return named | {"dropped": dropped, "reports": list(sums.values()), "frames": list(sums.values())}
+
+
+SNAPSHOTS = [
+    (100.0, [row("rnn", 0, 0.0)]),
+    (101.0, [row("rnn", 10, 1.0)]),
+    (102.0, [row("rnn", 20, 1.1), row("dldnn", 4, 4.0)]),
+    (110.0, [row("rnn", 20, 1.1), row("dldnn", 4, 4.0), row("rnn", 0, 0.0, dropped=16, version=None)]),
+]
+
+
+def test_a_window_is_what_came_in_during_it() -> None:
+    found = course(SNAPSHOTS, window_s=1.0)
+    assert found["times"] == [101.0, 102.0, 110.0]
+    assert found["reports_per_s"] == [10.0, 14.0, 0.0]
+    assert found["dropped_per_s"] == [0.0, 0.0, 2.0]
+    dldnn, rnn = found["series"]
+    assert (rnn["scheme"], rnn["version"], rnn["preset"]) == ("rnn", 1, "multipath-p2")
+    assert rnn["nmse_db"] == [pytest.approx(-10.0), pytest.approx(-20.0), None]
+    assert dldnn["nmse_db"] == [None, pytest.approx(0.0), None]
+    assert dldnn["reports"] == [None, 4, None]
+
+
+def test_a_longer_window_slides() -> None:
+    (_, rnn) = course(SNAPSHOTS, window_s=2.0)["series"]
+    assert rnn["reports"] == [10, 20, None]
+
+
+def test_only_what_was_later() -> None:
+    found = course(SNAPSHOTS, window_s=1.0, since=101.0)
+    assert found["times"] == [102.0, 110.0]
+    assert [series["reports"] for series in found["series"]] == [[4, None], [10, None]]
+
+
+@pytest.mark.parametrize("snapshots", [[], SNAPSHOTS[:1]])
+def test_a_run_that_has_just_begun(snapshots: Any) -> None:
+    assert course(snapshots, window_s=1.0) == {"times": [], "reports_per_s": [], "dropped_per_s": [], "series": []}
