@@ -487,11 +487,15 @@ class Handlers:
             self._repository.store.versions(model)
         if ue is None:
             rows, overall = self._monitor.figures(window_s, model, by_version=by_version)
-            return {"cell": self._store.run, "window_s": window_s, "schemes": rows, "overall": overall}
+            return {**self._now(), "window_s": window_s, "schemes": rows, "overall": overall}
         row = self.ue(ue, window_s)
         if model not in (None, row["scheme"]):
             raise NotFound(f"ue: {ue} runs {row['scheme']}, not {model}")
-        return {"cell": self._store.run, "window_s": window_s, "schemes": [row], "overall": None}
+        return {**self._now(), "window_s": window_s, "schemes": [row], "overall": None}
+
+    def _now(self) -> dict[str, Any]:
+        """Whose figures they are, and when."""
+        return {"cell": self._store.run, "at": time.time()}
 
     def history(self, window_s: float, since: float = 0.0) -> dict[str, Any]:
         """Figures of the run over a sliding window, at the times of its snapshots after `since` [s since 1970]."""

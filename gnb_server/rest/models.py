@@ -136,6 +136,7 @@ class NmseAnswer(BaseModel):
     """Answer of /v1/nmse."""
 
     cell: str = Field(description="name of the gNB's run (--run): a gNB has one cell")
+    at: float = Field(description="seconds since 1970")
     window_s: float | None = Field(description="sliding window [s]; null: since the start of the run")
     schemes: list[SchemeFigures | UeFigures]
     overall: Overall | None = Field(description="null where one UE was asked for")

@@ -129,7 +129,7 @@ def figures(page: Page, name: str, column: int) -> Any:
 
 def test_figures_move(gnb: Gnb, visit: Visit) -> None:
     page = visit.go()
-    expect(page.get_by_text("No UE has attached yet")).to_be_visible()
+    expect(page.locator("#figures-note")).to_contain_text("No UE has attached yet")
     gnb.ues("rnn")
     gnb.ues("crnet", ues=2, rate=5)
     expect(page.locator("#state")).to_have_text("live")
@@ -139,6 +139,9 @@ def test_figures_move(gnb: Gnb, visit: Visit) -> None:
         expect(figures(page, name, 4)).to_contain_text(NUMBERS)
     before = figures(page, "rnn 1", 2).inner_text()
     expect(figures(page, "rnn 1", 2)).not_to_have_text(before)
+    expect(page.locator("#cell")).to_have_text("cell default")
+    expect(page.locator("#flow-quality")).to_contain_text(NUMBERS)
+    expect(page.locator("#flow-bits")).to_contain_text("bits")
     for chart in ("history", "plane", "rate", "latency"):
         expect(page.locator(f"#{chart}-chart canvas")).to_be_visible()
     page.get_by_label("Metric").select_option("SGCS")
@@ -217,6 +220,65 @@ def get_reports(page: Page) -> str:
     return str(figures(page, "rnn 1", 2).inner_text())
 
 
+def test_what_was_before_the_page_was_opened(gnb: Gnb, visit: Visit) -> None:
+    """Its charts begin with the run, not with the page."""
+    gnb.ues("rnn")
+    first = wait_for(lambda: get(gnb.rest, "/v1/history")["times"])[0]
+    wait_for(lambda: get(gnb.rest, "/v1/history")["times"][-1] > first + 3)
+    page = visit.go()
+    begun = page.evaluate("at => new Date(at * 1000).toTimeString().slice(0, 8)", first)
+    for chart in ("history", "rate"):
+        drawn = page.locator(f"#{chart}-chart")
+        expect(drawn).to_have_attribute("aria-description", re.compile(f"^{begun} to "))
+    visit.check()
+
+
+def test_the_link_by_click(gnb: Gnb, visit: Visit) -> None:
+    """A preset disturbs it, fields do, what the gNB refuses stands beside its field, and it is mended again."""
+    gnb.ues("rnn")
+    page = visit.go("#link")
+    page.get_by_role("link", name="0 to 3").click()
+    expect(page.get_by_role("heading", name="rnn, UEs 0 to 3")).to_be_visible()
+    expect(page.locator("#air-now")).to_have_text("Undisturbed, from the beginning.")
+    lost = page.locator("#fleet-strip div").filter(has_text="Lost").locator("dd")
+    expect(lost).to_contain_text("0 of")
+    page.get_by_role("button", name="30 % lost in bursts").click()
+    expect(page.locator("#air-now")).to_contain_text("loss=0.3,burst=5")
+    expect(lost).to_have_text(re.compile(r"^[1-9]"))
+    expect(page.locator("#fleets-table tbody tr td").nth(2)).to_contain_text("loss=0.3")
+    visit.check()
+    form = page.locator("#air-form")
+    form.get_by_label("Bit error rate").fill("0.7")
+    form.get_by_role("button", name="Set link").click()
+    expect(page.locator("#air-form-ber-problem")).to_have_text("air ber: 0.7 is not in [0, 0.5]")
+    expect(form.get_by_label("Bit error rate")).to_be_focused()
+    form.get_by_label("Bit error rate").fill("")
+    form.get_by_label("Burst").fill("1.1")
+    form.get_by_role("button", name="Set link").click()
+    expect(page.locator("#air-form-burst-problem")).to_contain_text("air burst: 1.1, with a loss of 0.3")
+    page.get_by_role("button", name="Undisturbed").click()
+    expect(page.locator("#air-now")).to_contain_text("Undisturbed, from frame")
+    expect(page.locator("#air-form .bad").filter(visible=True)).to_have_count(0)
+    page.get_by_role("link", name="Live").click()
+    expect(page.locator("#figures tbody tr").filter(has_text="rnn 1, loss=0.3")).to_be_visible()
+
+
+def test_the_rate_by_click(gnb: Gnb, visit: Visit) -> None:
+    gnb.ues("gmtc", ues=2)
+    page = visit.go("#link/0")
+    bits = page.locator("#fleet-strip div").filter(has_text="Feedback").locator("dd")
+    form = page.locator("#rate-form")
+    form.get_by_label("Most bits").fill("100")
+    form.get_by_role("button", name="Set rate").click()
+    expect(page.locator("#bits-now")).to_contain_text("at most 100 bits")
+    expect(bits).to_have_text(re.compile(r"^(100|\d\d) "))
+    form.get_by_label("Most bits").fill("3")
+    form.get_by_role("button", name="Set rate").click()
+    expect(page.locator("#rate-form-bits-problem")).to_contain_text("bits: 3; this gmtc takes")
+    page.get_by_role("button", name="Its own").click()
+    expect(page.locator("#bits-now")).to_contain_text("Now its own")
+
+
 def test_one_ue(gnb: Gnb, visit: Visit) -> None:
     gnb.ues("rnn")
     wait_for(lambda: get(gnb.rest, "/v1/ues")["total"] == UES)
@@ -289,11 +351,11 @@ def test_by_keyboard(gnb: Gnb, visit: Visit) -> None:
         )
 
     order = []
-    for _ in range(7):
+    for _ in range(8):
         page.keyboard.press("Tab")
         order.append(focused())
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    assert order == ["Skip to the content", "Live", "UEs", "Models", "Token", "Theme: auto", "REST API"]
+    assert order == ["Skip to the content", "Live", "UEs", "Models", "Link", "Token", "Theme: auto", "REST API"]
     page.get_by_role("link", name="Skip to the content").press("Enter")
     assert page.evaluate("document.activeElement.id") == "content"
     page.get_by_role("button", name="Load rnn 1", exact=True).focus()
@@ -323,15 +385,17 @@ def test_themes(gnb: Gnb, browser: Browser) -> None:
     context.close()
 
 
-@pytest.mark.parametrize("view", ["#live", "#ues/0", "#models"])
+@pytest.mark.parametrize("view", ["#live", "#ues/0", "#models", "#link/0"])
 def test_on_a_phone_nothing_is_wider_than_it(gnb: Gnb, browser: Browser, view: str) -> None:
     gnb.ues("crnet", ues=1)
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = Visit(context.new_page(), gnb.rest).go(view)
     expect(page.locator("#strip")).to_contain_text("1 of 1")
-    ready_part = {"#live": "#figures tbody tr", "#ues/0": "#ue-channel canvas", "#models": "#models-table tbody tr"}[
-        view
-    ]
+    ready_part = {
+        "#live": "#figures tbody tr",
+        "#ues/0": "#ue-channel canvas",
+        "#models": "#models-table tbody tr",
+    }.get(view, "#fleet-chart canvas")
     expect(page.locator(ready_part).first).to_be_visible()
     assert page.evaluate("document.scrollingElement.scrollWidth") == 390
     context.close()

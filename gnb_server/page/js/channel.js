@@ -114,6 +114,22 @@ export class ChannelView {
   }
 }
 
+/** Draw magnitudes [rows][columns] on a canvas alone: an image, or bars where there is one row. */
+export function drawChannel(canvas, magnitudes) {
+  if (magnitudes.length > 1) return paint(canvas, magnitudes);
+  const [row] = magnitudes;
+  const ratio = window.devicePixelRatio || 1;
+  Object.assign(canvas, { width: canvas.clientWidth * ratio, height: canvas.clientHeight * ratio });
+  const context = canvas.getContext("2d");
+  const wide = canvas.width / row.length;
+  context.fillStyle = colour("series-0");
+  row.forEach((magnitude, at) => {
+    const high = Math.min(1, 1 - decibels(magnitude) / FLOOR_DB) * canvas.height;
+    context.fillRect(at * wide, canvas.height - high, Math.max(1, wide - ratio), high);
+  });
+  return undefined;
+}
+
 /** Magnitudes as pixels. */
 function paint(canvas, magnitudes) {
   const [height, width] = [magnitudes.length, magnitudes[0].length];

@@ -110,13 +110,27 @@ export class TimeChart {
   constructor(host, { format, range, log = false, clock }) {
     Object.assign(this, { host, format, range, log, clock, lines: [], marks: [], built: "" });
     this.tip = new Tip(host);
-    followSize(host, (width, height) => this.plot?.setSize({ width, height }));
+    this.legend = element("p", { class: "legend", hidden: true }); // where there is no room for names beside the lines
+    host.after(this.legend);
+    followSize(host, (width, height) => {
+      this.plot?.setSize({ width, height });
+      this.built = ""; // names may have room now
+    });
   }
 
-  /** Draw `lines` [{key, name, look, read}] of a ring, with `marks` [{time, text}] of what happened. */
-  draw(ring, lines, marks = []) {
-    const data = ring.columns(lines.map((line) => line.read));
+  /**
+   * Draw `lines` [{key, name, look, read}] of a ring, with `marks` [{time, text}] of what happened; of the last `span`
+   * seconds.
+   */
+  draw(ring, lines, marks = [], span = Infinity) {
+    const newest = ring.ticks.at(-1)?.time ?? 0;
+    const data = ring.columns(
+      lines.map((line) => line.read),
+      newest - span,
+    );
     Object.assign(this, { lines, marks });
+    const [times] = data;
+    if (times.length) this.host.setAttribute("aria-description", `${this.clock(times[0])} to ${this.clock(newest)}`);
     const wanted = JSON.stringify([lines.map(({ key, name, look }) => [key, name, look]), colour("text"), this.unit]);
     if (wanted !== this.built || !this.plot) this.#build(data, wanted);
     else this.plot.setData(data);
@@ -141,6 +155,14 @@ export class TimeChart {
       ) + 12,
     );
     const named = longest < MOST_SHARE * width;
+    this.legend.hidden = named || !this.lines.length;
+    this.legend.replaceChildren(
+      ...this.lines.flatMap(({ name, look }) => {
+        const label = element("b", { text: name });
+        label.style.color = look.colour;
+        return [label, " "];
+      }),
+    );
     const options = {
       width,
       height,

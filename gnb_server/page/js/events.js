@@ -6,8 +6,15 @@ import { clock } from "./format.js";
 
 const KEPT = 200;
 const FIRST = 100;
-const MARKED = new Set(["loaded", "unloaded", "canary", "shadow", "promoted", "aborted"]);
-const WORDS = { refused: "bad", aborted: "bad", "not switched": "bad", promoted: "good" };
+const MARKED = new Set(["loaded", "unloaded", "canary", "shadow", "promoted", "aborted", "air", "rate"]);
+const WORDS = {
+  refused: "bad",
+  aborted: "bad",
+  "not switched": "bad",
+  rate_not_held: "bad",
+  rate_held: "good",
+  promoted: "good",
+};
 
 export class Events {
   constructor(lists) {
@@ -27,11 +34,11 @@ export class Events {
     this.#show();
   }
 
-  /** [{time, text}] for charts. */
+  /** [{time, text, model}] for charts. */
   marks() {
     return this.events
       .filter(({ kind }) => MARKED.has(kind))
-      .map(({ at, kind, model, version }) => ({ time: at, text: `${model} ${version} ${kind}` }));
+      .map((event) => ({ time: event.at, text: markText(event), model: event.model }));
   }
 
   #show() {
@@ -48,8 +55,15 @@ export class Events {
   }
 }
 
+/** “hyperrnn 3 loaded”; of a knob what it is set to: “hyperrnn: loss=0.1”. */
+function markText({ kind, model, version, text }) {
+  if (kind !== "air" && kind !== "rate") return `${model} ${version} ${kind}`;
+  const [, setTo = kind] = /: (.*?)(?: from frame \d+)?$/.exec(text) ?? [];
+  return `${model}: ${setTo}`;
+}
+
 function makeEvent({ at, kind, model, version, by, text }) {
-  const what = element("b", { class: WORDS[kind] ?? null, text: kind });
+  const what = element("b", { class: WORDS[kind] ?? null, text: kind.replaceAll("_", " ") });
   const who = by ? ` by ${by}` : "";
   return element(
     "li",

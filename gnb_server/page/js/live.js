@@ -17,6 +17,8 @@ export class Live {
     this.hiddenKeys = new Set();
     this.metric = METRICS.nmse;
     this.rows = [];
+    this.pooled = [];
+    this.span = Infinity;
     this.history = new TimeChart(byId("history-chart"), { format: decibels, range: roomy(0.5), clock });
     this.plane = new Plane(byId("plane-chart"));
     this.rate = new TimeChart(byId("rate-chart"), { format: brief, range: fromZero, clock });
@@ -42,6 +44,11 @@ export class Live {
     this.draw();
   }
 
+  /** Draw these stored lines too, [{key, scheme, version, preset}]. */
+  pool(lines) {
+    this.pooled = lines;
+  }
+
   /** Take the figures of a tick. */
   take(answer) {
     this.rows = answer.schemes.filter((row) => row.version !== null);
@@ -62,7 +69,15 @@ export class Live {
           this.metric.value(row) !== null || this.ring.ticks.some(({ rows: r }) => r[row.key]?.[metricName] != null),
       )
       .map(({ key, name, look }) => ({ key, name, look, read: (tick) => tick.rows[key]?.[metricName] }));
-    this.history.draw(this.ring, lines, this.marks());
+    lines.push(
+      ...this.pooled.map(({ key, scheme, version, preset }) => ({
+        key,
+        name: `${scheme} ${version}, ${preset}, pooled`,
+        look: appearance(scheme, version, key),
+        read: (tick) => tick.rows[key]?.[metricName],
+      })),
+    );
+    this.history.draw(this.ring, lines, this.marks(), this.span);
     this.plane.draw(
       drawn.map((row) => ({
         name: row.name,
@@ -85,32 +100,39 @@ export class Live {
   }
 
   #drawLoad() {
+    const line = (key, name, look, read) => ({ key, name, look, read: ({ overall }) => overall && read(overall) });
     const plain = (name, dash = []) => ({ colour: colour(name), dash });
-    this.rate.draw(this.ring, [
-      { key: "received", name: "received", look: plain("series-6", [3, 3]), read: ({ overall }) => overall?.received },
-      { key: "decoded", name: "decoded", look: plain("series-0"), read: ({ overall }) => overall?.decoded },
-    ]);
-    this.latency.draw(this.ring, [
-      { key: "p50", name: "p50", look: plain("series-0"), read: ({ overall }) => overall?.p50 || null },
-      { key: "p99", name: "p99", look: plain("series-1", [7, 4]), read: ({ overall }) => overall?.p99 || null },
-    ]);
+    const known = (name) => this.ring.ticks.some(({ overall }) => overall?.[name]);
+    const reports = [
+      line("received", "received", plain("series-6", [3, 3]), ({ received }) => received),
+      line("decoded", "decoded", plain("series-0"), ({ decoded }) => decoded),
+    ];
+    if (known("offered")) reports.unshift(line("offered", "offered", plain("series-4", [7, 4]), ({ offered }) => offered));
+    this.rate.draw(this.ring, reports, [], this.span);
+    const times = [
+      line("p50", "latency p50", plain("series-0"), ({ p50 }) => p50 || null),
+      line("p99", "latency p99", plain("series-1", [7, 4]), ({ p99 }) => p99 || null),
+    ];
+    if (known("age")) times.push(line("age", "age p50", plain("series-3", [2, 3]), ({ age }) => age || null));
+    this.latency.draw(this.ring, times, [], this.span);
   }
 
   #drawTable(rows) {
     byId("figures-note").hidden = rows.length > 0;
+    byId("figures").toggleAttribute("data-without-age", !rows.some(({ age_ms: age }) => age?.p50 != null));
     keyed(
       byId("figures").tBodies[0],
       rows,
       ({ key }) => key,
       (row) => this.#makeRow(row),
       (tr, row) => {
-        const [name, scenario, nmse, last, sgcs, bits, wire, ues, rate, dropped, latency] = tr.cells;
+        const [name, scenario, nmse, last, sgcs, bits, wire, ues, rate, dropped, latency, age, aged] = tr.cells;
         say(name.querySelector("span"), row.name);
         drawMark(name.querySelector("canvas"), row.look);
         fill(scenario, row.scenario, row.delay_slots ? ` delay ${row.delay_slots}` : "");
         fill(nmse, fixed(row.nmse_db, 2), plusMinus(row.nmse_se_db, 2));
         fill(last, fixed(METRICS.last.value(row), 2), plusMinus(METRICS.last.error(row), 2));
-        fill(sgcs, fixed(row.sgcs, 3), plusMinus(row.sgcs_se, 3));
+        fill(sgcs, fixed(row.sgcs, 3));
         const spread = row.feedback_bits_p5 === undefined || row.feedback_bits_p5 === row.feedback_bits_p95;
         fill(
           bits,
@@ -119,12 +141,12 @@ export class Live {
         );
         fill(wire, brief(row.wire_bytes));
         fill(ues, count(row.ues_attached), row.ues === row.ues_attached ? "" : ` of ${count(row.ues)}`);
-        fill(rate, brief(row.reports_per_s));
+        fill(rate, brief(row.reports_per_s), row.offered_reports_per_s ? ` of ${brief(row.offered_reports_per_s)}` : "");
+        rate.classList.toggle("bad", row.rate_held === false);
         fill(dropped, count(row.dropped));
-        fill(
-          latency,
-          row.latency_ms.p50 === null ? NONE : `${brief(row.latency_ms.p50)} / ${brief(row.latency_ms.p99)}`,
-        );
+        fill(latency, percentiles(row.latency_ms));
+        fill(age, percentiles(row.age_ms));
+        fill(aged, fixed(row.aged_nmse_db, 2));
       },
     );
   }
@@ -147,7 +169,7 @@ export class Live {
       element("canvas", { class: "mark", "aria-hidden": "true" }),
       element("span"),
     );
-    const numbers = Array.from({ length: 9 }, () => element("td", { class: "number" }));
+    const numbers = Array.from({ length: 11 }, () => element("td", { class: "number" }));
     return element(
       "tr",
       { onmouseenter: () => this.history.focus(key), onmouseleave: () => this.history.focus(null) },
@@ -159,20 +181,38 @@ export class Live {
 }
 
 /** The strip of sums over all UEs. */
-export function drawStrip(strip, answer, received) {
+export function drawStrip(strip, answer) {
   const { overall } = answer;
   const bits = answer.schemes.reduce((sum, row) => sum + row.feedback_bits * row.reports_per_s, 0);
   const bytes = answer.schemes.reduce((sum, row) => sum + (row.wire_bytes ?? 0) * row.reports_per_s, 0);
-  const { p50, p99 } = overall.latency_ms;
-  drawPairs(strip, [
+  const offered = overall.offered_reports_per_s;
+  const pairs = [
     ["UEs attached", count(overall.ues_attached), `of ${count(overall.ues)}`],
-    ["Reports received", brief(received), "1/s"],
-    ["Reports decoded", brief(overall.reports_per_s), "1/s"],
+    ["Reports decoded", brief(overall.reports_per_s), offered ? `of ${brief(offered)} 1/s` : "1/s"],
     ["Dropped", count(overall.dropped), answer.window_s ? `in ${brief(answer.window_s)} s` : ""],
     ["Feedback", ...scaled(bits, "bit/s")],
     ["On the wire", ...scaled(bytes, "B/s")],
-    ["Latency p50 / p99", p50 === null ? NONE : `${brief(p50)} / ${brief(p99)}`, "ms"],
-  ]);
+    ["Latency p50 / p99", percentiles(overall.latency_ms), "ms"],
+  ];
+  if (overall.queue_ms?.p50 != null) pairs.push(["Queue p50 / p99", percentiles(overall.queue_ms), "ms"]);
+  if (overall.age_ms?.p50 != null) pairs.push(["Age p50 / p99", percentiles(overall.age_ms), "ms"]);
+  drawPairs(strip, pairs);
+}
+
+/** One sentence where UEs are not served at the rate that they ask for; without one it is hidden. */
+export function drawBanner(banner, { schemes }) {
+  const behind = schemes.filter((row) => row.rate_held === false);
+  banner.hidden = !behind.length;
+  const texts = behind.map(
+    ({ scheme, version, offered_reports_per_s: offered, reports_per_s: served }) =>
+      `${scheme}${version ? ` ${version}` : ""} is asked for ${brief(offered)} and serves ${brief(served)} reports a second`,
+  );
+  say(banner, behind.length ? `The rate is not held: ${texts.join("; ")}.` : "");
+}
+
+/** “2.6 / 16”: median and 99th percentile. */
+export function percentiles(times) {
+  return times?.p50 == null ? NONE : `${brief(times.p50)} / ${brief(times.p99)}`;
 }
 
 /** Term, value and unit, each in its place of a description list. */

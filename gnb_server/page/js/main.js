@@ -1,10 +1,14 @@
 // The page: a stream of figures, three views, and what is asked for while a view is to be seen.
 
 import { quietly } from "./api.js";
+import { appearance } from "./appearance.js";
 import { Events } from "./events.js";
 import { byId, element, say } from "./dom.js";
 import { brief, clock } from "./format.js";
-import { drawStrip, Live } from "./live.js";
+import { Flow } from "./flow.js";
+import { fillGaps } from "./history.js";
+import { Link } from "./link.js";
+import { drawBanner, drawStrip, Live } from "./live.js";
 import { keep, keyOf, received } from "./metrics.js";
 import { Models } from "./models.js";
 import { Ring } from "./ring.js";
@@ -12,38 +16,59 @@ import { Stream } from "./stream.js";
 import { followTheme } from "./theme.js";
 import { Ues } from "./ues.js";
 
-const TICKS = 600; // ten minutes
+const TICKS = 3600; // an hour, and of what was before what the gNB has stored
 const WINDOWS = [2, 5, 10, 30, 60, 600]; // seconds
+const SPANS = { "2 min": 120, "10 min": 600, "1 h": 3600, all: Infinity };
+const SPAN = "10 min";
 const REFRESH_MS = 2000;
-const VIEWS = ["live", "ues", "models"];
+const VIEWS = ["live", "ues", "models", "link"];
 
 const ring = new Ring(TICKS);
 const events = new Events(document.querySelectorAll("[data-events]"));
 const live = new Live(ring, () => events.marks());
 const ues = new Ues();
 const models = new Models();
+const link = new Link(ring, () => events.marks());
+const flow = new Flow();
 const stream = new Stream(take, showState);
 let view = "";
+let behind = true; // what the gNB has stored is still to be asked for
 
 function take(answer) {
   const { overall, schemes, window_s: window } = answer;
   const cameIn = schemes.reduce((sum, row) => sum + received(row, window), 0);
   ring.push({
-    time: Date.now() / 1000,
+    time: answer.at,
     rows: Object.fromEntries(schemes.map((row) => [keyOf(row), keep(row)])),
     overall: {
       received: cameIn,
       decoded: overall.reports_per_s,
       p50: overall.latency_ms.p50,
       p99: overall.latency_ms.p99,
+      offered: overall.offered_reports_per_s,
+      age: overall.age_ms?.p50,
     },
   });
+  for (const row of schemes) appearance(row.scheme, row.version ?? 1, keyOf(row)); // in the gNB's order, in every view
+  if (behind) catchUp(answer);
+  say(byId("cell"), `cell ${answer.cell}`);
   if (!byId("window").value) byId("window").value = window;
   live.take(answer);
   models.take(answer);
+  flow.take(answer);
+  link.take(answer);
   ues.offer(schemes.map(({ scheme }) => scheme));
-  drawStrip(byId("strip"), answer, cameIn);
-  if (view === "live") live.draw();
+  drawStrip(byId("strip"), answer);
+  drawBanner(byId("banner"), answer);
+  ({ live, link })[view]?.draw();
+}
+
+/** Fill the charts with what the gNB has stored of the time when the page did not hear it. */
+async function catchUp({ schemes, window_s: window }) {
+  behind = false;
+  const pooled = await quietly(fillGaps(ring, window, schemes.filter(({ version }) => version !== null)));
+  if (pooled === undefined) behind = true;
+  else live.pool(pooled);
 }
 
 function showState(state, since) {
@@ -58,18 +83,20 @@ function showState(state, since) {
   byId("content").classList.toggle("stale", state === "away");
   if (state === "away" && ring.ticks.length) ring.push({ time: since, rows: {}, overall: null });
   if (state === "live") refresh();
+  else behind = true;
 }
 
 /** Ask for what the view shows beside the stream; while the gNB is away, or the page hidden, nothing. */
 async function refresh() {
   if (stream.state !== "live" || document.hidden) return;
-  const of = { ues, models }[view];
+  const of = { live: flow, ues, models, link }[view];
   await Promise.all([quietly(events.refresh()), quietly(of?.refresh())]);
 }
 
-/** Show the view that the address names: #live, #ues, #ues/7, #models. */
+/** Show the view that the address names: #live, #ues, #ues/7, #models, #link, #link/7. */
 function show() {
-  const [name, ue] = location.hash.slice(1).split("/");
+  const [name, number] = location.hash.slice(1).split("/");
+  const ue = /^\d+$/.test(number ?? "") ? Number(number) : null;
   const wanted = VIEWS.includes(name) ? name : VIEWS[0];
   const moved = view && view !== wanted;
   view = wanted;
@@ -78,7 +105,8 @@ function show() {
     if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (view === "ues") ues.choose(/^\d+$/.test(ue ?? "") ? Number(ue) : null);
+  if (view === "ues") ues.choose(ue);
+  if (view === "link") link.choose(ue);
   if (view === "live") live.draw();
   if (moved) byId("content").focus({ preventScroll: true });
   refresh();
@@ -88,6 +116,14 @@ const windows = byId("window");
 windows.append(...WINDOWS.map((seconds) => element("option", { value: seconds, text: `${brief(seconds)} s` })));
 windows.value = "";
 windows.addEventListener("change", () => stream.open(windows.value));
+const spans = byId("span");
+spans.append(...Object.keys(SPANS).map((text) => element("option", { text })));
+spans.addEventListener("change", () => {
+  live.span = SPANS[spans.value];
+  live.draw();
+});
+spans.value = SPAN;
+live.span = SPANS[SPAN];
 byId("pause").addEventListener("click", () => {
   const pausing = stream.state !== "paused";
   byId("pause").setAttribute("aria-pressed", String(pausing));
@@ -95,8 +131,8 @@ byId("pause").addEventListener("click", () => {
   else stream.open();
 });
 followTheme(() => {
-  if (view === "live") live.draw();
-  else refresh();
+  ({ live, link })[view]?.draw();
+  refresh();
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address says which view it is

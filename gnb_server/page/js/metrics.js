@@ -1,5 +1,7 @@
 // What of a scheme's figures is drawn, and which figures of a tick are kept.
 
+import { fixed, plusMinus } from "./format.js";
+
 const lastSlot = (row, name) => row.by_slot?.at(-1)?.[name] ?? null;
 
 export const METRICS = {
@@ -39,20 +41,35 @@ export const METRICS = {
 
 /** A row of /v1/nmse?by=version is of one of these. */
 export const keyOf = (row) =>
-  [row.scheme, row.version, row.encoder_id, row.scenario, row.seed, row.delay_slots, row.cell ?? ""].join(" ");
+  [row.scheme, row.version, row.encoder_id, row.scenario, row.seed, row.delay_slots, row.air ?? ""].join(" ");
+
+/** Of what else rows differ in, as text. */
+const PARTS = {
+  air: ({ air }) => air || "undisturbed",
+  scenario: ({ scenario }) => scenario,
+  delay_slots: ({ delay_slots: delay }) => `delay ${delay}`,
+  seed: ({ seed }) => `seed ${seed}`,
+  encoder_id: ({ encoder_id: id }) => `encoder ${id.slice(0, 8)}`,
+};
 
 /** “hyperrnn 3”, with what else it takes to tell it from the others. */
 export function nameOf(row, others) {
   const alike = others.filter((other) => other.scheme === row.scheme && other.version === row.version);
-  const parts = ["cell", "scenario", "delay_slots", "seed", "encoder_id"]
-    .filter((part) => alike.some((other) => other[part] !== row[part]))
-    .map((part) => (part === "scenario" ? row.scenario : `${part.replace("_slots", "")} ${row[part]}`));
+  const parts = Object.entries(PARTS)
+    .filter(([part]) => alike.some((other) => other[part] !== row[part]))
+    .map(([, text]) => text(row));
   return [`${row.scheme} ${row.version ?? ""}`.trim(), ...parts].join(", ");
 }
 
 /** What of a row is kept for the charts. */
 export function keep(row) {
   return Object.fromEntries(Object.entries(METRICS).map(([name, metric]) => [name, metric.value(row)]));
+}
+
+/** NMSE with its error, of precoders SGCS: [text, quiet part of it]; `none` where there are no reports. */
+export function quality({ nmse_db: db, nmse_se_db: error, sgcs }, none = "") {
+  if (db !== null && db !== undefined) return [fixed(db, 2), plusMinus(error, 2)];
+  return sgcs === null || sgcs === undefined ? [none] : [fixed(sgcs, 3), " SGCS"];
 }
 
 /** Reports per second that came in: decoded, and dropped because they were late. */

@@ -3,7 +3,8 @@
 import { get, post, quietly } from "./api.js";
 import { askToken, confirmed } from "./dialogs.js";
 import { byId, element, fill, keyed, say } from "./dom.js";
-import { count, fixed, NONE, plusMinus } from "./format.js";
+import { count, NONE } from "./format.js";
+import { quality } from "./metrics.js";
 import { attempt } from "./notices.js";
 import { Rollouts } from "./rollouts.js";
 
@@ -143,9 +144,3 @@ export class Models {
 
 /** Whether a row of the index is of a version, rather than of something that cannot be one. */
 const isVersion = (text) => /^[1-9]\d{0,8}$/.test(text);
-
-/** NMSE with its error, of precoders SGCS. */
-function quality({ nmse_db: db, nmse_se_db: error, sgcs }, none = "") {
-  if (db !== null && db !== undefined) return [fixed(db, 2), plusMinus(error, 2)];
-  return sgcs === null || sgcs === undefined ? [none] : [fixed(sgcs, 3), " SGCS"];
-}

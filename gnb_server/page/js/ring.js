@@ -1,5 +1,7 @@
 // The last ticks of the stream, as many as fit.
 
+const APART_S = 2; // a tick that is filled in is at least so far from those that there are
+
 export class Ring {
   /** @param length ticks that are kept */
   constructor(length) {
@@ -13,11 +15,20 @@ export class Ring {
     if (this.ticks.length > this.length) this.ticks.shift();
   }
 
-  /** [times, a column for each of `readers`], as uPlot takes them. */
-  columns(readers) {
-    return [
-      this.ticks.map((tick) => tick.time),
-      ...readers.map((read) => this.ticks.map((tick) => read(tick) ?? null)),
-    ];
+  /** Add ticks, ascending, where there are none; the newest of all stay. */
+  fill(ticks) {
+    const there = this.ticks.filter(({ overall }) => overall).map(({ time }) => time);
+    let next = 0;
+    const missing = ticks.filter(({ time }) => {
+      while (next < there.length && there[next] < time - APART_S) next += 1;
+      return next === there.length || there[next] > time + APART_S;
+    });
+    this.ticks = [...this.ticks, ...missing].sort((a, b) => a.time - b.time).slice(-this.length);
+  }
+
+  /** [times, a column for each of `readers`], as uPlot takes them, of ticks that are later than `since`. */
+  columns(readers, since = -Infinity) {
+    const ticks = this.ticks.filter(({ time }) => time > since);
+    return [ticks.map(({ time }) => time), ...readers.map((read) => ticks.map((tick) => read(tick) ?? null))];
   }
 }

@@ -5,8 +5,8 @@ import { appearance, colour, drawShape } from "./appearance.js";
 import { axis, followSize, plainPlot, roomy, stepped, titled } from "./charts.js";
 import { ChannelView } from "./channel.js";
 import { byId, say } from "./dom.js";
-import { brief, clock, count, fixed, NONE, plusMinus, since } from "./format.js";
-import { drawPairs } from "./live.js";
+import { clock, count, fixed, NONE, plusMinus, since } from "./format.js";
+import { drawPairs, percentiles } from "./live.js";
 
 const REPORTS = 256;
 
@@ -55,7 +55,6 @@ export class Ue {
 
   #showFigures(figures) {
     say(byId("ue-note"), `${figures.scheme}, ${figures.scenario}, seed ${figures.seed}, encoder ${figures.encoder_id}`);
-    const { p50, p99 } = figures.latency_ms;
     drawPairs(byId("ue-strip"), [
       ["Status", figures.status, ""],
       ["Version", figures.decoder_version || NONE, ""],
@@ -63,7 +62,7 @@ export class Ue {
       ["SGCS", fixed(figures.sgcs, 3), ""],
       ["Reports", count(figures.reports), figures.dropped ? `${count(figures.dropped)} dropped` : ""],
       ["Feedback", count(figures.feedback_bits), "bits a report"],
-      ["Latency p50 / p99", p50 === null ? NONE : `${brief(p50)} / ${brief(p99)}`, "ms"],
+      ["Latency p50 / p99", percentiles(figures.latency_ms), "ms"],
     ]);
   }
 

@@ -2,7 +2,8 @@
 
 import { get, quietly } from "./api.js";
 import { byId, element, fill, keyed, say } from "./dom.js";
-import { count } from "./format.js";
+import { count, NONE } from "./format.js";
+import { quality } from "./metrics.js";
 import { Ue } from "./ue.js";
 
 const PAGE = 50;
@@ -62,19 +63,20 @@ export class Ues {
       ({ ue }) => ue,
       makeRow,
       (tr, row) => {
-        const [, status, scheme, version, reports, dropped, scenario] = tr.cells;
+        const [, status, scheme, version, nmse, reports, dropped, scenario] = tr.cells;
         tr.classList.toggle("chosen", row.ue === this.one.ue);
         fill(status, row.status);
         status.className = row.status === "gone" ? "bad" : row.status === "attached" ? "" : "quiet";
         fill(scheme, row.scheme);
         const next =
           row.assigned_version && row.assigned_version !== row.decoder_version ? ` → ${row.assigned_version}` : "";
-        fill(version, row.decoder_version ? String(row.decoder_version) : "–", next);
+        fill(version, row.decoder_version ? String(row.decoder_version) : NONE, next);
         version.title = row.switch;
         version.classList.toggle("bad", Boolean(row.switch && row.switch !== "asked"));
+        fill(nmse, ...quality(row, NONE));
         fill(reports, count(row.reports));
         fill(dropped, count(row.dropped));
-        fill(scenario, row.scenario, ` seed ${row.seed}${row.delay_slots ? ` delay ${row.delay_slots}` : ""}`);
+        fill(scenario, row.scenario, ` seed ${row.seed}${row.delay_slots ? ` delay ${row.delay_slots}` : ""}${row.air ? ` ${row.air}` : ""}`);
       },
     );
   }
@@ -82,6 +84,6 @@ export class Ues {
 
 function makeRow({ ue }) {
   const link = element("a", { href: `#ues/${ue}`, text: String(ue) });
-  const others = ["", "", "number", "number", "number", ""].map((of) => element("td", { class: of || null }));
+  const others = ["", "", "number", "number", "number", "number", ""].map((of) => element("td", { class: of || null }));
   return element("tr", {}, element("th", { scope: "row", class: "number" }, link), ...others);
 }

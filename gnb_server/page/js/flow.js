@@ -1,0 +1,72 @@
+// One report, from the UE's true channel over its bits to the gNB's estimate.
+
+import { get, quietly } from "./api.js";
+import { drawChannel } from "./channel.js";
+import { byId, element, say } from "./dom.js";
+import { count, fixed } from "./format.js";
+
+const FLEETS = 200;
+const REPORTS = 8; // among which the one that is shown is looked for
+
+export class Flow {
+  constructor() {
+    this.rows = [];
+    byId("flow-scheme").addEventListener("change", () => quietly(this.refresh()));
+  }
+
+  /** Take the figures of a tick. */
+  take(answer) {
+    this.rows = answer.schemes;
+  }
+
+  async refresh() {
+    const { fleets } = await get(`v1/fleets?limit=${FLEETS}`);
+    const attached = fleets.filter(({ status }) => status === "attached");
+    byId("flow").hidden = !attached.length;
+    this.#offer([...new Set(attached.map(({ scheme }) => scheme))]);
+    const fleet = attached.find(({ scheme }) => scheme === byId("flow-scheme").value);
+    if (!fleet) return;
+    const ue = fleet.first_ue;
+    const [{ report }, { reports }] = await Promise.all([
+      get(`v1/ues/${ue}/channel`),
+      get(`v1/ues/${ue}/reports?limit=${REPORTS}`),
+    ]);
+    if (report)
+      this.#show(
+        fleet.scheme,
+        ue,
+        report,
+        reports.find(({ sequence }) => sequence === report.sequence),
+      );
+  }
+
+  /** At first the scheme with the best NMSE is chosen. */
+  #offer(schemes) {
+    const choice = byId("flow-scheme");
+    const there = [...choice.options].map(({ value }) => value);
+    if (there.join() === schemes.join()) return;
+    const quality = (name) => Math.min(...this.rows.filter((row) => row.scheme === name).map((row) => row.nmse_db ?? 0));
+    const best = schemes.toSorted((a, b) => quality(a) - quality(b))[0];
+    const chosen = schemes.includes(choice.value) ? choice.value : best;
+    choice.replaceChildren(...schemes.map((name) => element("option", { text: name })));
+    choice.value = chosen;
+  }
+
+  #show(scheme, ue, report, figures) {
+    drawChannel(byId("flow-truth"), report.truth);
+    drawChannel(byId("flow-estimate"), report.estimate);
+    say(byId("flow-ue"), `UE ${ue}: true channel`);
+    say(byId("flow-encoder"), `${scheme} encoder`);
+    say(byId("flow-bits"), figures ? `${count(figures.feedback_bits)} bits` : "bits");
+    say(byId("flow-decoder"), `decoder, version ${report.decoder_version}`);
+    const db = figures?.nmse_db ?? null;
+    const sgcs = figures?.sgcs ?? null;
+    say(byId("flow-quality"), db !== null ? `NMSE ${fixed(db, 1)} dB` : sgcs !== null ? `SGCS ${fixed(sgcs, 3)}` : "");
+    const lost = db === null ? "" : `${percent(10 ** (db / 10))} of the channel's power is lost`;
+    const fate = figures?.fate && figures.fate !== "received" ? `${figures.fate} on the air; ` : "";
+    say(byId("flow-note"), fate + lost);
+  }
+}
+
+/** A share: “0.14 %”, “23 %”. */
+const percent = (share) => `${fixed(100 * share, share < 0.01 ? 2 : share < 0.1 ? 1 : 0)} %`;

@@ -1,0 +1,44 @@
+// What came before the page was opened, or while it did not hear the gNB: from what the gNB has stored.
+
+import { get } from "./api.js";
+import { keyOf } from "./metrics.js";
+
+const OF_SERIES = { nmse: "nmse_db", sums: "ratio_of_sums_db", sgcs: "sgcs" }; // metric of the page -> of the answer
+
+/**
+ * Fill a ring's gaps with the figures of the run over a window [s].
+ *
+ * @param rows of the stream: which lines there are. A stored series is of a scheme, version, encoder and preset of
+ *   scenarios; where several rows are of these, it is a line of its own, pooled over them.
+ * @return pooled lines, [{key, scheme, version, preset}].
+ */
+export async function fillGaps(ring, window, rows) {
+  const { times, series, ...rates } = await get(`v1/history?window=${window}`);
+  const keys = series.map((one) => keyFor(one, rows));
+  ring.fill(
+    times.map((time, at) => ({
+      time,
+      rows: Object.fromEntries(series.map((one, which) => [keys[which], figuresAt(one, at)])),
+      overall: { received: rates.reports_per_s[at] + rates.dropped_per_s[at], decoded: rates.reports_per_s[at] },
+    })),
+  );
+  return series
+    .map(({ scheme, version, preset }, which) => ({ key: keys[which], scheme, version, preset }))
+    .filter(({ key }) => key.startsWith(POOLED));
+}
+
+const POOLED = "pooled ";
+
+function keyFor({ scheme, version, encoder_id: encoder, preset }, rows) {
+  const alike = rows.filter(
+    (row) =>
+      row.scheme === scheme &&
+      row.version === version &&
+      row.encoder_id === encoder &&
+      row.scenario.split(":")[0] === preset,
+  );
+  return alike.length === 1 ? keyOf(alike[0]) : POOLED + [scheme, version, encoder, preset].join(" ");
+}
+
+const figuresAt = (series, at) =>
+  Object.fromEntries(Object.entries(OF_SERIES).map(([name, of]) => [name, series[of][at]]));
