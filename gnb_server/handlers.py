@@ -498,8 +498,11 @@ class Handlers:
         return {"cell": self._store.run, "at": time.time()}
 
     def history(self, window_s: float, since: float = 0.0) -> dict[str, Any]:
-        """Figures of the run over a sliding window, at the times of its snapshots after `since` [s since 1970]."""
-        return {"window_s": window_s, **course(self._store.snapshots(), window_s, since)}
+        """Figures of the run over a sliding window: now, and at the times of its snapshots after `since` [s since
+        1970].
+        """
+        snapshots = [*self._store.snapshots(), (time.time(), self._monitor.snapshot())]
+        return {"window_s": window_s, **course(snapshots, window_s, since)}
 
     def series(self) -> list[dict[str, Any]]:
         """Figures since the start of the run, in as many rows as the gNB's checkpoints and presets allow."""

@@ -1,4 +1,4 @@
-"""Pictures of the live page for the documentation: a gNB and UEs of some schemes, a swap, a canary, and Chromium.
+"""Pictures of the live page for the documentation: a gNB, UEs of some schemes, a swap, a canary, a disturbed link.
 
 csiemu experiment screenshots [--out DIR] [--seconds S] [--ues N] [--schemes NAME ...] [--chromium PATH]
 """
@@ -20,7 +20,7 @@ from csiemu.processes import Gnb, end, spawn, tail
 from csiemu.rest import Rest
 from shared.checkpoints import default_checkpoints
 
-SCHEMES = ("hyperrnn", "hyperrnn_angles", "dldnn", "crnet", "csinet", "transform", "type1")
+SCHEMES = ("hyperrnn", "hyperrnn_angles", "dldnn", "crnet", "gmtc", "transform", "type1")
 
 RATE = 4.0
 """Reports per second and UE."""
@@ -49,8 +49,9 @@ class Shot:
 
 SHOTS = (
     Shot("page-live", "#live", 1440, 900, "#figures tbody tr:nth-child(8)"),
-    Shot("page-ue", "#ues/{image_ue}", 1440, 900, "#ue-channel canvas", dark=True),
-    Shot("page-models", "#models", 1440, 900, "#rollouts .rollout", dark=False),
+    Shot("page-ue", "#ues/{crnet_ue}", 1440, 900, "#ue-channel canvas", dark=True),
+    Shot("page-models", "#models", 1440, 900, "#rollouts .rollout"),
+    Shot("page-link", "#link/{gmtc_ue}", 1440, 900, "#fleet-chart canvas"),
     Shot("page-phone", "#live", 390, 844, "#figures tbody tr", dark=True),
 )
 
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--seconds", type=float, default=90, help="that the page is open before the first picture")
     parser.add_argument("--ues", type=int, default=8, help="of each scheme")
-    parser.add_argument("--schemes", nargs="+", default=SCHEMES, help="hyperrnn and crnet among them")
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES, help="hyperrnn, crnet and gmtc among them")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="default: that of the PATH")
     options = parser.parse_args()
     if options.chromium is None:
@@ -74,17 +75,18 @@ def main() -> None:
     ):
         browser = play.chromium.launch(executable_path=options.chromium)
         rest = Rest(f"http://{gnb.rest}")
-        image_ue = next(row["ue"] for row in rest.get("/v1/ues?scheme=crnet&limit=1")["ues"])
+        ues = {f"{name}_ue": rest.get(f"/v1/ues?scheme={name}&limit=1")["ues"][0]["ue"] for name in ("crnet", "gmtc")}
         pages = {}
         for shot in SHOTS:
             size = ViewportSize(width=shot.width, height=shot.height)
             pages[shot] = browser.new_page(viewport=size, color_scheme="dark" if shot.dark else "light")
-            pages[shot].goto(f"http://{gnb.rest}/{shot.view.format(image_ue=image_ue)}")
+            pages[shot].goto(f"http://{gnb.rest}/{shot.view.format(**ues)}")
         time.sleep(options.seconds / 3)
         rest.post("/v2/repository/models/hyperrnn/load", {"parameters": {"version": 3}})
         time.sleep(options.seconds / 3)
         canary = {"model": "hyperrnn", "version": 1, "mode": "canary", "share": 0.5, "guard": {"better_db": None}}
         rest.post("/v1/rollouts", canary)
+        rest.post(f"/v1/fleets/{ues['gmtc_ue']}/air", {"air": "loss=0.1,burst=5"})
         time.sleep(options.seconds / 3)
         for shot, page in pages.items():
             take(page, shot, options.out / f"{shot.name}.png")

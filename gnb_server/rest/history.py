@@ -43,7 +43,7 @@ def router(handlers: Handlers, window_s: float) -> APIRouter:
 
     @routes.get("/v1/history", response_model=HistoryAnswer)
     def history(window: Window = None, since: Since = 0.0) -> dict[str, Any]:
-        """Figures of the whole run over a sliding window, at 360 times at most, from what the store keeps."""
+        """Figures of the whole run over a sliding window, at 360 times at most, which the store keeps, and now."""
         return handlers.history(window or window_s, since)
 
     return routes

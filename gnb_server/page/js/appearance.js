@@ -51,7 +51,7 @@ export function drawShape(context, shape, x, y, size) {
   }
 }
 
-/** Line and mark of a row, for a table: draws on a canvas of 26 x 12 CSS pixels. */
+/** Line and mark (if it has one) of a row, for a table: draws on a canvas of 26 x 12 CSS pixels. */
 export function drawMark(canvas, look) {
   const ratio = window.devicePixelRatio || 1;
   const state = JSON.stringify([look, ratio]);
@@ -68,6 +68,7 @@ export function drawMark(canvas, look) {
   context.moveTo(0, 6);
   context.lineTo(26, 6);
   context.stroke();
+  if (!look.shape) return;
   drawShape(context, look.shape, 13, 6, 8);
   context.fill();
 }

@@ -1,14 +1,15 @@
 // uPlot charts in the page's colours that follow their place's size.
 
-import { colour } from "./appearance.js";
+import { colour, drawMark } from "./appearance.js";
 import { element } from "./dom.js";
 import { fixed } from "./format.js";
 import { fontOf, spread, widest } from "./labels.js";
 
 const FONT = 11;
 const LEAST_S = 30; // of time that a chart shows
-const LEVELS = 3; // of texts that say what happened
-const MOST_LABEL = 150; // CSS pixels beside a chart
+const LEVELS = 3; // of texts above a chart that say what happened
+const LINE = 1.2 * FONT; // from one of them to the next
+const MOST_LABEL = 200; // CSS pixels beside a chart
 const MOST_SHARE = 0.28; // of a chart's width for names; on a phone the table below has them
 
 /** An axis in the page's colours; `format(value, step)` is its text, `step` from one value to the next. */
@@ -128,10 +129,11 @@ export class TimeChart {
       lines.map((line) => line.read),
       newest - span,
     );
-    Object.assign(this, { lines, marks });
     const [times] = data;
+    Object.assign(this, { lines, marks: marks.filter(({ time }) => time >= times[0]) });
     if (times.length) this.host.setAttribute("aria-description", `${this.clock(times[0])} to ${this.clock(newest)}`);
-    const wanted = JSON.stringify([lines.map(({ key, name, look }) => [key, name, look]), colour("text"), this.unit]);
+    const shown = lines.map(({ key, name, look }) => [key, name, look]);
+    const wanted = JSON.stringify([shown, colour("text"), this.marks.length > 0]);
     if (wanted !== this.built || !this.plot) this.#build(data, wanted);
     else this.plot.setData(data);
   }
@@ -157,16 +159,16 @@ export class TimeChart {
     const named = longest < MOST_SHARE * width;
     this.legend.hidden = named || !this.lines.length;
     this.legend.replaceChildren(
-      ...this.lines.flatMap(({ name, look }) => {
-        const label = element("b", { text: name });
-        label.style.color = look.colour;
-        return [label, " "];
+      ...this.lines.map(({ name, look }) => {
+        const mark = element("canvas", { class: "mark", "aria-hidden": "true" });
+        drawMark(mark, look);
+        return element("span", {}, mark, ` ${name}`);
       }),
     );
     const options = {
       width,
       height,
-      padding: [10, named ? longest : 8, 0, 0],
+      padding: [10 + (this.marks.length ? LEVELS * LINE : 0), named ? longest : 8, 0, 0],
       legend: { show: false },
       cursor: { drag: { x: false, y: false }, points: { size: 7 }, y: false },
       focus: { alpha: 0.25 },
@@ -224,18 +226,16 @@ export class TimeChart {
     for (const { time, text } of this.marks) {
       const x = plot.valToPos(time, "x", true);
       if (!(x >= bbox.left && x <= bbox.left + bbox.width)) continue;
-      context.beginPath();
-      context.moveTo(x, bbox.top);
-      context.lineTo(x, bbox.top + bbox.height);
-      context.stroke();
       const width = context.measureText(text).width;
       const start = Math.min(x + 4 * ratio, bbox.left + bbox.width - width);
       const level = free.findIndex((from) => start >= from);
+      const top = bbox.top - (level < 0 ? 0 : (LEVELS - level) * LINE * ratio);
+      context.beginPath();
+      context.moveTo(x, top);
+      context.lineTo(x, bbox.top + bbox.height);
+      context.stroke();
       if (level < 0) continue;
-      const top = bbox.top + 1.2 * FONT * level * ratio;
-      context.fillStyle = colour("panel"); // lines go below it
-      context.fillRect(start, top, width, 1.1 * FONT * ratio);
-      context.fillStyle = colour("quiet");
+      context.clearRect(start, top, width, LINE * ratio); // lines of other marks end there
       context.fillText(text, start, top + 6 * ratio);
       free[level] = start + width + 8 * ratio;
     }

@@ -1,5 +1,6 @@
 // What happened to models: the newest events, and those that charts mark.
 
+import { airWords } from "./air.js";
 import { get } from "./api.js";
 import { element, keyed } from "./dom.js";
 import { clock } from "./format.js";
@@ -55,11 +56,11 @@ export class Events {
   }
 }
 
-/** “hyperrnn 3 loaded”; of a knob what it is set to: “hyperrnn: loss=0.1”. */
+/** “hyperrnn 3 loaded”; of a knob what it is set to: “hyperrnn: 10 % lost”. */
 function markText({ kind, model, version, text }) {
   if (kind !== "air" && kind !== "rate") return `${model} ${version} ${kind}`;
   const [, setTo = kind] = /: (.*?)(?: from frame \d+)?$/.exec(text) ?? [];
-  return `${model}: ${setTo}`;
+  return `${model}: ${kind === "air" && setTo !== "undisturbed" ? airWords(setTo) : setTo}`;
 }
 
 function makeEvent({ at, kind, model, version, by, text }) {

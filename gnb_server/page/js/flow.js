@@ -62,11 +62,12 @@ export class Flow {
     const db = figures?.nmse_db ?? null;
     const sgcs = figures?.sgcs ?? null;
     say(byId("flow-quality"), db !== null ? `NMSE ${fixed(db, 1)} dB` : sgcs !== null ? `SGCS ${fixed(sgcs, 3)}` : "");
-    const lost = db === null ? "" : `${percent(10 ** (db / 10))} of the channel's power is lost`;
+    const lost =
+      db === null ? "" : db < 0 ? `${share(10 ** (db / 10))} of the channel's power is lost` : "the error is as strong";
     const fate = figures?.fate && figures.fate !== "received" ? `${figures.fate} on the air; ` : "";
     say(byId("flow-note"), fate + lost);
   }
 }
 
 /** A share: “0.14 %”, “23 %”. */
-const percent = (share) => `${fixed(100 * share, share < 0.01 ? 2 : share < 0.1 ? 1 : 0)} %`;
+const share = (of) => `${fixed(100 * of, of < 0.01 ? 2 : of < 0.1 ? 1 : 0)} %`;

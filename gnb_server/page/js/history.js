@@ -1,6 +1,7 @@
 // What came before the page was opened, or while it did not hear the gNB: from what the gNB has stored.
 
 import { get } from "./api.js";
+import { appearance } from "./appearance.js";
 import { keyOf } from "./metrics.js";
 
 const OF_SERIES = { nmse: "nmse_db", sums: "ratio_of_sums_db", sgcs: "sgcs" }; // metric of the page -> of the answer
@@ -10,7 +11,7 @@ const OF_SERIES = { nmse: "nmse_db", sums: "ratio_of_sums_db", sgcs: "sgcs" }; /
  *
  * @param rows of the stream: which lines there are. A stored series is of a scheme, version, encoder and preset of
  *   scenarios; where several rows are of these, it is a line of its own, pooled over them.
- * @return pooled lines, [{key, scheme, version, preset}].
+ * @return what is pooled, [{key, scheme, version}]; `pooledLine` draws it.
  */
 export async function fillGaps(ring, window, rows) {
   const { times, series, ...rates } = await get(`v1/history?window=${window}`);
@@ -23,9 +24,17 @@ export async function fillGaps(ring, window, rows) {
     })),
   );
   return series
-    .map(({ scheme, version, preset }, which) => ({ key: keys[which], scheme, version, preset }))
+    .map(({ scheme, version }, which) => ({ key: keys[which], scheme, version }))
     .filter(({ key }) => key.startsWith(POOLED));
 }
+
+/** A line for a chart of a metric. */
+export const pooledLine = ({ key, scheme, version }, metric) => ({
+  key,
+  name: `${scheme} ${version}, pooled`,
+  look: appearance(scheme, version, key),
+  read: (tick) => tick.rows[key]?.[metric],
+});
 
 const POOLED = "pooled ";
 

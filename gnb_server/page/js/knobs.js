@@ -97,7 +97,10 @@ export class Knobs {
     const id = `${this.form.id}-${field.name}-problem`;
     field.problem = element("span", { id, class: "bad problem", role: "alert", hidden: true });
     field.setAttribute("aria-describedby", id);
-    field.closest("label").after(field.problem);
+    const label = field.closest("label");
+    const place = element("div");
+    label.replaceWith(place);
+    place.append(label, field.problem);
   }
 }
 

@@ -1,11 +1,13 @@
 // The view `Link`: fleets, and what may be done to the reports of one: bits flipped, reports lost, bits that they may take.
 
+import { airFields, airWords } from "./air.js";
 import { get, quietly } from "./api.js";
 import { appearance } from "./appearance.js";
 import { roomy, TimeChart } from "./charts.js";
 import { askToken } from "./dialogs.js";
 import { byId, element, fill, keyed, say } from "./dom.js";
 import { brief, clock, count, fixed, NONE } from "./format.js";
+import { pooledLine } from "./history.js";
 import { Knobs } from "./knobs.js";
 import { drawPairs } from "./live.js";
 import { keyOf, METRICS, nameOf, quality } from "./metrics.js";
@@ -25,7 +27,7 @@ const LINKS = {
 export class Link {
   /** `ring`: of ticks; `marks()`: [{time, text}] for the chart. */
   constructor(ring, marks) {
-    Object.assign(this, { ring, marks, rows: [], ue: null });
+    Object.assign(this, { ring, marks, rows: [], pooled: [], ue: null });
     this.chart = new TimeChart(byId("fleet-chart"), {
       format: (value) => fixed(value, 2),
       range: roomy(0.5),
@@ -37,7 +39,7 @@ export class Link {
       presets: LINKS,
       path: path("air"),
       body: (values) => ({ air: airText(values) }),
-      done: (answer) => this.#done(`${answer.scheme}: the link is ${answer.air || "undisturbed"}, ${from(answer)}.`),
+      done: (answer) => this.#done(`${answer.scheme}: the link is ${airWords(answer.air)}, ${from(answer)}.`),
       askToken,
     });
     this.rate = new Knobs(byId("rate-form"), {
@@ -53,6 +55,11 @@ export class Link {
   /** Take the figures of a tick. */
   take(answer) {
     this.rows = answer.schemes.filter((row) => row.version !== null);
+  }
+
+  /** Draw these series too, which `fillGaps` has returned. */
+  pool(series) {
+    this.pooled = series;
   }
 
   /** Show the fleet of a UE, or (null) none. */
@@ -111,6 +118,8 @@ export class Link {
       const look = appearance(row.scheme, row.version, key);
       return { key, name: nameOf(row, rows), look, read: (tick) => tick.rows[key]?.[metric] };
     });
+    const pooled = this.pooled.filter(({ scheme }) => scheme === this.fleet.scheme);
+    lines.push(...pooled.map((series) => pooledLine(series, metric)));
     const marks = this.marks().filter(({ model }) => model === this.fleet.scheme);
     this.chart.draw(this.ring, lines, marks, SPAN_S);
   }
@@ -121,9 +130,8 @@ export class Link {
   }
 
   #showAir({ air, ...since }) {
-    say(byId("air-now"), `${air || "Undisturbed"}, ${from(since)}.`);
-    const pairs = air ? air.split(",").map((part) => part.split("=")) : [];
-    this.air.show(Object.fromEntries(pairs));
+    say(byId("air-now"), `Now ${airWords(air)}, ${from(since)}.`);
+    this.air.show(airFields(air));
   }
 
   #showRate({ rate, asked, least_bits: least, most_bits: most, steps }) {
@@ -158,16 +166,14 @@ export class Link {
           "tr",
           {},
           element("th", { scope: "row" }, element("a", { href: `#link/${first}`, text: ues({ first_ue: first, ...fleet }) })),
-          ...["", "", "", "number", "number", ""].map((name) => element("td", { class: name || null })),
+          ...["", "", "number", "number", ""].map((name) => element("td", { class: name || null })),
         ),
       (tr, fleet) => {
-        const [, scheme, status, air, nmse, bits, scenario] = tr.cells;
+        const [, scheme, air, nmse, bits, scenario] = tr.cells;
         const here = this.rows.filter((row) => alike(fleet, row) && (row.air ?? "") === (fleet.air ?? "") && row.reports);
         tr.classList.toggle("chosen", this.ue !== null && holds(fleet, this.ue));
-        fill(scheme, fleet.scheme);
-        fill(status, fleet.status);
-        status.className = fleet.status === "gone" ? "bad" : fleet.status === "attached" ? "" : "quiet";
-        fill(air, fleet.air ?? "undisturbed");
+        fill(scheme, fleet.scheme, fleet.status === "attached" ? "" : ` ${fleet.status}`);
+        fill(air, airWords(fleet.air));
         air.className = fleet.air ? "warn wrap" : "quiet";
         fill(nmse, ...(here.length === 1 ? quality(here[0], NONE) : [here.length ? "several" : NONE]));
         fill(bits, here.length ? count(here[0].feedback_bits) : NONE);

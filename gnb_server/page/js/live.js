@@ -4,6 +4,7 @@ import { appearance, colour, drawMark } from "./appearance.js";
 import { decades, fromZero, roomy, TimeChart } from "./charts.js";
 import { byId, element, fill, keyed, say } from "./dom.js";
 import { brief, clock, count, fixed, NONE, plusMinus, scaled } from "./format.js";
+import { pooledLine } from "./history.js";
 import { keyOf, METRICS, nameOf } from "./metrics.js";
 import { Plane } from "./plane.js";
 
@@ -44,9 +45,9 @@ export class Live {
     this.draw();
   }
 
-  /** Draw these stored lines too, [{key, scheme, version, preset}]. */
-  pool(lines) {
-    this.pooled = lines;
+  /** Draw these series too, which `fillGaps` has returned. */
+  pool(series) {
+    this.pooled = series;
   }
 
   /** Take the figures of a tick. */
@@ -69,14 +70,7 @@ export class Live {
           this.metric.value(row) !== null || this.ring.ticks.some(({ rows: r }) => r[row.key]?.[metricName] != null),
       )
       .map(({ key, name, look }) => ({ key, name, look, read: (tick) => tick.rows[key]?.[metricName] }));
-    lines.push(
-      ...this.pooled.map(({ key, scheme, version, preset }) => ({
-        key,
-        name: `${scheme} ${version}, ${preset}, pooled`,
-        look: appearance(scheme, version, key),
-        read: (tick) => tick.rows[key]?.[metricName],
-      })),
-    );
+    lines.push(...this.pooled.map((series) => pooledLine(series, metricName)));
     this.history.draw(this.ring, lines, this.marks(), this.span);
     this.plane.draw(
       drawn.map((row) => ({
@@ -91,7 +85,7 @@ export class Live {
       this.metric,
     );
     this.#drawLoad();
-    this.#drawTable(rows);
+    this.#drawTable(rows.filter(({ reports, ues_attached: ues }) => reports || ues)); // what is over has its line left
     const without = rows.filter((row) => row.reports && this.metric.value(row) === null).map(({ name }) => name);
     say(
       byId("metric-note"),

@@ -4,7 +4,7 @@ import { quietly } from "./api.js";
 import { appearance } from "./appearance.js";
 import { Events } from "./events.js";
 import { byId, element, say } from "./dom.js";
-import { brief, clock } from "./format.js";
+import { clock } from "./format.js";
 import { Flow } from "./flow.js";
 import { fillGaps } from "./history.js";
 import { Link } from "./link.js";
@@ -68,7 +68,7 @@ async function catchUp({ schemes, window_s: window }) {
   behind = false;
   const pooled = await quietly(fillGaps(ring, window, schemes.filter(({ version }) => version !== null)));
   if (pooled === undefined) behind = true;
-  else live.pool(pooled);
+  else for (const shown of [live, link]) shown.pool(pooled);
 }
 
 function showState(state, since) {
@@ -113,7 +113,7 @@ function show() {
 }
 
 const windows = byId("window");
-windows.append(...WINDOWS.map((seconds) => element("option", { value: seconds, text: `${brief(seconds)} s` })));
+windows.append(...WINDOWS.map((seconds) => element("option", { value: seconds, text: `${seconds} s` })));
 windows.value = "";
 windows.addEventListener("change", () => stream.open(windows.value));
 const spans = byId("span");

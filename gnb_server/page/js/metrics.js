@@ -1,5 +1,6 @@
 // What of a scheme's figures is drawn, and which figures of a tick are kept.
 
+import { airWords } from "./air.js";
 import { fixed, plusMinus } from "./format.js";
 
 const lastSlot = (row, name) => row.by_slot?.at(-1)?.[name] ?? null;
@@ -45,7 +46,7 @@ export const keyOf = (row) =>
 
 /** Of what else rows differ in, as text. */
 const PARTS = {
-  air: ({ air }) => air || "undisturbed",
+  air: ({ air }) => airWords(air),
   scenario: ({ scenario }) => scenario,
   delay_slots: ({ delay_slots: delay }) => `delay ${delay}`,
   seed: ({ seed }) => `seed ${seed}`,

@@ -1,5 +1,6 @@
 // One UE: its figures, its newest reports, and its true and estimated channel.
 
+import { airWords } from "./air.js";
 import { get, Refused } from "./api.js";
 import { appearance, colour, drawShape } from "./appearance.js";
 import { axis, followSize, plainPlot, roomy, stepped, titled } from "./charts.js";
@@ -9,6 +10,7 @@ import { clock, count, fixed, NONE, plusMinus, since } from "./format.js";
 import { drawPairs, percentiles } from "./live.js";
 
 const REPORTS = 256;
+const ERASED = new Set(["detected", "lost"]); // fates of reports of which nothing was decoded
 
 export class Ue {
   constructor() {
@@ -54,7 +56,7 @@ export class Ue {
   }
 
   #showFigures(figures) {
-    say(byId("ue-note"), `${figures.scheme}, ${figures.scenario}, seed ${figures.seed}, encoder ${figures.encoder_id}`);
+    say(byId("ue-note"), `${figures.scheme}, ${figures.scenario}, ${airWords(figures.air)}, seed ${figures.seed}, encoder ${figures.encoder_id}`);
     drawPairs(byId("ue-strip"), [
       ["Status", figures.status, ""],
       ["Version", figures.decoder_version || NONE, ""],
@@ -69,7 +71,8 @@ export class Ue {
   #drawHistory({ scheme, scenario }, reports) {
     const scaled = reports.some(({ nmse_db: value }) => value !== null);
     const value = scaled ? ({ nmse_db: db }) => db : ({ sgcs }) => sgcs;
-    say(byId("ue-history-title"), scaled ? "NMSE of its newest reports, dB" : "SGCS of its newest reports");
+    const erased = reports.some(({ fate }) => ERASED.has(fate)) ? "; red: lost or damaged on the air" : "";
+    say(byId("ue-history-title"), (scaled ? "NMSE of its newest reports, dB" : "SGCS of its newest reports") + erased);
     const data = [reports.map(({ sequence }) => sequence), reports.map(value)];
     const wanted = JSON.stringify([scheme, scenario, scaled, colour("text")]);
     this.reports = reports;
@@ -92,7 +95,7 @@ export class Ue {
     const { ctx: context } = plot;
     for (const report of this.reports) {
       const look = this.look(report.decoder_version);
-      context.fillStyle = look.colour;
+      context.fillStyle = ERASED.has(report.fate) ? colour("bad") : look.colour;
       drawShape(
         context,
         look.shape,

@@ -1,5 +1,6 @@
 // The view `UEs`: a page of the table that the gNB has, and one UE.
 
+import { airWords } from "./air.js";
 import { get, quietly } from "./api.js";
 import { byId, element, fill, keyed, say } from "./dom.js";
 import { count, NONE } from "./format.js";
@@ -76,7 +77,7 @@ export class Ues {
         fill(nmse, ...quality(row, NONE));
         fill(reports, count(row.reports));
         fill(dropped, count(row.dropped));
-        fill(scenario, row.scenario, ` seed ${row.seed}${row.delay_slots ? ` delay ${row.delay_slots}` : ""}${row.air ? ` ${row.air}` : ""}`);
+        fill(scenario, row.scenario, ` seed ${row.seed}${row.delay_slots ? ` delay ${row.delay_slots}` : ""}${row.air ? `, ${airWords(row.air)}` : ""}`);
       },
     );
   }

@@ -1,0 +1,27 @@
+// What the simulated link does to reports, in words.
+
+import { fixed } from "./format.js";
+
+const WORDS = {
+  ber: (value) => `bit errors ${percent(value)}`,
+  loss: (value) => `${percent(value)} lost`,
+  burst: (value) => `bursts of ${Number(value)}`,
+  crc: (value) => `CRC ${value}`,
+  policy: (value) => `${value} step`,
+  state: (value) => value,
+};
+
+/** {name: text} of `ber=0.001,loss=0.1`. */
+export const airFields = (air) => Object.fromEntries(air ? air.split(",").map((part) => part.split("=")) : []);
+
+/** “10 % lost, bursts of 5”; “undisturbed”. */
+export function airWords(air) {
+  const words = Object.entries(airFields(air)).map(([name, value]) => WORDS[name]?.(value) ?? `${name} ${value}`);
+  return words.join(", ") || "undisturbed";
+}
+
+/** A share of 1: “0.1 %”, “30 %”. */
+export function percent(share) {
+  const digits = [0, 1, 2, 3].find((each) => Math.abs(share * 10 ** (2 + each) - Math.round(share * 10 ** (2 + each))) < 1e-9);
+  return `${fixed(100 * share, digits ?? 4)} %`;
+}
