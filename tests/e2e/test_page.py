@@ -223,8 +223,8 @@ def get_reports(page: Page) -> str:
 def test_what_was_before_the_page_was_opened(gnb: Gnb, visit: Visit) -> None:
     """Its charts begin with the run, not with the page."""
     gnb.ues("rnn")
-    first = wait_for(lambda: get(gnb.rest, "/v1/history")["times"])[0]
-    wait_for(lambda: get(gnb.rest, "/v1/history")["times"][-1] > first + 3)
+    wait_for(lambda: len(get(gnb.rest, "/v1/history")["times"]) > 3)
+    first = get(gnb.rest, "/v1/history")["times"][0]
     page = visit.go()
     begun = page.evaluate("at => new Date(at * 1000).toTimeString().slice(0, 8)", first)
     for chart in ("history", "rate"):
@@ -337,6 +337,11 @@ def test_a_token_is_asked_for(spawn: Spawn, browser: Browser, tmp_path: Path) ->
     page.get_by_role("button", name="Token: kept").click()
     page.get_by_role("button", name="Forget").click()
     assert page.evaluate("sessionStorage.length") == 0
+    spawn("ue_client", gnb=ready(tmp_path / "ready.json")["grpc"], scheme="rnn", ues=1, rate=10)
+    page.get_by_role("link", name="Link").click()
+    page.get_by_role("link", name="0", exact=True).click()
+    page.get_by_role("button", name="10 % lost").click()
+    expect(dialog).to_be_visible()
     context.close()
 
 
