@@ -11,7 +11,11 @@ const REPORTS = 8; // among which the one that is shown is looked for
 export class Flow {
   constructor() {
     this.rows = [];
-    byId("flow-scheme").addEventListener("change", () => quietly(this.refresh()));
+    this.chosen = false;
+    byId("flow-scheme").addEventListener("change", () => {
+      this.chosen = true;
+      quietly(this.refresh());
+    });
   }
 
   /** Take the figures of a tick. */
@@ -22,7 +26,7 @@ export class Flow {
   async refresh() {
     const { fleets } = await get(`v1/fleets?limit=${FLEETS}`);
     const attached = fleets.filter(({ status }) => status === "attached");
-    byId("flow").hidden = !attached.length;
+    byId("flow").toggleAttribute("data-empty", !attached.length);
     this.#offer([...new Set(attached.map(({ scheme }) => scheme))]);
     const fleet = attached.find(({ scheme }) => scheme === byId("flow-scheme").value);
     if (!fleet) return;
@@ -40,16 +44,16 @@ export class Flow {
       );
   }
 
-  /** At first the scheme with the best NMSE is chosen. */
+  /** Until somebody chooses, the scheme with the best NMSE is chosen. */
   #offer(schemes) {
     const choice = byId("flow-scheme");
+    const quality = (name) => Math.min(0, ...this.rows.filter((row) => row.scheme === name).map((row) => row.nmse_db));
     const there = [...choice.options].map(({ value }) => value);
-    if (there.join() === schemes.join()) return;
-    const quality = (name) => Math.min(...this.rows.filter((row) => row.scheme === name).map((row) => row.nmse_db ?? 0));
+    if (there.join() === schemes.join() && (this.chosen || quality(choice.value))) return;
     const best = schemes.toSorted((a, b) => quality(a) - quality(b))[0];
-    const chosen = schemes.includes(choice.value) ? choice.value : best;
+    const value = this.chosen && schemes.includes(choice.value) ? choice.value : best;
     choice.replaceChildren(...schemes.map((name) => element("option", { text: name })));
-    choice.value = chosen;
+    choice.value = value;
   }
 
   #show(scheme, ue, report, figures) {

@@ -18,7 +18,7 @@ export function count(value) {
 /** A value of any size in three digits or so: 0.42, 6.1, 83, 12 300. */
 export function brief(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
-  if (value >= 100) return count(value);
+  if (value >= 100 || value === 0) return count(value);
   return fixed(value, value >= 10 ? 0 : value >= 1 ? 1 : 2);
 }
 

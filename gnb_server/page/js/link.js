@@ -30,7 +30,7 @@ export class Link {
     Object.assign(this, { ring, marks, rows: [], pooled: [], ue: null });
     this.chart = new TimeChart(byId("fleet-chart"), {
       format: (value) => fixed(value, 2),
-      range: roomy(0.5),
+      range: (...bounds) => roomy(this.metric === "sgcs" ? 0.02 : 0.5)(...bounds),
       clock,
     });
     const path = (knob) => () => `v1/fleets/${this.ue}/${knob}`;
@@ -102,6 +102,7 @@ export class Link {
     const rows = this.rows.filter((row) => alike(this.fleet, row));
     const now = rows.find((row) => (row.air ?? "") === (this.fleet.air ?? "") && row.reports) ?? {};
     const metric = now.nmse_db === null ? "sgcs" : "nmse";
+    this.metric = metric;
     const { short, unit } = METRICS[metric];
     say(byId("fleet-chart-title"), `${short} of the UEs in these conditions${unit && `, ${unit}`}`);
     const [value, error] = quality(now, NONE);

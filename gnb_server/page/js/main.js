@@ -49,7 +49,8 @@ function take(answer) {
       age: overall.age_ms?.p50,
     },
   });
-  for (const row of schemes) appearance(row.scheme, row.version ?? 1, keyOf(row)); // in the gNB's order, in every view
+  for (const row of schemes) // in the gNB's order, so that colours are the same in every view
+    appearance(row.scheme, row.version ?? 1, row.version === null ? null : keyOf(row));
   if (behind) catchUp(answer);
   say(byId("cell"), `cell ${answer.cell}`);
   if (!byId("window").value) byId("window").value = window;
