@@ -22,6 +22,7 @@ export function airWords(air) {
 
 /** A share of 1: “0.1 %”, “30 %”. */
 export function percent(share) {
-  const digits = [0, 1, 2, 3].find((each) => Math.abs(share * 10 ** (2 + each) - Math.round(share * 10 ** (2 + each))) < 1e-9);
+  const whole = (digits) => Math.abs(share * 10 ** (2 + digits) - Math.round(share * 10 ** (2 + digits))) < 1e-9;
+  const digits = [0, 1, 2, 3].find(whole);
   return `${fixed(100 * share, digits ?? 4)} %`;
 }

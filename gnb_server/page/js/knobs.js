@@ -1,4 +1,4 @@
-// A form that changes something of a fleet: presets that do so at once, fields, and what the gNB refuses beside its field.
+// A form that changes something of a fleet: presets that do so at once, and fields with what the gNB refuses of them.
 
 import { post, Refused } from "./api.js";
 import { element, say } from "./dom.js";

@@ -101,7 +101,8 @@ export class Live {
       line("received", "received", plain("series-6", [3, 3]), ({ received }) => received),
       line("decoded", "decoded", plain("series-0"), ({ decoded }) => decoded),
     ];
-    if (known("offered")) reports.unshift(line("offered", "offered", plain("series-4", [7, 4]), ({ offered }) => offered));
+    if (known("offered"))
+      reports.unshift(line("offered", "offered", plain("series-4", [7, 4]), ({ offered }) => offered));
     this.rate.draw(this.ring, reports, [], this.span);
     const times = [
       line("p50", "latency p50", plain("series-0"), ({ p50 }) => p50 || null),
@@ -135,7 +136,8 @@ export class Live {
         );
         fill(wire, brief(row.wire_bytes));
         fill(ues, count(row.ues_attached), row.ues === row.ues_attached ? "" : ` of ${count(row.ues)}`);
-        fill(rate, brief(row.reports_per_s), row.offered_reports_per_s ? ` of ${brief(row.offered_reports_per_s)}` : "");
+        const { offered_reports_per_s: offered } = row;
+        fill(rate, brief(row.reports_per_s), offered ? ` of ${brief(offered)}` : "");
         rate.classList.toggle("bad", row.rate_held === false);
         fill(dropped, count(row.dropped));
         fill(latency, percentiles(row.latency_ms));
@@ -197,10 +199,10 @@ export function drawStrip(strip, answer) {
 export function drawBanner(banner, { schemes }) {
   const behind = schemes.filter((row) => row.rate_held === false);
   banner.hidden = !behind.length;
-  const texts = behind.map(
-    ({ scheme, version, offered_reports_per_s: offered, reports_per_s: served }) =>
-      `${scheme}${version ? ` ${version}` : ""} is asked for ${brief(offered)} and serves ${brief(served)} reports a second`,
-  );
+  const texts = behind.map(({ scheme, version, offered_reports_per_s: offered, reports_per_s: served }) => {
+    const name = version ? `${scheme} ${version}` : scheme;
+    return `UEs of ${name} are to send ${brief(offered)} reports a second, ${brief(served)} are served`;
+  });
   say(banner, behind.length ? `The rate is not held: ${texts.join("; ")}.` : "");
 }
 
