@@ -14,6 +14,7 @@ import uvicorn
 
 from gnb_server.evaluator import CardCheck
 from gnb_server.faults import Faults
+from gnb_server.figures_log import FiguresLog
 from gnb_server.handlers import Handlers
 from gnb_server.history import History
 from gnb_server.monitor import Clock, Monitor
@@ -35,7 +36,8 @@ from shared.link.precision import fast_in_bf16
 from shared.tls import read_authorities, read_identity
 
 HEALTH_S = 1.0
-"""How often gRPC's health follows what the gNB can do, and roll-outs and silent fleets are looked at."""
+"""How often gRPC's health follows what the gNB can do, roll-outs and silent fleets are looked at, and the log may get
+figures."""
 
 UNTOLD = {"token", "token_file", "tls_key", "store", "ready_file"}
 """Settings that do not go into a report: secrets and where they are, and what says nothing about the run."""
@@ -160,9 +162,13 @@ async def serve(settings: Settings) -> None:
             partial = settings.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps(addresses))
             partial.replace(settings.ready_file)
+        figures = FiguresLog(
+            lambda window_s: handlers.nmse(window_s=window_s, by_version=True)["schemes"], settings.log_figures_s
+        )
         try:
             while not (await asyncio.wait([rest_task], timeout=HEALTH_S))[0]:
                 await grpc_server.say(ready=await asyncio.to_thread(handlers.tick))
+                await asyncio.to_thread(figures.tick)
         finally:
             handlers.started = False
             await grpc_server.stop()

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import CliSuppress
 
+from gnb_server.monitor import LONGEST_WINDOW_S
 from shared.errors import InvalidInput
 from shared.link.precision import Precision
 from shared.settings import CheckpointSettings, Late, OutFile, OutFolder, options
@@ -40,8 +41,11 @@ class Settings(CheckpointSettings):
     reports_kept: int = Field(256, ge=1, le=1_000_000)
     """Single reports kept per UE, the newest; sums are kept of all."""
 
-    window_s: float = Field(10.0, gt=0, le=600)
+    window_s: float = Field(10.0, gt=0, le=LONGEST_WINDOW_S)
     """Default sliding window of the live figures [s]."""
+
+    log_figures_s: float = Field(60.0, ge=0, le=LONGEST_WINDOW_S)
+    """How often the log gets a line with the NMSE of each version over this time [s]; 0: never."""
 
     evict_s: float = Field(600.0, gt=0)
     """What is held for a fleet that has been gone, or silent, for so long is freed [s]; when it comes back it goes on
