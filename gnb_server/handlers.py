@@ -132,8 +132,8 @@ class Handlers:
         return self.ready
 
     def restore(self) -> list[str]:
-        """Bring back the models and leases of an earlier process of this run, with their totals. Fleets that have not
-        detached count as gone since now. Returns what could not be.
+        """Bring back the models and leases of an earlier process of this run, with their totals, which are apart until
+        the fleet comes back. Fleets that have not detached count as gone since now. Returns what could not be.
         """
         problems, failed = [], {}
         for name, version, loaded in self._store.loaded():
@@ -152,9 +152,11 @@ class Handlers:
         for lease, encoder_id, finished in self._store.leases():
             if finished:
                 self._absent[lease.token] = Absent(lease, encoder_id, "finished")
-                self._monitor.fold(self._stored(self._absent[lease.token]))
+                fleet = self._stored(self._absent[lease.token])
+                self._monitor.set_apart(fleet)
+                self._monitor.fold(fleet)
             else:
-                self._from_store(lease, encoder_id, facts.get(lease.model, {}))
+                self._monitor.set_apart(self._from_store(lease, encoder_id, facts.get(lease.model, {})))
         self.swaps.restore()
         return problems
 
@@ -479,14 +481,17 @@ class Handlers:
         window_s: float | None = None,
         *,
         by_version: bool = False,
+        whole_run: bool = False,
     ) -> dict[str, Any]:
-        """Figures per scheme (and version) and overall, or of one UE. Raises NotFound, InvalidInput."""
+        """Figures per scheme (and version) and overall, of UEs that were attached since this process began or, with
+        `whole_run`, of all; or of one UE. Raises NotFound, InvalidInput.
+        """
         if window_s is not None and not 0 < window_s <= LONGEST_WINDOW_S:
             raise InvalidInput(f"window: {window_s} s is not in (0, {LONGEST_WINDOW_S}]")
         if model is not None and not self._repository.loaded(model):
             self._repository.store.versions(model)
         if ue is None:
-            rows, overall = self._monitor.figures(window_s, model, by_version=by_version)
+            rows, overall = self._monitor.figures(window_s, model, by_version=by_version, whole_run=whole_run)
             return {**self._now(), "window_s": window_s, "schemes": rows, "overall": overall}
         row = self.ue(ue, window_s)
         if model not in (None, row["scheme"]):
@@ -509,15 +514,24 @@ class Handlers:
         return self._monitor.series()
 
     def ues(
-        self, model: str | None = None, status: str | None = None, offset: int = 0, limit: int | None = None
+        self,
+        model: str | None = None,
+        status: str | None = None,
+        offset: int = 0,
+        limit: int | None = None,
+        *,
+        whole_run: bool = False,
     ) -> dict[str, Any]:
-        """UEs by their ids: what their NMSE is named with, status, next sequence, decoder version, reports, NMSE and
-        SGCS. `limit` of them from the one at `offset` on, and how many there are in `total`.
+        """UEs that were attached since this process began or, with `whole_run`, all of them, by their ids: what their
+        NMSE is named with, status, next sequence, decoder version, reports, NMSE and SGCS. `limit` of them from the one
+        at `offset` on, and how many there are in `total`.
         """
         rows: list[dict[str, Any]] = []
         total = 0
         for known in sorted(self._known().values(), key=lambda known: known.lease.first_ue):
             if model not in (None, known.lease.model) or status not in (None, known.status):
+                continue
+            if not whole_run and self._monitor.is_apart(known.lease.token):
                 continue
             first, total = max(offset - total, 0), total + known.lease.ue_count
             asked_for = range(known.lease.ue_count)[first : None if limit is None else first + limit - len(rows)]

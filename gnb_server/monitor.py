@@ -122,15 +122,18 @@ class _Total:
 
 class Monitor:
     """All fleets of the run; of those that have detached, their sums by what they have in common; of those that have
-    been gone for long, the same for each, since they may come back. The serving thread adds, any thread asks. `clock`
-    is monotonic [s].
+    been gone for long, the same for each, since they may come back. Those that an earlier process of the run had, and
+    that have not come back to this one, are apart: they are in the figures of the whole run alone. The serving thread
+    adds, any thread asks. `clock` is monotonic [s].
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._fleets: dict[str, Fleet] = {}
         self._places: dict[tuple[str, str, RunConditions], int] = {}
+        self._apart: set[str] = set()
         self._detached: dict[_Key, _Total] = {}
+        self._detached_apart: dict[_Key, _Total] = {}
         self._evicted: dict[str, dict[_Key, _Total]] = {}
         self._groups: dict[_Key, _Group] = {}
         self._in_order: deque[_Group] = deque()
@@ -139,9 +142,21 @@ class Monitor:
     def watch(self, fleet: Fleet) -> None:
         """Show a fleet, instead of an earlier object of the same token; its row keeps its place from now on."""
         with self._lock:
+            self._apart.discard(fleet.lease.token)
             self._fleets[fleet.lease.token] = fleet
             self._evicted.pop(fleet.lease.token, None)
             self._place(_of_fleet(fleet))
+
+    def set_apart(self, fleet: Fleet) -> None:
+        """Show a fleet that an earlier process had in the figures of the whole run alone, until it is watched again."""
+        self.watch(fleet)
+        with self._lock:
+            self._apart.add(fleet.lease.token)
+
+    def is_apart(self, token: str) -> bool:
+        """Whether an earlier process had the fleet, and this one has not."""
+        with self._lock:
+            return token in self._apart
 
     def evict(self, fleet: Fleet) -> None:
         """Keep of a fleet nothing but what it adds to the sums, until it is watched again."""
@@ -156,7 +171,7 @@ class Monitor:
             self._evicted.pop(fleet.lease.token, None)
             totals = _of_fleet(fleet)
             self._place(totals)
-            _add(self._detached, totals)
+            _add(self._detached_apart if fleet.lease.token in self._apart else self._detached, totals)
 
     def _place(self, totals: Iterable[_Key]) -> None:
         for model, encoder_id, conditions, _ in totals:
@@ -211,15 +226,15 @@ class Monitor:
         return group
 
     def figures(
-        self, window_s: float | None, model: str | None = None, *, by_version: bool = False
+        self, window_s: float | None, model: str | None = None, *, by_version: bool = False, whole_run: bool = False
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """One row per model, encoder and conditions (and version), and their sum, over the last `window_s` seconds or
-        (None) the whole run.
+        (None) since the fleets attached first; with `whole_run` of those that are apart, too.
         """
         merged: dict[_Shown, tuple[_Total, list[_Group]]] = {}
         latencies, rows = LatencyHistogram(), []
         with self._lock:
-            for key, total in self._totals(model).items():
+            for key, total in self._totals(model, whole_run=whole_run).items():
                 shown_as = (*key[:3], key[3] if by_version else None)
                 _merge(merged, shown_as, total, self._groups.get(key))
             for (name, encoder_id, conditions, version), (total, groups) in merged.items():
@@ -243,6 +258,7 @@ class Monitor:
     def series(self) -> list[dict[str, Any]]:
         """One row per scheme, version, encoder and preset of scenarios since the start of the run, over all seeds,
         delays and fields that UEs have chosen: so there are never more rows than checkpoints and presets allow.
+        With the sums of which NMSE and SGCS are the means.
         """
         with self._lock:
             return [
@@ -251,6 +267,8 @@ class Monitor:
                     "version": version or "none",
                     "encoder_id": encoder_id,
                     "preset": preset,
+                    "nmse_sum": float(total.sums[0, COLUMNS.index("ratio")]),
+                    "sgcs_sum": float(total.sums[0, COLUMNS.index("sgcs")]),
                     **self._row(total, groups, None)[0],
                 }
                 for (name, version, encoder_id, preset), (total, groups) in self._by_preset().items()
@@ -281,20 +299,21 @@ class Monitor:
     def _by_preset(self) -> dict[tuple[str, int, str, str], tuple[_Total, list[_Group]]]:
         """Totals over all slots, and recent buckets, by scheme, version, encoder and preset of scenarios."""
         merged: dict[tuple[str, int, str, str], tuple[_Total, list[_Group]]] = {}
-        for key, total in self._totals().items():
+        for key, total in self._totals(whole_run=True).items():
             name, encoder_id, conditions, version = key
             preset = str(conditions.scenario).partition(":")[0]
             _merge(merged, (name, version, encoder_id, preset), total.of_all_slots(), self._groups.get(key))
         return merged
 
-    def _totals(self, model: str | None = None) -> dict[_Key, _Total]:
+    def _totals(self, model: str | None = None, *, whole_run: bool) -> dict[_Key, _Total]:
         """Of all fleets of a model (None: of all), in the order in which they were seen first."""
+        sums = [self._detached, *([self._detached_apart] if whole_run else [])]
+        sums += [totals for token, totals in self._evicted.items() if whole_run or token not in self._apart]
         found: dict[_Key, _Total] = {}
-        _add(found, {key: total for key, total in self._detached.items() if model in (None, key[0])})
-        for evicted in self._evicted.values():
-            _add(found, {key: total for key, total in evicted.items() if model in (None, key[0])})
-        for fleet in self._fleets.values():
-            if model in (None, fleet.lease.model):
+        for totals in sums:
+            _add(found, {key: total for key, total in totals.items() if model in (None, key[0])})
+        for token, fleet in self._fleets.items():
+            if model in (None, fleet.lease.model) and (whole_run or token not in self._apart):
                 _add(found, _of_fleet(fleet))
         last = len(self._places)
         return dict(sorted(found.items(), key=lambda item: (self._places.get(item[0][:3], last), item[0][3])))

@@ -45,9 +45,10 @@ UeInPath = Annotated[int, Path(ge=0, lt=2**32, description="UE id")]
 Name = Annotated[str, Path(pattern=f"^{NAME}$", description="checkpoint name, never a path")]
 Version = Annotated[int, Path(ge=1, lt=10**9, description="checkpoint version")]
 Window = Annotated[
-    float | None, Query(gt=0, le=LONGEST_WINDOW_S, description="sliding window [s]; without it the whole run")
+    float | None, Query(gt=0, le=LONGEST_WINDOW_S, description="sliding window [s]; without it all reports")
 ]
 By = Annotated[Literal["scheme", "version"], Query(description="a row for each scheme, or for each of its versions")]
+WholeRun = Annotated[bool, Query(description="of UEs, too, that were there before this gNB started and are not back")]
 SchemeName = Annotated[str | None, Query(pattern=f"^{NAME}$", description="checkpoint name")]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {kind.http_status: {"model": models.ErrorAnswer} for kind in Kind}
@@ -121,12 +122,16 @@ def create_app(
 
     @app.get("/v1/nmse", response_model=models.NmseAnswer)
     def nmse(
-        scheme: SchemeName = None, ue: Ue | None = None, window: Window = None, by: By = "scheme"
+        scheme: SchemeName = None,
+        ue: Ue | None = None,
+        window: Window = None,
+        by: By = "scheme",
+        whole_run: WholeRun = False,
     ) -> dict[str, Any]:
-        """NMSE and feedback bits, per scheme (or version) and overall, or of one UE; since the start of the run or over
-        a window.
+        """NMSE and feedback bits, per scheme (or version) and overall, or of one UE; of all reports or over a window.
+        UEs that an earlier gNB of the run had are among them once they are back.
         """
-        return handlers.nmse(scheme, ue, window, by_version=by == "version")
+        return handlers.nmse(scheme, ue, window, by_version=by == "version", whole_run=whole_run)
 
     @app.get("/v1/ues", response_model=models.UesAnswer)
     def ues(
@@ -134,9 +139,10 @@ def create_app(
         status: Annotated[str | None, Query(pattern="^(attached|idle|gone|finished)$")] = None,
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=100_000)] = 1000,
+        whole_run: WholeRun = False,
     ) -> dict[str, Any]:
-        """UEs known to this run."""
-        return handlers.ues(scheme, status, offset, limit)
+        """UEs that were attached since this gNB started, or all that the run has."""
+        return handlers.ues(scheme, status, offset, limit, whole_run=whole_run)
 
     @app.get("/v1/ues/{ue}", response_model=models.UeFigures)
     def one_ue(ue: UeInPath) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class NmseAnswer(BaseModel):
 
     cell: str = Field(description="name of the gNB's run (--run): a gNB has one cell")
     at: float = Field(description="seconds since 1970")
-    window_s: float | None = Field(description="sliding window [s]; null: since the start of the run")
+    window_s: float | None = Field(description="sliding window [s]; null: all reports")
     schemes: list[SchemeFigures | UeFigures]
     overall: Overall | None = Field(description="null where one UE was asked for")
 

@@ -47,7 +47,7 @@ def test_reports_over_a_disturbed_link(
     recorded = list((tmp_path / "recorded").glob("*.npz"))
     assert misdecoded(small_store, tmp_path / "sent.npz", recorded) == (0, UES * SLOTS)
     again = start_gnb()
-    [stored] = again.call("/v1/nmse")[1]["schemes"]
+    [stored] = again.call("/v1/nmse?whole_run=true")[1]["schemes"]
     assert {fate: stored[fate] for fate in FATES} == {fate: row[fate] for fate in FATES}
     assert stored["nmse_db"] == pytest.approx(row["nmse_db"])
 

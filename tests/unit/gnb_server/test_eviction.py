@@ -46,8 +46,9 @@ def wait(handlers: Handlers, clock: Clock, seconds: float) -> None:
 def shown(handlers: Handlers) -> list[Any]:
     """All that REST shows of fleets, but for what changes with the time."""
     timed = {"reports_per_s": 0.0, "latency_ms": None, "assigned_version": None}
-    rows = [*handlers.nmse()["schemes"], handlers.nmse()["overall"], *handlers.series()]
-    rows += [*handlers.ues()["ues"], *(handlers.ue(row["ue"]) for row in handlers.ues()["ues"])]
+    figures, ues = handlers.nmse(whole_run=True), handlers.ues(whole_run=True)["ues"]
+    rows = [*figures["schemes"], figures["overall"], *handlers.series()]
+    rows += [*ues, *(handlers.ue(row["ue"]) for row in ues)]
     return [row | {name: value for name, value in timed.items() if name in row} for row in rows]
 
 
@@ -165,7 +166,7 @@ def test_fleets_of_an_earlier_process_count_as_gone_since_the_start(
         close(ues)
         wait(handlers, clock, EVICT_S)
     with service(settings, clock) as handlers:  # evicted when the process ended
-        assert handlers.nmse()["overall"]["reports"] == 4 * UES
+        assert handlers.nmse(whole_run=True)["overall"]["reports"] == 4 * UES
 
 
 def test_whoever_attaches_has_the_whole_time_again(

@@ -337,7 +337,10 @@ def test_a_fleet_goes_over_to_another_encoder_between_frames(settings: Settings,
         assert [(row["decoder_version"], row["feedback_bits"]) for row in kept] == [(1, 20)] * 8 + [(3, 12)] * 3
         assert handlers.ue(0)["reports"] == 3
     with service(settings) as handlers:
-        assert [(row["feedback_bits"], row["reports"]) for row in handlers.nmse()["schemes"]] == [(20, 16), (12, 6)]
+        assert [(row["feedback_bits"], row["reports"]) for row in handlers.nmse(whole_run=True)["schemes"]] == [
+            (20, 16),
+            (12, 6),
+        ]
         ues.handlers = handlers
         ues.come_back()
         assert ues.send(11)[0].versions.tolist() == [3] * UES
@@ -388,7 +391,7 @@ def test_bytes_of_repeats_count_as_they_were_on_the_wire(settings: Settings, sma
         assert (row["reports"], row["wire_bytes_total"]) == (2 * UES, 4 * each)
         assert handlers.ue(0)["wire_bytes_total"] == 4 * each / UES
     with service(settings) as handlers:
-        assert handlers.nmse()["schemes"][0]["wire_bytes_total"] == 4 * each
+        assert handlers.nmse(whole_run=True)["schemes"][0]["wire_bytes_total"] == 4 * each
 
 
 @pytest.mark.parametrize("when", ["within a frame", "at its end"])
@@ -527,11 +530,12 @@ def test_a_detached_fleet_holds_nothing_but_its_totals(handlers: Handlers, small
 
 
 def test_figures_of_fleets_that_have_detached_stay(settings: Settings, small_store: CheckpointStore) -> None:
-    """In memory as one sum, of each UE in the store; over restarts too, but not in those of another run."""
+    """In memory as one sum, of each UE in the store; in those of the whole run over restarts, not in another run's."""
 
     def figures(handlers: Handlers) -> list[dict[str, Any]]:
         of_all = {"status": "", "ues_attached": 0, "reports_per_s": 0.0, "latency_ms": None, "saturated_scales": 0}
-        rows = [*handlers.nmse()["schemes"], *handlers.ues()["ues"], *map(handlers.ue, range(6))]
+        rows = [*handlers.nmse(whole_run=True)["schemes"], *handlers.ues(whole_run=True)["ues"]]
+        rows += map(handlers.ue, range(6))
         return [row | {name: value for name, value in of_all.items() if name in row} for row in rows]
 
     with service(settings) as handlers:
@@ -552,7 +556,7 @@ def test_figures_of_fleets_that_have_detached_stay(settings: Settings, small_sto
         with pytest.raises(Conflict, match="has detached"):
             handlers.open_stream(fleets[0].fleet.lease.token)
     with service(settings.model_copy(update={"run": "another"})) as handlers:
-        assert (handlers.nmse()["overall"]["ues"], handlers.ues()["total"]) == (0, 0)
+        assert (handlers.nmse(whole_run=True)["overall"]["ues"], handlers.ues(whole_run=True)["total"]) == (0, 0)
         with pytest.raises(NotFound):
             handlers.ue(3)
 
