@@ -41,6 +41,15 @@ class RunCollector(Collector):
             for row, which in zip(rows, values, strict=True):
                 counter.add_metric(which, row[key])
             yield counter
+        for key, shown, text in (
+            ("nmse_sum", "nmse_db", "Sum of the NMSE of these reports: its rate over theirs is the NMSE of a while"),
+            ("sgcs_sum", "sgcs", "Sum of their squared generalised cosine similarity, likewise"),
+        ):
+            counter = CounterMetricFamily(f"csiemu_{key}", text, labels=LABELS)
+            for row, which in zip(rows, values, strict=True):
+                if row[shown] is not None:
+                    counter.add_metric(which, row[key])
+            yield counter
         for key, text in (
             ("ues", "UEs known"),
             ("ues_attached", "UEs attached"),

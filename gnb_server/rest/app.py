@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -88,6 +88,7 @@ def create_app(
     changing: dict[str, Any] = {"dependencies": [Depends(access or Access())], "responses": _CHANGING}
     registry = CollectorRegistry()
     registry.register(RunCollector(handlers))
+    ProcessCollector(registry=registry)
 
     @app.exception_handler(CsiError)
     async def on_csi_error(_: Request, error: CsiError) -> JSONResponse:

@@ -293,6 +293,9 @@ def test_metrics(gnb: Any) -> None:
     mean = sum(row["reports"] * 10 ** (row["nmse_db"] / 10) for row in rows) / 160
     [found] = [s.value for s in families["csiemu_nmse_db"].samples if s.labels["scheme"] == "rnn"]
     assert found == pytest.approx(10 * math.log10(mean))
+    [summed] = [s.value for s in families["csiemu_nmse_sum"].samples if s.labels["scheme"] == "rnn"]
+    assert summed / 160 == pytest.approx(mean)
+    assert families["process_resident_memory_bytes"].samples[0].value > 1e7
 
 
 def test_docs_need_nothing_from_elsewhere(gnb: Any) -> None:
