@@ -24,6 +24,7 @@ from rich.live import Live
 from rich.table import Table
 
 from csiemu.output import console, number, progress
+from csiemu.pace import median_and_tail, not_held, pace, pace_table
 from csiemu.processes import RESULTS, STORE, Gnb, end, spawn, tail
 from csiemu.rest import Rest
 from csiemu.schedule import Change, Schedule, Swap, parse_air_changes, parse_swaps
@@ -338,7 +339,7 @@ def _watch(
                 for text in schedule.step(rest):
                     screen.print(text)
                 recent, total = rest.get(f"{BY_VERSION}&window={WINDOW_S}"), rest.get(BY_VERSION)
-                shown = Group(_live_table(recent, total), *_waiting(fleets, recent))
+                shown = Group(_live_table(recent, total), *not_held(recent), *_waiting(fleets, recent))
                 if live is not None:
                     live.update(shown, refresh=True)
                 elif time.monotonic() - said > 10 * POLL_S:
@@ -361,28 +362,31 @@ def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
     table = Table(
         "scheme/version",
         "UEs",
-        "reports/s",
+        "asked/s",
+        "served/s",
         "dropped",
         "bits",
         "NMSE now (dB)",
+        "aged (dB)",
         "NMSE total (dB)",
         "SGCS",
-        "latency p50/p99 (ms)",
+        "age p50/p99 (ms)",
     )
     now = {(row["scheme"], row["version"], row.get("air")): row for row in recent["schemes"]}
     for row in total["schemes"]:
         latest = now.get((row["scheme"], row["version"], row.get("air")), row)
-        latency = latest["latency_ms"]
         table.add_row(
             f"{row['scheme']}/{row['version'] or '-'}" + (f"\n{row['air']}" if row.get("air") else ""),
             f"{row['ues_attached']}/{row['ues']}",
+            number(latest["offered_reports_per_s"], 0),
             f"{latest['reports_per_s']:.0f}",
             str(row["dropped"]),
             number(latest["feedback_bits"], 0),
             number(latest["nmse_db"]),
+            number(latest["aged_nmse_db"]),
             number(row["nmse_db"]),
             number(row["sgcs"], 3),
-            f"{number(latency['p50'], 1)} / {number(latency['p99'], 1)}",
+            median_and_tail(latest["age_ms"]),
         )
     return table
 
@@ -430,6 +434,7 @@ def _results(
             "misdecoded": bad,
             "checked": checked,
             **(rows[fleet.scheme][0] if len(rows.get(fleet.scheme, [])) == 1 else {}),
+            **pace(fleet.rate, settings.ues, sent),
             "versions": [row for row in final["versions"] if row["scheme"] == fleet.scheme and row["version"]],
         }
     return {
@@ -492,9 +497,11 @@ def _show(results: dict[str, Any], screen: Console) -> None:
             air = f", {version['air']}" if version.get("air") else ""
             table.add_row(f"  version {version['version']}{air}", "", str(version["reports"]), "", *_figures(version))
     screen.print(table)
+    screen.print(pace_table(results))
     screen.print(
         f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay_slots']} slots; bits"
-        " and wire bytes per report"
+        " and wire bytes per report; aged: against the channel of the slot in which the estimate was ready, at the rate"
+        " asked for"
     )
     disturbed = {
         name: row["versions"] for name, row in results["schemes"].items() if any(v.get("air") for v in row["versions"])

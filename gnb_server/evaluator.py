@@ -16,7 +16,7 @@ from gnb_server.sessions import Lease
 from shared.channels.streams import Split
 from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.conditions import RunConditions
-from shared.errors import CsiError, DamagedCheckpoint
+from shared.errors import CsiError, DamagedCheckpoint, InvalidInput
 from shared.link.decoding import check_probe
 from shared.link.encoding import check_encoder
 from shared.link.evaluation import evaluate, true_channels
@@ -74,6 +74,19 @@ class Evaluator:
             self._close(key, rows)
         return truth
 
+    def later_truth(self, lease: Lease, domain: Domain, rows: NDArray[np.int64], frame: int, slot: int) -> Truth | None:
+        """True channels [1, rows, ...] of a slot of a frame, or of one beyond its end, where the frame's process goes
+        on, as with a feedback delay. None where the world (a data file) ends before.
+        """
+        held = self._held.get((lease.token, domain))
+        if held is not None and slot < lease.conditions.scenario.slots and (held.places.frame[rows] == frame).all():
+            return held.truth[torch.from_numpy(held.places.of(rows)), torch.tensor([[slot]])]
+        try:
+            drawn = self._drawn(lease, domain, rows, frame, range(slot, slot + 1))
+        except InvalidInput:
+            return None
+        return drawn[torch.arange(len(rows)), torch.tensor([[0]])]
+
     def _close(self, key: tuple[str, Domain], ues: NDArray[np.int64]) -> None:
         places = self._held[key].places
         places.close(ues)
@@ -81,10 +94,10 @@ class Evaluator:
             del self._held[key]
 
     @staticmethod
-    def _drawn(lease: Lease, domain: Domain, rows: NDArray[np.int64], frame: int) -> Truth:
-        """True channels [rows, T, ...] of a frame."""
+    def _drawn(lease: Lease, domain: Domain, rows: NDArray[np.int64], frame: int, slots: range | None = None) -> Truth:
+        """True channels [rows, T, ...] of a frame, or of some slots."""
         samples = lease.conditions.samples(Split.EMULATE, torch.from_numpy(rows + lease.first_ue), frame)
-        return true_channels(lease.conditions, domain, samples)
+        return true_channels(lease.conditions, domain, samples, slots)
 
     def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
         """Free what is held for the open frames of a fleet's UEs [n]."""

@@ -20,6 +20,7 @@ from gnb_server.monitor import LONGEST_WINDOW_S, Clock, Monitor, describe, repor
 from gnb_server.rates import RateControl
 from gnb_server.repository import ModelVersion, Repository
 from gnb_server.rollouts import Rollouts
+from gnb_server.served import ServedRates, check_offered
 from gnb_server.serving.admission import RESTORING, check_coordinates
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
@@ -50,8 +51,8 @@ LINGER_S = 5.0
 
 @dataclass(frozen=True)
 class Attachment:
-    """An attach request; fields as in `AttachRequest`, encoder_id in hexadecimal, `ue_base` None if left open; `client`
-    is who asks.
+    """An attach request; fields as in `AttachRequest`, encoder_id in hexadecimal, `ue_base` and `offered_per_s` None if
+    left open; `client` is who asks.
     """
 
     model: str
@@ -66,6 +67,7 @@ class Attachment:
     can_switch: bool = False
     rate: Rate = OWN
     air: str = ""
+    offered_per_s: float | None = None
 
 
 class Handlers:
@@ -105,6 +107,7 @@ class Handlers:
         self._evict_s = evict_s
         self._clock = clock
         self._rates = RateControl(store)
+        self._served = ServedRates(store, clock)
         self._lock = threading.RLock()
         self.swaps = Swaps(repository, store, rollouts, self._fleets, self._lock, serving.run, check_card)
         self.started = False
@@ -122,6 +125,7 @@ class Handlers:
     def tick(self) -> bool:
         """What is to be done once a second; returns whether the gNB is ready."""
         try:
+            self._served.tick([fleet for fleet in list(self._fleets.values()) if fleet.attached])
             self._evict()
             self.swaps.tick()
             self._note_history()
@@ -175,6 +179,7 @@ class Handlers:
         )
         if not 1 <= request.ue_count <= MAX_FLEET:
             raise InvalidInput(f"ue_count: {request.ue_count} is not in [1, {MAX_FLEET}]")
+        check_offered(request.offered_per_s)
         model = self._model_for(request)
         model.scheme.check_scenario(conditions.scenario, conditions.delay_slots)
         with self._lock:
@@ -191,6 +196,7 @@ class Handlers:
                 fleet = self._new_lease(request, model, conditions)
             self._rates.begin(fleet, model.scheme)
             fleet.client, fleet.seen = request.client, self._clock()
+            fleet.offered_per_s, fleet.watch = request.offered_per_s, None
             self._store.keep_loaded(model.name, [model.version], loaded=True, asked=False)
             self.swaps.attached(fleet, can_switch=request.can_switch)
             self._monitor.watch(fleet)
@@ -212,6 +218,7 @@ class Handlers:
             self._check_open(fleet)
             fleet.stream += 1
             fleet.status, fleet.seen = "attached", self._clock()
+            self._served.watch(fleet)
             return fleet, fleet.stream
 
     def set_rate(self, ue: int, rate: Rate, by: str) -> dict[str, Any]:
@@ -281,15 +288,16 @@ class Handlers:
         }
 
     def fleets(self, offset: int = 0, limit: int | None = None) -> dict[str, Any]:
-        """Fleets by their first UE, but for those that have detached, or have been gone for long: `limit` of them from
-        the one at `offset` on, and how many there are in `total`.
+        """Fleets by their first UE, but for those that have detached, or have been gone for long, with what each is to
+        send and is served: `limit` of them from the one at `offset` on, and how many there are in `total`.
         """
         held = sorted(self._fleets.copy().values(), key=lambda fleet: fleet.lease.first_ue)
         rows = []
         for fleet in held[offset : None if limit is None else offset + limit]:
             lease, by_frame = fleet.lease, fleet.lease.by_frame
             described = describe(fleet, fleet.encoder_id, by_frame.at(by_frame.newest.from_frame))
-            rows.append({"first_ue": lease.first_ue, "ue_count": lease.ue_count, "status": fleet.status, **described})
+            whose = {"first_ue": lease.first_ue, "ue_count": lease.ue_count, "status": fleet.status}
+            rows.append({**whose, **described, **self._monitor.pace(fleet)})
         return {"fleets": rows, "total": len(held)}
 
     def _held_fleet_of(self, ue: int) -> Fleet:
@@ -310,6 +318,8 @@ class Handlers:
             raise Conflict("fleet-token: a newer stream of this fleet has taken over")
         check_coordinates(fleet, chunk)
         fleet.seen = self._clock()
+        if fleet.watch is not None:
+            fleet.watch.begin()
         return self._serving.submit(fleet, stream, chunk)
 
     def encoder(self, token: str, encoder_id: str) -> tuple[str, bytes]:
@@ -552,6 +562,8 @@ class Handlers:
                     "reports": int(sum(totals.sums[index, :-1, 0].sum() for totals in list(fleet.totals.values()))),
                     "dropped": int(fleet.dropped[index]),
                     **quality,
+                    "offered_reports_per_s": fleet.offered_per_s if fleet.attached else None,
+                    "rate_held": fleet.watch.held if fleet.attached and fleet.watch else None,
                 }
                 for index, quality in zip(asked_for, qualities, strict=True)
             ]

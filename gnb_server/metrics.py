@@ -56,8 +56,13 @@ class RunCollector(Collector):
             ("nmse_db", "NMSE since the start of the run, mean of ratios [dB]"),
             ("ratio_of_sums_db", "NMSE since the start of the run, ratio of sums [dB]"),
             ("sgcs", "Squared generalised cosine similarity since the start of the run"),
+            ("aged_nmse_db", "NMSE against the channels of the slots in which estimates were ready [dB]"),
+            ("aged_sgcs", "The same of the squared generalised cosine similarity"),
+            ("offered_reports_per_s", "Reports per second that attached UEs are to send, if they say so"),
+            ("reports_per_s", f"Reports per second that were served, over the last {LONGEST_WINDOW_S:g} s"),
+            ("rate_held", "Whether all of these fleets are served what they are to send: 1 or 0"),
         ):
-            gauge = GaugeMetricFamily(f"csiemu_{key}", text, labels=LABELS)
+            gauge = GaugeMetricFamily(f"csiemu_{key.replace('per_s', 'per_second')}", text, labels=LABELS)
             for row, which in zip(rows, values, strict=True):
                 if row[key] is not None:
                     gauge.add_metric(which, row[key])
@@ -69,10 +74,15 @@ class RunCollector(Collector):
                 if row["reports"]:
                     bits.add_metric([*which, statistic], row[f"feedback_bits_{statistic}"])
         yield bits
-        text = f"From a chunk's arrival to when it was decoded [ms], over the last {LONGEST_WINDOW_S:g} s"
-        latency = GaugeMetricFamily("csiemu_latency_ms", text, labels=[*LABELS, "statistic"])
-        for row, which in zip(rows, values, strict=True):
-            for statistic, value in row["latency_ms"].items():
-                if value is not None:
-                    latency.add_metric([*which, statistic], value)
-        yield latency
+        for key, text in (
+            ("latency_ms", "From a chunk's arrival to when it was decoded"),
+            ("queue_ms", "From a chunk's arrival to when its turn came"),
+            ("age_ms", "From when a channel was measured to when its estimate was ready"),
+        ):
+            over = f"{text} [ms], over the last {LONGEST_WINDOW_S:g} s"
+            delay = GaugeMetricFamily(f"csiemu_{key}", over, labels=[*LABELS, "statistic"])
+            for row, which in zip(rows, values, strict=True):
+                for statistic, value in row[key].items():
+                    if value is not None:
+                        delay.add_metric([*which, statistic], value)
+            yield delay

@@ -7,18 +7,20 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from gnb_server.latency import LatencyHistogram
+from gnb_server.aging import AgedSums, aged_figures, no_reports
+from gnb_server.latency import Delays, LatencyHistogram, RecentDelays
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
 from shared.link.air import FATES, Fates, fate_name
 from shared.link.rate import Lengths, summarise_lengths
 from shared.metrics import COLUMNS, DOMAIN_NAMES, MEASURED, Outcomes, Sums, averages, summarise
+from shared.rate_watch import RateWatch
 
 LONGEST_WINDOW_S = 600.0
 BUCKET_S = 0.5
@@ -37,8 +39,8 @@ _Shown = tuple[str, str, RunConditions, int | None]
 
 @dataclass
 class _Bucket:
-    """What a group added within BUCKET_S: sums [T + 1, COLUMNS], bytes, dropped reports, lengths, fates and latencies
-    of the others.
+    """What a group added within BUCKET_S: sums [T + 1, COLUMNS], bytes, dropped reports; of the others lengths, fates,
+    delays, and sums of those whose age is known.
     """
 
     started: float
@@ -47,7 +49,25 @@ class _Bucket:
     dropped: int = 0
     lengths: Lengths = field(default_factory=Lengths)
     fates: Fates = field(default_factory=Fates)
-    latencies: LatencyHistogram = field(default_factory=LatencyHistogram)
+    delays: Delays = field(default_factory=Delays)
+    aged: AgedSums = field(default_factory=no_reports)
+
+
+def limited_by(watch: RateWatch) -> Literal["gNB", "UE"] | None:
+    """What limits a rate that is not held: the gNB, if the UEs wait for acks, or the UEs; None if that is not known."""
+    if watch.held is not False or (share := watch.ack_wait_share) is None:
+        return None
+    return "gNB" if share >= 0.5 else "UE"
+
+
+def _added_if_known(one: float | None, other: float | None) -> float | None:
+    """Their sum, or the one that is known; None if neither is."""
+    return one if other is None else other if one is None else one + other
+
+
+def _all_held(one: bool | None, other: bool | None) -> bool | None:
+    """Whether both rates are held: not if one is not; unknown ones do not count."""
+    return one if other is None else other if one is None else one and other
 
 
 @dataclass
@@ -71,6 +91,9 @@ class _Total:
         sums: [T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
         lengths: reports by their feedback bits. fates: what the air did to them. reports: by version.
         dropped: reports that were, which is with version 0.
+        aged: sums of reports whose age is known.
+        offered_per_s: reports a second that are asked for, of fleets with a stream that say so; None if there are none.
+        held: whether all of these are served; None if that is not known of any.
     """
 
     facts: VersionFacts
@@ -82,6 +105,9 @@ class _Total:
     fates: Fates = field(default_factory=Fates)
     reports: dict[int, int] = field(default_factory=dict)
     dropped: int = 0
+    aged: AgedSums = field(default_factory=no_reports)
+    offered_per_s: float | None = None
+    held: bool | None = None
 
     @classmethod
     def of(cls, fleet: Fleet, encoder_id: str, version: int, air_from: int, ues: int) -> _Total:
@@ -89,10 +115,12 @@ class _Total:
         total = cls(fleet.facts_of(encoder_id), np.zeros((fleet.slots + 1, len(COLUMNS))), ues=ues)
         total.ues_attached = ues if fleet.attached else 0
         total.dropped = 0 if version else int(fleet.dropped.sum())
+        if fleet.attached and fleet.watch is not None and fleet.offered_per_s is not None and ues:
+            total.offered_per_s, total.held = ues * fleet.offered_per_s, fleet.watch.held
         if (totals := fleet.totals.get((version, air_from))) is not None:
             total.sums = totals.sums.sum(axis=0)
             total.wire_bytes = float(totals.wire_bytes.sum())
-            total.lengths, total.fates = totals.lengths.copy(), totals.fates.copy()
+            total.lengths, total.fates, total.aged = totals.lengths.copy(), totals.fates.copy(), totals.aged.copy()
             total.reports[version] = int(total.sums[:-1, 0].sum())
         return total
 
@@ -105,6 +133,9 @@ class _Total:
         self.dropped += other.dropped
         self.lengths.update(other.lengths)
         self.fates.update(other.fates)
+        self.aged = self.aged + other.aged
+        self.offered_per_s = _added_if_known(self.offered_per_s, other.offered_per_s)
+        self.held = _all_held(self.held, other.held)
         for version, count in other.reports.items():
             self.reports[version] = self.reports.get(version, 0) + count
 
@@ -135,6 +166,7 @@ class Monitor:
         self._detached: dict[_Key, _Total] = {}
         self._detached_apart: dict[_Key, _Total] = {}
         self._evicted: dict[str, dict[_Key, _Total]] = {}
+        self._recent: dict[str, RecentDelays] = {}
         self._groups: dict[_Key, _Group] = {}
         self._in_order: deque[_Group] = deque()
         self._lock = threading.Lock()
@@ -162,6 +194,7 @@ class Monitor:
         """Keep of a fleet nothing but what it adds to the sums, until it is watched again."""
         with self._lock:
             self._fleets.pop(fleet.lease.token, None)
+            self._recent.pop(fleet.lease.token, None)
             self._evicted[fleet.lease.token] = _of_fleet(fleet)
 
     def fold(self, fleet: Fleet) -> None:
@@ -169,6 +202,7 @@ class Monitor:
         with self._lock:
             self._fleets.pop(fleet.lease.token, None)
             self._evicted.pop(fleet.lease.token, None)
+            self._recent.pop(fleet.lease.token, None)
             totals = _of_fleet(fleet)
             self._place(totals)
             _add(self._detached_apart if fleet.lease.token in self._apart else self._detached, totals)
@@ -189,11 +223,20 @@ class Monitor:
         latency_ms: float,
         saturated: int,
         air_from: int = 0,
+        *,
+        queue_ms: float,
+        ages_ms: Mapping[int, float],
+        aged: AgedSums,
     ) -> None:
         """Note what a stored chunk added to a version: sums [T + 1, COLUMNS], bytes, lengths, fates and latency of its
         new reports, and how many of them have a scale at an end of its range; and whose air it came over. The fleet's
         arrays hold the totals already.
+
+        Args:
+            queue_ms: of the latency, until its turn came. ages_ms: by slot of the frame, from its measurement to when
+                it was decoded; without those that are not known. aged: sums over these reports.
         """
+        by_slot = sums[:-1, 0].astype(int).tolist()
         with self._lock:
             group = self._current(lease, encoder_id, version, lease.by_frame.at(air_from))
             bucket = group.buckets[-1]
@@ -201,7 +244,12 @@ class Monitor:
             bucket.wire_bytes += wire_bytes
             bucket.lengths.update(lengths)
             bucket.fates.update(fates)
-            bucket.latencies.add(latency_ms, int(sums[:-1, 0].sum()))
+            for delays in (bucket.delays, self._recent.setdefault(lease.token, RecentDelays()).at(self._clock())):
+                delays.latency.add(latency_ms, sum(by_slot))
+                delays.queue.add(queue_ms, sum(by_slot))
+                for slot, age_ms in ages_ms.items():
+                    delays.age.add(age_ms, by_slot[slot])
+            bucket.aged += aged
             group.saturated += saturated
 
     def drop(self, lease: Lease, encoder_id: str, reports: int) -> None:
@@ -232,14 +280,16 @@ class Monitor:
         (None) since the fleets attached first; with `whole_run` of those that are apart, too.
         """
         merged: dict[_Shown, tuple[_Total, list[_Group]]] = {}
-        latencies, rows = LatencyHistogram(), []
+        delays, rows = Delays(), []
+        held: bool | None = None
         with self._lock:
             for key, total in self._totals(model, whole_run=whole_run).items():
                 shown_as = (*key[:3], key[3] if by_version else None)
                 _merge(merged, shown_as, total, self._groups.get(key))
             for (name, encoder_id, conditions, version), (total, groups) in merged.items():
                 row, of_row = self._row(total, groups, window_s)
-                latencies.merge(of_row)
+                delays.merge(of_row)
+                held = _all_held(held, total.held)
                 named = {"version": version or None} if by_version else {}
                 rows.append({**_described(name, encoder_id, conditions, total.facts), **named, **row})
         added = (
@@ -253,7 +303,21 @@ class Monitor:
             "wire_bytes_total",
         )
         overall = {name: sum(row[name] for row in rows) for name in added}
-        return rows, {**overall, "latency_ms": latencies.figures()}
+        offered = functools.reduce(_added_if_known, (row["offered_reports_per_s"] for row in rows), None)
+        return rows, {**overall, "offered_reports_per_s": offered, "rate_held": held, **delays.figures()}
+
+    def pace(self, fleet: Fleet) -> dict[str, Any]:
+        """What a fleet's UEs are to send, and what they were served lately."""
+        with self._lock:
+            delays, seconds = self._recent.get(fleet.lease.token, RecentDelays()).since(self._clock())
+        watch = fleet.watch if fleet.attached else None
+        return {
+            "offered_reports_per_s": watch and watch.asked_per_s,
+            "reports_per_s": delays.latency.count / max(seconds, BUCKET_S),
+            "rate_held": watch and watch.held,
+            "limited_by": watch and limited_by(watch),
+            **delays.figures(),
+        }
 
     def series(self) -> list[dict[str, Any]]:
         """One row per scheme, version, encoder and preset of scenarios since the start of the run, over all seeds,
@@ -318,21 +382,20 @@ class Monitor:
         last = len(self._places)
         return dict(sorted(found.items(), key=lambda item: (self._places.get(item[0][:3], last), item[0][3])))
 
-    def _row(
-        self, total: _Total, groups: list[_Group], window_s: float | None
-    ) -> tuple[dict[str, Any], LatencyHistogram]:
-        """Figures of one group or several over the last seconds, or the whole run, and the latencies in them."""
-        now, latencies = self._clock(), LatencyHistogram()
+    def _row(self, total: _Total, groups: list[_Group], window_s: float | None) -> tuple[dict[str, Any], Delays]:
+        """Figures of one group or several over the last seconds, or the whole run, and the delays in them."""
+        now, delays = self._clock(), Delays()
         start = now - (LONGEST_WINDOW_S if window_s is None else window_s)
         recent = [bucket for group in groups for bucket in group.since(start)]
         for bucket in recent:
-            latencies.merge(bucket.latencies)
-        sums, wire_bytes, dropped, lengths, fates = (
+            delays.merge(bucket.delays)
+        sums, wire_bytes, dropped, lengths, fates, aged = (
             total.sums,
             total.wire_bytes,
             total.dropped,
             total.lengths,
             total.fates,
+            total.aged,
         )
         if window_s is not None:
             sums = sum((bucket.sums for bucket in recent), np.zeros_like(sums))
@@ -340,6 +403,7 @@ class Monitor:
             dropped = sum(bucket.dropped for bucket in recent)
             lengths = sum((bucket.lengths for bucket in recent), Lengths())
             fates = sum((bucket.fates for bucket in recent), Fates())
+            aged = sum((bucket.aged for bucket in recent), no_reports())
         figures = summarise(sums[:-1], sums[-1])
         span = max(now - min(bucket.started for bucket in recent), BUCKET_S) if recent else 1.0
         reports = figures["reports"]
@@ -349,15 +413,18 @@ class Monitor:
             **figures,
             "dropped": dropped,
             **{name: fates[name] for name in FATES},
-            "reports_per_s": latencies.count / span,
+            **aged_figures(aged, total.facts.domain),
+            "offered_reports_per_s": total.offered_per_s,
+            "reports_per_s": delays.latency.count / span,
+            "rate_held": total.held,
             **summarise_lengths(lengths),
             "wire_bytes": wire_bytes / reports if reports else None,
             "wire_bytes_total": wire_bytes,
-            "latency_ms": latencies.figures(),
+            **delays.figures(),
             "saturated_scales": sum(group.saturated for group in groups),
             "decoder_versions": {str(version): count for version, count in sorted(total.reports.items())},
         }
-        return row, latencies
+        return row, delays
 
 
 def _of_fleet(fleet: Fleet) -> dict[_Key, _Total]:

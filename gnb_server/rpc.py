@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from gnb_server.handlers import Attachment, Handlers
 from gnb_server.hardening import shorten
 from gnb_server.malformed import MalformedIsInvalid
+from gnb_server.serving.admission import MAX_CHUNK_REPORTS
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.sessions import Assignment, Fleet
 from gnb_server.swaps import SwitchStatus
@@ -78,6 +79,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             can_switch=request.can_switch,
             rate=rate,
             air=request.air,
+            offered_per_s=request.offered_reports_per_s if request.HasField("offered_reports_per_s") else None,
         )
         try:
             fleet, model = await asyncio.to_thread(self._handlers.attach, attachment)
@@ -247,6 +249,9 @@ def _status(request: pb.FeedbackRequest) -> SwitchStatus:
 def _chunk(request: pb.FeedbackRequest) -> Chunk:
     if len(request.encoder_id) != 8:
         raise InvalidInput(f"encoder_id: {len(request.encoder_id)} bytes; wanted 8")
+    waited = [us / 1e6 for us in request.waited_us]
+    if len(waited) not in (0, 1, request.slot_count):
+        raise InvalidInput(f"waited_us: {len(waited)} values; wanted none, one or {request.slot_count}, one a slot")
     return Chunk(
         encoder_id=request.encoder_id.hex(),
         first_ue=request.first_ue,
@@ -255,6 +260,8 @@ def _chunk(request: pb.FeedbackRequest) -> Chunk:
         slot_count=request.slot_count,
         payload=request.payload,
         wire_bytes=request.ByteSize() + GRPC_PREFIX_BYTES,
+        waited_s=tuple(waited if len(waited) != 1 else waited * min(request.slot_count, MAX_CHUNK_REPORTS)),
+        ack_wait_s=request.ack_wait_us / 1e6 if request.HasField("ack_wait_us") else None,
     )
 
 

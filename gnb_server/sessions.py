@@ -11,10 +11,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gnb_server.aging import no_reports
 from shared.conditions import AirChange, ChangingConditions, RunConditions
 from shared.link.air import Fates
 from shared.link.rate import OWN, Lengths, Rate
 from shared.metrics import COLUMNS, MEASURED, Domain, Sums
+from shared.rate_watch import RateWatch
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Totals:
         sums: [ue_count, T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
         wire_bytes: [ue_count, T] float64, shares of the messages received.
         feedback_bits: [ue_count, T] int64. lengths: all reports of the fleet by their feedback bits.
-        fates: how many of them the air changed or took.
+        fates: how many of them the air changed or took. aged: sums of those whose age is known (`gnb_server.aging`).
     """
 
     def __init__(self, ue_count: int, slots: int) -> None:
@@ -125,6 +127,7 @@ class Totals:
         self.feedback_bits = np.zeros((ue_count, slots), np.int64)
         self.lengths = Lengths()
         self.fates = Fates()
+        self.aged = no_reports()
 
 
 @dataclass
@@ -192,6 +195,8 @@ class Fleet:
         on_assigned: called in any thread when there is something new to tell; None without a stream.
         rate: that its reports are to have. asked: what that comes to; None where it is the scheme's own.
         on_rates: called in any thread when UEs are asked for something else; None without a stream.
+        offered_per_s: reports a second that each of its UEs is to send; None: as many as are acknowledged, or unknown.
+        watch: whether they are served, while it has a stream; None where nothing is known of what is asked for.
         stream: number of the newest stream; older ones are fenced off.
         broken: memory and store may differ; the fleet is to be restored from the store at its next attach.
         status: `attached`, `idle` (attached, and silent for so long that nothing is held for its open frames), `gone`
@@ -223,6 +228,8 @@ class Fleet:
         self.rate = rate
         self.asked: Asked | None = None
         self.on_rates: Callable[[], None] | None = None
+        self.offered_per_s: float | None = None
+        self.watch: RateWatch | None = None
         self.stream = 0
         self.broken = False
         self.status: Literal["attached", "idle", "gone", "finished"] = "gone"

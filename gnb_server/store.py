@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gnb_server.aging import AGED, AgedSums, no_reports
 from gnb_server.migrations import bring_up_to_date
 from gnb_server.sessions import Assignment, Fleet, Lease, VersionFacts
 from shared.conditions import AirChange, RunConditions
@@ -161,6 +162,16 @@ _fates = sa.Table(
     sa.Column("reports", sa.BigInteger, nullable=False),
 )
 
+_aged = sa.Table(
+    "aged",  # sums over reports of a fleet against the channels of the slots in which their estimates were ready
+    _metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("air_from", sa.BigInteger, primary_key=True),
+    *(sa.Column(name, sa.Float, nullable=False) for name in AGED),
+)
+
 _reports = sa.Table(
     "reports",  # the newest of each UE: ring = sequence modulo reports_kept; version 0: dropped
     _metadata,
@@ -242,6 +253,7 @@ class Increment:
         lengths: [S, n] int64, feedback bits of each report; 0 of one that is not new.
         fates: of the new ones.
         air_from: of the chunk's frame, as in `shared.conditions.ChangingConditions`.
+        aged: sums over those whose age is known (`gnb_server.aging`).
     """
 
     version: int
@@ -253,6 +265,7 @@ class Increment:
     lengths: NDArray[np.int64]
     fates: Fates = field(default_factory=Fates)
     air_from: int = 0
+    aged: AgedSums = field(default_factory=no_reports)
 
     def counted(self) -> Lengths:
         """New reports by their feedback bits."""
@@ -320,6 +333,7 @@ class Store:
             _totals.name: self._upsert(_totals, add=True),
             _lengths.name: self._upsert(_lengths, add=True),
             _fates.name: self._upsert(_fates, add=True),
+            _aged.name: self._upsert(_aged, add=True),
             _reports.name: self._upsert(_reports),
         }
 
@@ -631,6 +645,9 @@ class Store:
             mine = (_fates.c.run == self.run) & (_fates.c.first_ue == lease.first_ue)
             for row in connection.execute(sa.select(_fates).where(mine)):
                 fleet.totals_of(row.version, row.air_from).fates[row.fate] = row.reports
+            mine = (_aged.c.run == self.run) & (_aged.c.first_ue == lease.first_ue)
+            for row in connection.execute(sa.select(_aged).where(mine)):
+                fleet.totals_of(row.version, row.air_from).aged[:] = row[4:]
         if fleet.open is not None:
             fleet.open.next_sequence[:], fleet.open.version[:] = fleet.next_sequence, fleet.version
             fleet.open.dropped[:] = fleet.dropped
@@ -652,6 +669,9 @@ class Store:
                 rows[_lengths.name] += self._length_rows(first_ue, increment)
                 for fate, count in increment.fates.items():
                     rows[_fates.name].append((self.run, first_ue, increment.version, increment.air_from, fate, count))
+                if increment.aged.any():
+                    key = self.run, first_ue, increment.version, increment.air_from
+                    rows[_aged.name].append((*key, *increment.aged.tolist()))
             for reports in stored.reports:
                 rows[_reports.name] += self._report_rows(first_ue, reports)
         with self._writing() as connection:

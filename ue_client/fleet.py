@@ -24,6 +24,7 @@ from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, Kind, NotFound
 from shared.link.encoding import encode_frames
 from shared.link.rate import OWN, Rate, Rates
+from shared.rate_watch import RateWatch
 from ue_client.channel import Channels
 from ue_client.encoders import Encoders, Run, checked, fetch
 from ue_client.settings import Settings
@@ -36,6 +37,14 @@ ATTACH_S, DETACH_S = 60.0, 10.0
 
 MOST_BYTES, MOST_REPORTS = 2**20, 2**16
 """Of a chunk: its payload, far from the 4 MiB that gRPC takes (an ack has 4 bytes a report), and what a gNB takes."""
+
+PHASES, PHASE_UES = 4, 16
+"""With a rate, UEs spread their sending over the slot: into so many parts of equal length, if so many UEs are left for
+each. More than `chunk_ues` a part are spread further.
+"""
+
+WATCH_S = 1.0
+"""How often it is looked whether the rate is held."""
 
 _COMES_BACK = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 """Statuses after which the gNB may be reached again; a broken stream may have UNKNOWN, too."""
@@ -54,6 +63,8 @@ class Counts:
         dropped: reports acknowledged as dropped: they came too late to be decoded.
         unacked: reports that were measured and, when the fleet ended, not acknowledged.
         connects: streams opened.
+        seconds: from the first report sent to the newest ack.
+        not_held_after_s: from the first report sent to when the rate was found not to be held; None: it has been.
         nmse_sum: sum of the acks' NMSE. waits: the newest round-trip times [s].
     """
 
@@ -64,15 +75,20 @@ class Counts:
     unacked: int = 0
     connects: int = 0
     nmse_sum: float = 0.0
+    seconds: float = 0.0
+    not_held_after_s: float | None = None
     waits: deque[float] = field(default_factory=lambda: deque(maxlen=100_000))
 
 
 @dataclass
 class _Pending:
-    """A chunk on its way: its message, reports, when it was sent last (0: not yet)."""
+    """A chunk on its way: its message, reports, when its channels were measured and when it was sent last (0: not yet)
+    [s, monotonic].
+    """
 
     request: pb.FeedbackRequest
     bits: NDArray[np.uint8]
+    measured_at: float
     sent_at: float = 0.0
     attempts: int = 0
 
@@ -114,12 +130,15 @@ class UeFleet:
         self._limit: asyncio.Timeout | None = None  # of `run`
         self._stopping = asyncio.Event()
         self._pending: dict[tuple[int, int], _Pending] = {}  # (first_ue, first_slot) -> chunk, in order of sending
-        self._produced = asyncio.Semaphore(settings.window)
+        self._parts = 1 if settings.rate == "max" else min(PHASES, max(1, settings.ues // PHASE_UES))
+        self._produced = asyncio.Semaphore(settings.window * self._parts)
+        self._watch: RateWatch | None = None  # of the stream's reports, where there is a rate
         self._to_send: asyncio.Queue[_Pending | pb.SwitchStatus | None] = asyncio.Queue()
         self._first_slot = 0  # later for who returns to the lease of another process
         self._next_frame = 0  # the first that is not planned yet
         self._frames: dict[tuple[int, int], NDArray[np.uint8]] = {}  # block -> payload bits of the planned frame
         self._finished = False  # nothing more will be produced
+        self._begun: float | None = None  # when the first report was sent
 
     @property
     def lease(self) -> tuple[str, int]:
@@ -153,7 +172,7 @@ class UeFleet:
 
     async def _live(self) -> None:
         await self._attach_patiently()
-        producer = asyncio.create_task(self._produce())
+        producer, watcher = asyncio.create_task(self._produce()), asyncio.create_task(self._watch_rate())
         try:
             while not (producer.done() and not self._pending):
                 try:
@@ -163,7 +182,7 @@ class UeFleet:
             await producer
             await self._detach()
         finally:
-            for task in (producer, self._switching):
+            for task in (producer, watcher, self._switching):
                 if task is not None:
                     task.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
@@ -219,6 +238,7 @@ class UeFleet:
                 can_switch=settings.switch,
                 rate=pb.Rate(**self.rate.to_json()),
                 air=str(self.conditions.air),
+                offered_reports_per_s=None if settings.rate == "max" else settings.rate,
             ),
             timeout=ATTACH_S,
         )
@@ -317,6 +337,8 @@ class UeFleet:
     async def _stream(self) -> None:
         """One stream: what is pending first, then what is produced, until all is acked."""
         self._to_send = asyncio.Queue()
+        if self.settings.rate != "max":
+            self._watch = RateWatch(self.settings.ues * self.settings.rate, self.settings.ues, time.monotonic)
         for chunk in self._pending.values():
             self._to_send.put_nowait(chunk)
         self.counts.connects += 1
@@ -367,6 +389,11 @@ class UeFleet:
                 self.counts.resent += reports
             chunk.attempts += 1
             chunk.sent_at = time.monotonic()
+            chunk.request.waited_us[:] = [max(0, round(1e6 * (chunk.sent_at - chunk.measured_at)))]
+            if self._begun is None:
+                self._begun = chunk.sent_at
+            if self._watch is not None:
+                self._watch.begin()
             yield chunk.request
 
     def _take_ack(self, ack: pb.Ack) -> None:
@@ -375,7 +402,10 @@ class UeFleet:
             return  # of a chunk that was acked on an earlier stream
         self.counts.acked += ack.ue_count * ack.slot_count
         self.counts.dropped += ack.dropped
+        self.counts.seconds = self._since_begun()
         self.counts.waits.append(time.monotonic() - chunk.sent_at)
+        if self._watch is not None:
+            self._watch.add(ack.ue_count * ack.slot_count - ack.dropped)
         nmse = np.array(ack.nmse)
         self.counts.nmse_sum += float(np.nansum(nmse))
         self._record(chunk, ack)
@@ -392,34 +422,62 @@ class UeFleet:
         self.recorded["decoder_version"].append(np.tile(versions, ack.slot_count))
         self.recorded["payload"].append(chunk.bits.reshape(ack.slot_count * ack.ue_count, chunk.bits.shape[-1]))
 
+    def _since_begun(self) -> float:
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
+
+    async def _watch_rate(self) -> None:
+        """Say once when the rate is not held, and what limits it, and once when it is again."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if (watch := self._watch) is None or not watch.judge():
+                continue
+            if watch.held:
+                logging.warning("the rate is held again: %s", watch)
+                continue
+            if self.counts.not_held_after_s is None:
+                self.counts.not_held_after_s = self._since_begun()
+            waits = self._produced.locked() or (watch.ack_wait_share or 0.0) >= 0.5
+            limits = "the gNB limits: reports wait for its acks" if waits else "this process limits: it encodes no more"
+            logging.warning("the rate is not held: %s; %s", watch, limits)
+
     # --- measuring ---
 
     async def _produce(self) -> None:
-        """Chunks in the order of their slots, paced, at most `window` of them without ack."""
+        """Chunks in the order of their slots, paced and spread over these, at most `window` of each part of a slot
+        without ack.
+        """
         settings, slots = self.settings, self.slots
-        started = time.monotonic()
         first_slot = slot = self._first_slot
+        blocks: list[_Block] = []
         try:
+            if settings.rate != "max" and not self._stopping.is_set():  # what it takes to load a world is no age
+                blocks = self._plan(slot // slots)
+                await self._frame_bits(slot // slots, blocks[0])
+            started = time.monotonic()
             while settings.slots is None or slot < settings.slots:
                 if settings.rate != "max":
-                    await self._sleep(started + (slot - first_slot) / settings.rate - time.monotonic())
+                    due = started + (slot - first_slot) / settings.rate
+                    await self._sleep(due - time.monotonic())
                 if self._stopping.is_set() or (
                     settings.duration is not None and time.monotonic() - started >= settings.duration
                 ):
                     break
                 if slot // slots == self._next_frame:
-                    blocks = list(self._blocks(slot // slots))
-                    self._next_frame += 1
-                    self._frames.clear()
+                    blocks = self._plan(slot // slots)
                 count = slots - slot % slots if settings.rate == "max" else 1
                 if settings.slots is not None:
                     count = min(count, settings.slots - slot)
                 for block in blocks:
+                    if settings.rate != "max":
+                        measured_at = due + block.first / settings.ues / settings.rate
+                        await self._sleep(measured_at - time.monotonic())
                     for at in range(slot, slot + count, block.slots):
+                        asked_at = time.monotonic()
                         await self._produced.acquire()
+                        now = time.monotonic()
                         bits = await self._frame_bits(slot // slots, block)
-                        part = bits[at % slots :][: min(block.slots, slot + count - at)]
-                        self._enqueue(block, at, np.ascontiguousarray(part))
+                        part = np.ascontiguousarray(bits[at % slots :][: min(block.slots, slot + count - at)])
+                        self._enqueue(block, at, part, now if settings.rate == "max" else measured_at, now - asked_at)
                 slot += count
         finally:
             self._finished = True
@@ -436,12 +494,16 @@ class UeFleet:
         for first, ues, encoder in self._encoders.plan(frame):
             reports = min(MOST_REPORTS, max(1, 8 * MOST_BYTES // max(1, encoder.scheme.layout.bits)))
             slots = min(self.slots, reports) if self.settings.rate == "max" else 1
-            most = min(self.settings.chunk_ues, reports // slots)
+            most = min(self.settings.chunk_ues, reports // slots, -(-self.settings.ues // self._parts))
             for start in range(first, first + ues, most):
                 yield _Block(start, min(most, first + ues - start), slots, encoder)
 
-    def _enqueue(self, block: _Block, slot: int, bits: NDArray[np.uint8]) -> None:
-        """Put reports, bits [slots, ues, B], on their way."""
+    def _enqueue(
+        self, block: _Block, slot: int, bits: NDArray[np.uint8], measured_at: float, ack_wait_s: float
+    ) -> None:
+        """Put reports, bits [slots, ues, B], on their way, for which acks were waited for."""
+        if self._watch is not None:
+            self._watch.add(0, ack_wait_s)
         request = pb.FeedbackRequest(
             encoder_id=bytes.fromhex(block.encoder.encoder_id),
             first_ue=self.lease[1] + block.first,
@@ -449,10 +511,17 @@ class UeFleet:
             first_slot=slot,
             slot_count=len(bits),
             payload=block.encoder.scheme.layout.pack_bits(bits),
+            ack_wait_us=round(1e6 * ack_wait_s),
         )
-        chunk = _Pending(request, bits)
+        chunk = _Pending(request, bits, measured_at)
         self._pending[request.first_ue, slot] = chunk
         self._to_send.put_nowait(chunk)
+
+    def _plan(self, frame: int) -> list[_Block]:
+        """Begin a frame: how its reports are sent."""
+        self._next_frame = frame + 1
+        self._frames.clear()
+        return list(self._blocks(frame))
 
     async def _frame_bits(self, frame: int, block: _Block) -> NDArray[np.uint8]:
         """Payload bits [T, ues, B] of a block's frame; kept until the next frame."""

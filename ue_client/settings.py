@@ -60,7 +60,7 @@ class Settings(RunSettings):
     """Seconds to send for; default: no end."""
 
     window: int = Field(8, ge=1, le=64)
-    """Chunks that may wait for their ack."""
+    """Chunks that may wait for their ack, of those that UEs send in each part of a slot."""
 
     chunk_ues: int = Field(256, ge=1, le=8192)
     """UEs in a chunk at most; fewer where the chunk would have more than 1 MiB."""

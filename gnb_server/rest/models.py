@@ -45,6 +45,38 @@ class Latency(BaseModel):
     p99: float | None
 
 
+class Queueing(BaseModel):
+    """From a chunk's arrival at the gNB to when its turn to be decoded came [ms]; without a window, over the last
+    600 s.
+    """
+
+    mean: float | None
+    p50: float | None
+    p99: float | None
+
+
+class Age(BaseModel):
+    """From when a UE measured a channel to when the gNB had its estimate [ms]: what the UE waited until it sent the
+    report, by its clock, and the latency, by the gNB's; the time between, on the network, is not in it. Null where UEs
+    do not say. Without a window, over the last 600 s.
+    """
+
+    mean: float | None
+    p50: float | None
+    p99: float | None
+
+
+OFFERED = Field(
+    description="what UEs that are attached are to send, those that say so; null: none does, or they send as fast as"
+    " they can"
+)
+
+HELD = Field(
+    description="whether offered_reports_per_s are served, by each of the fleets, over their last 10 s (10 slots if"
+    " these are longer); null: not known (yet)"
+)
+
+
 class LengthClass(BaseModel):
     """Reports whose feedback bits are in [least, most]."""
 
@@ -99,7 +131,17 @@ class SchemeFigures(Figures):
     air_lost: int = Field(description="reports that were lost on the air: erased")
     ues: int = Field(description="whose open or last frame is of the encoder (and version), or that have not begun")
     ues_attached: int
-    reports_per_s: float = Field(description="over the window; without one, over the last 600 s")
+    reports_per_s: float = Field(description="served, over the window; without one, over the last 600 s")
+    offered_reports_per_s: float | None = OFFERED
+    rate_held: bool | None = HELD
+    queue_ms: Queueing
+    age_ms: Age
+    aged_reports: int = Field(description="whose age and slot duration, 1 / rate, are known")
+    aged_nmse_db: float | None = Field(
+        description="of these, nmse_db against the channel of the slot in which the estimate was ready [dB]: real time"
+        " decides, so that it is a measurement"
+    )
+    aged_sgcs: float | None = Field(description="of these, sgcs against that channel")
     saturated_scales: int = Field(
         description="reports decoded since the gNB started whose scale is at an end of its range"
     )
@@ -127,9 +169,13 @@ class Overall(BaseModel):
     air_detected: int
     air_lost: int
     reports_per_s: float
+    offered_reports_per_s: float | None = OFFERED
+    rate_held: bool | None = HELD
     feedback_bits_total: int
     wire_bytes_total: float
     latency_ms: Latency
+    queue_ms: Queueing
+    age_ms: Age
 
 
 class NmseAnswer(BaseModel):
@@ -157,6 +203,10 @@ class UeListed(World):
         description="of all reports of its encoder, mean of ratios [dB]; null of precoders, which have no scale"
     )
     sgcs: float | None
+    offered_reports_per_s: float | None = Field(
+        description="that this UE is to send; null: it does not say, or sends as fast as it can"
+    )
+    rate_held: bool | None = HELD
 
 
 class UesAnswer(BaseModel):

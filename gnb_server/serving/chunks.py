@@ -16,7 +16,12 @@ from shared.link.decoding import Fields
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk as it came: coordinates as in `FeedbackRequest`, and its size on the wire [bytes]."""
+    """A chunk as it came: coordinates as in `FeedbackRequest`, and its size on the wire [bytes].
+
+    Attributes:
+        waited_s: by slot, since its channel was measured until it was sent [s]; empty if the UE does not say.
+        ack_wait_s: how long the UE has waited for acks since the chunk before [s]; None if it does not say.
+    """
 
     encoder_id: str
     first_ue: int
@@ -25,6 +30,8 @@ class Chunk:
     slot_count: int
     payload: bytes
     wire_bytes: int
+    waited_s: tuple[float, ...] = ()
+    ack_wait_s: float | None = None
 
     @property
     def reports(self) -> int:
@@ -123,6 +130,12 @@ class Job:
         """Slots of the frame, 0-based."""
         first = self.chunk.first_slot % self.fleet.slots
         return range(first, first + self.chunk.slot_count)
+
+    def ages_s(self, latency_ms: float) -> list[float]:
+        """By slot, from its measurement to when its estimate was ready, so long after the chunk's arrival [s]; empty if
+        the UE does not say how long it has waited.
+        """
+        return [waited_s + latency_ms / 1e3 for waited_s in self.chunk.waited_s]
 
     def overlaps(self, other: Job) -> bool:
         """Whether both have reports of one UE."""

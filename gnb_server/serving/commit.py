@@ -120,6 +120,7 @@ class Committer:
             totals.feedback_bits[increment.rows, slots] += increment.lengths.T
             totals.lengths.update(lengths := increment.counted())
             totals.fates.update(increment.fates)
+            totals.aged += increment.aged
             added = np.zeros((fleet.slots + 1, len(COLUMNS)))
             added[slots] = increment.sums.sum(axis=1)
             if len(increment.frame_means):
@@ -128,18 +129,25 @@ class Committer:
             version, encoder_id = increment.version, fleet.facts[increment.version].encoder_id
             wire_bytes = increment.wire_bytes * len(increment.rows) * len(increment.slots)
             at_an_end = saturated.pop(version, 0)
-            counted = lengths, increment.fates
+            ages_ms = [1e3 * age_s for age_s in scored.job.ages_s(scored.latency_ms)[-len(increment.slots) :]]
             self._monitor.add(
                 fleet.lease,
                 encoder_id,
                 version,
                 added,
                 wire_bytes,
-                *counted,
+                lengths,
+                increment.fates,
                 scored.latency_ms,
                 at_an_end,
                 increment.air_from,
+                queue_ms=scored.queue_ms,
+                ages_ms=dict(zip(increment.slots, ages_ms, strict=False)),
+                aged=increment.aged,
             )
+        if fleet.watch is not None:
+            new = sum(int(increment.sums[..., 0].sum()) for increment in stored.increments)
+            fleet.watch.add(new, scored.job.chunk.ack_wait_s)
         self._rollouts.observe(fleet.lease, stored.increments, scored.pairs)
         if self._recorder is not None:
             try:

@@ -223,6 +223,7 @@ class ServingLoop:
         self._faults.wait()
         scored: list[Scored] = []
         for round_ in rounds_of(jobs):
+            begun = self._clock()
             admitted = list(self._admitted(round_))
             self._abandon(admitted)
             decoded = self._decoded(admitted)
@@ -232,9 +233,9 @@ class ServingLoop:
                 if job.future.done():
                     continue
                 try:
-                    latency_ms = 1e3 * (now - job.arrived)
+                    latency_ms, queue_ms = 1e3 * (now - job.arrived), 1e3 * (begun - job.arrived)
                     lost = self._faults.loses()
-                    done.append(self._scorer.score(job, found, decoded[job], latency_ms, lost=lost))
+                    done.append(self._scorer.score(job, found, decoded[job], latency_ms, queue_ms, lost=lost))
                     self._hold_target(job, found)
                 except Exception as error:
                     _fail(job, error)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gnb_server.evaluator import Evaluator
 from gnb_server.recorder import Recorder
 from gnb_server.rollouts import Pairs
+from gnb_server.serving.aged import aged_sums
 from gnb_server.serving.backend import Estimates
 from gnb_server.serving.chunks import Ack, Admitted, Group, Job
 from gnb_server.sessions import VersionFacts
@@ -39,7 +40,7 @@ class Scored:
         stored: what it adds to the store. ack: its answer, for when it is stored.
         dropped: its new reports that were.
         saturated: new reports of each version whose scale is at an end of its range.
-        latency_ms: from arrival to when it was decoded.
+        latency_ms: from arrival to when it was decoded. queue_ms: from arrival to when its turn came.
         records: for the recorder, one row per report.
         pairs: of the frames that it completes, where another version decodes them too.
     """
@@ -51,6 +52,7 @@ class Scored:
     dropped: int
     saturated: dict[int, int]
     latency_ms: float
+    queue_ms: float
     records: list[dict[str, NDArray[Any]]]
     pairs: list[Pairs] = field(default_factory=list)
 
@@ -66,10 +68,13 @@ class Scorer:
         self._recorder = recorder
         self._snapshots = snapshots
 
-    def score(self, job: Job, admitted: Admitted, decoded: Decoded, latency_ms: float, *, lost: bool) -> Scored:
+    def score(
+        self, job: Job, admitted: Admitted, decoded: Decoded, latency_ms: float, queue_ms: float, *, lost: bool
+    ) -> Scored:
         """Compare a chunk; its frames in progress take notice of it.
 
         Args:
+            latency_ms: from its arrival to when it was decoded. queue_ms: from its arrival to when its turn came.
             lost: fault injection: move on, but count nothing.
         """
         fleet, chunk = job.fleet, job.chunk
@@ -101,7 +106,11 @@ class Scorer:
             version, each = group.model.version, chunk.wire_bytes / chunk.reports
             lengths = admitted.lengths[group.skipped :, group.columns]
             fates = admitted.fates[group.skipped :, group.columns]
-            added = frame_means, each, lengths, count_fates(fates), air_from
+            ages = job.ages_s(latency_ms)[group.skipped :]
+            aged = aged_sums(
+                self._evaluator, fleet, group.model.scheme.domain, rows, job.frame, slots, estimates, outcomes, ages
+            )
+            added = frame_means, each, lengths, count_fates(fates), air_from, aged
             stored.increments.append(Increment(version, rows, slots, outcomes.moments(), *added))
             kept = outcomes.measured, lengths, latency_ms, job.received, fates
             stored.reports.append(Reports(version, rows, first, *kept))
@@ -130,7 +139,7 @@ class Scorer:
         ack = Ack(chunk, versions, nmse, int(dropped.sum()))
         facts = {group.model.version: group.model.facts for group, _ in decoded}
         ends = {version: int((at_an_end & new)[:, versions == version].sum()) for version in facts}
-        return Scored(job, facts, stored, ack, newly_dropped, ends, latency_ms, records)
+        return Scored(job, facts, stored, ack, newly_dropped, ends, latency_ms, queue_ms, records)
 
     @staticmethod
     def _progress(job: Job, group: Group, rows: NDArray[np.int64]) -> Progress:

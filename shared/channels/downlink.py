@@ -40,18 +40,19 @@ class DownlinkView:
             known = None if self.known is None else self.known[rows]
             yield DownlinkView(self.scenario, self.samples.take(rows), known)
 
-    def truth(self, domain: Domain, delay_slots: int = 0) -> Truth:
-        """What estimates of the given domain are compared with, [N, T, ...]; slots as for `channel`.
+    def truth(self, domain: Domain, delay_slots: int = 0, *, slots: range | None = None) -> Truth:
+        """What estimates of the given domain are compared with, [N, T, ...]; slots as for `channel`, or [N, S, ...] of
+        others of the frame.
 
         Where a data file has HF_all, images are compared with it at its subcarriers, as public evaluators do, and what
         the rows that are cut off hold follows from the share of HF_all that the kept ones explain.
         """
         if domain == "spatial":
-            return Truth.narrowband(self.channel(delay_slots))
+            return Truth.narrowband(self.channel(delay_slots, slots=slots))
         if domain == "precoder":
-            return Truth.precoders(self.precoders(delay_slots=delay_slots))
+            return Truth.precoders(self.precoders(delay_slots=delay_slots, slots=slots))
         world = require_wideband(self.scenario, "an image")
-        full = world.angular_delay(self.samples, Link.DOWNLINK, self._slots(delay_slots), full=True)
+        full = world.angular_delay(self.samples, Link.DOWNLINK, self._slots(delay_slots, slots), full=True)
         whole = world.whole(self.samples) if isinstance(world, DataFile) else None
         chosen = world.compared() if whole is None else torch.arange(HF_SUBCARRIERS)
         rows = world.rows().to(full.device)
@@ -74,31 +75,33 @@ class DownlinkView:
             images = world.angular_delay(self.samples, Link.DOWNLINK, self._slots())
         return world.estimated(self.samples, Purpose.DOWNLINK_NOISE, self._slots(), images) if noisy else images
 
-    def precoders(self, *, noisy: bool = False, delay_slots: int = 0) -> Tensor:
+    def precoders(self, *, noisy: bool = False, delay_slots: int = 0, slots: range | None = None) -> Tensor:
         """Precoders of the subbands [N, T, S, M] complex64 (`subbands.precoders`), from the whole channel, nothing cut
         off, at the subcarriers of comparison (of a data file, from the rows that it has).
 
         Args:
             noisy: of a channel that is estimated at the scenario's SNR, per subcarrier and antenna.
+            slots: of the frame, S instead of all T.
         """
         world = require_wideband(self.scenario, "a precoder per subband")
-        slots = self._slots(delay_slots)
-        full = world.angular_delay(self.samples, Link.DOWNLINK, slots, full=True)
+        chosen_slots = self._slots(delay_slots, slots)
+        full = world.angular_delay(self.samples, Link.DOWNLINK, chosen_slots, full=True)
         if noisy:
-            full = world.estimated(self.samples, Purpose.DOWNLINK_NOISE, slots, full)
+            full = world.estimated(self.samples, Purpose.DOWNLINK_NOISE, chosen_slots, full)
         chosen = world.compared()
         channels = to_antennas(_waves(world, chosen).to(full.device) @ full)
         return precoders(channels, world.subband_of(chosen).to(full.device), world.subbands)
 
-    def channel(self, delay_slots: int = 0) -> Tensor:
-        """Downlink channels [N, T, M], complex64, of slots delay_slots .. T-1+delay_slots.
+    def channel(self, delay_slots: int = 0, *, slots: range | None = None) -> Tensor:
+        """Downlink channels [N, T, M], complex64, of slots delay_slots .. T-1+delay_slots, or [N, S, M] of other slots
+        than 0 .. T-1.
 
         With a feedback delay the frame's process goes on past slot T-1: its long-term features stay, its fading
         evolves.
         """
-        if self.known is not None and not delay_slots:
+        if self.known is not None and not delay_slots and slots is None:
             return self.known
-        return self.scenario.spatial(self.samples, Link.DOWNLINK, self._slots(delay_slots))
+        return self.scenario.spatial(self.samples, Link.DOWNLINK, self._slots(delay_slots, slots))
 
     def pilots(self, pilots: Tensor) -> Tensor:
         """Received pilots y = h^H X_dl + n, eq. (2).
@@ -112,8 +115,9 @@ class DownlinkView:
         noise = self.samples.complex_normal(Purpose.DOWNLINK_NOISE, self._slots(), pilots.shape[1])
         return self.channel().conj() @ pilots + noise * self.scenario.noise_power**0.5
 
-    def _slots(self, delay_slots: int = 0) -> Tensor:
-        return torch.arange(self.scenario.slots, device=self.samples.ue.device) + delay_slots
+    def _slots(self, delay_slots: int = 0, slots: range | None = None) -> Tensor:
+        chosen = range(self.scenario.slots) if slots is None else slots
+        return torch.arange(chosen.start, chosen.stop, device=self.samples.ue.device) + delay_slots
 
 
 def _waves(world: Wideband, subcarriers: Tensor) -> Tensor:

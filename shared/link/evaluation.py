@@ -29,9 +29,11 @@ BATCH = 512
 """Frames evaluated at once."""
 
 
-def true_channels(conditions: RunConditions, domain: Domain, samples: Samples) -> Truth:
-    """What the estimates of N frames are compared with, [N, T, ...]: the channels after the feedback delay."""
-    return DownlinkView(conditions.scenario, samples).truth(domain, conditions.delay_slots)
+def true_channels(conditions: RunConditions, domain: Domain, samples: Samples, slots: range | None = None) -> Truth:
+    """What the estimates of N frames are compared with, [N, T, ...], or of some slots [N, S, ...]: the channels after
+    the feedback delay. Slots beyond the frame go on with its process.
+    """
+    return DownlinkView(conditions.scenario, samples).truth(domain, conditions.delay_slots, slots=slots)
 
 
 def over_the_link(

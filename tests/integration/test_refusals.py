@@ -49,6 +49,8 @@ def refused(call: Any) -> tuple[grpc.StatusCode, str]:
         ({"ue_count": 0}, CODE.INVALID_ARGUMENT, "ue_count: 0"),
         ({"ue_base": 2**32 - 1}, CODE.INVALID_ARGUMENT, "2^32"),
         ({"delay_slots": 5000}, CODE.INVALID_ARGUMENT, "delay_slots: 5000"),
+        ({"offered_reports_per_s": 0.0}, CODE.INVALID_ARGUMENT, "offered_reports_per_s: 0.0 is not in [1e-06, 1e+06]"),
+        ({"offered_reports_per_s": float("nan")}, CODE.INVALID_ARGUMENT, "offered_reports_per_s: nan is not in"),
         ({"token": "0123"}, CODE.NOT_FOUND, "'0123' is unknown"),
     ],
 )
@@ -124,6 +126,7 @@ class Ue:
         ({"first_slot": 7, "slot_count": 2}, CODE.INVALID_ARGUMENT, "one frame"),
         ({"slot_count": 0, "payload": b""}, CODE.INVALID_ARGUMENT, "slot_count"),
         ({"first_ue": 999}, CODE.INVALID_ARGUMENT, "leases"),
+        ({"waited_us": [1, 2]}, CODE.INVALID_ARGUMENT, "waited_us: 2 values; wanted none, one or 1, one a slot"),
         ({"ue_count": 3}, CODE.INVALID_ARGUMENT, "leases"),
         ({"first_slot": 2**63}, CODE.INVALID_ARGUMENT, "last frame"),
     ],

@@ -32,6 +32,7 @@ class AttachRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     CAN_SWITCH_FIELD_NUMBER: _builtins.int
     AIR_FIELD_NUMBER: _builtins.int
+    OFFERED_REPORTS_PER_S_FIELD_NUMBER: _builtins.int
     RATE_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     """checkpoint name"""
@@ -53,6 +54,8 @@ class AttachRequest(_message.Message):
     """these UEs fetch and use another encoder when they are told to (SwitchEncoder)"""
     air: _builtins.str
     """what the simulated link does to reports (docs/air.md); empty: nothing"""
+    offered_reports_per_s: _builtins.float
+    """that each UE is to send; absent: as many as are acknowledged"""
     @_builtins.property
     def rate(self) -> Global___Rate:
         """with a new lease: what its reports are to take; a lease that is there has its own"""
@@ -70,14 +73,20 @@ class AttachRequest(_message.Message):
         token: _builtins.str = ...,
         can_switch: _builtins.bool = ...,
         air: _builtins.str = ...,
+        offered_reports_per_s: _builtins.float | None = ...,
         rate: Global___Rate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "rate", b"rate", "ue_base", b"ue_base"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_offered_reports_per_s", b"_offered_reports_per_s", "_ue_base", b"_ue_base", "offered_reports_per_s", b"offered_reports_per_s", "rate", b"rate", "ue_base", b"ue_base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base", "air", b"air", "can_switch", b"can_switch", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "rate", b"rate", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offered_reports_per_s", b"_offered_reports_per_s", "_ue_base", b"_ue_base", "air", b"air", "can_switch", b"can_switch", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "offered_reports_per_s", b"offered_reports_per_s", "rate", b"rate", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__offered_reports_per_s: _TypeAlias = _typing.Literal["offered_reports_per_s"]  # noqa: Y015
+    _WhichOneofArgType__offered_reports_per_s: _TypeAlias = _typing.Literal["_offered_reports_per_s", b"_offered_reports_per_s"]  # noqa: Y015
     _WhichOneofReturnType__ue_base: _TypeAlias = _typing.Literal["ue_base"]  # noqa: Y015
     _WhichOneofArgType__ue_base: _TypeAlias = _typing.Literal["_ue_base", b"_ue_base"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offered_reports_per_s) -> _WhichOneofReturnType__offered_reports_per_s | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ue_base) -> _WhichOneofReturnType__ue_base | None: ...
 
 Global___AttachRequest: _TypeAlias = AttachRequest  # noqa: Y015
@@ -256,6 +265,8 @@ class FeedbackRequest(_message.Message):
     FIRST_SLOT_FIELD_NUMBER: _builtins.int
     SLOT_COUNT_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    WAITED_US_FIELD_NUMBER: _builtins.int
+    ACK_WAIT_US_FIELD_NUMBER: _builtins.int
     SWITCH_STATUS_FIELD_NUMBER: _builtins.int
     encoder_id: _builtins.bytes
     """Reports of UEs first_ue .. first_ue + ue_count - 1 for slots first_slot .. first_slot + slot_count - 1, all in one
@@ -269,6 +280,14 @@ class FeedbackRequest(_message.Message):
     slot_count: _builtins.int
     payload: _builtins.bytes
     """all reports' bits, zeros up to whole bytes"""
+    ack_wait_us: _builtins.int
+    """since the chunk before was made: how much of that was waiting for acks"""
+    @_builtins.property
+    def waited_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """By the UE's clock, when the message is sent [us]; left out by UEs that do not say.
+        since the channel of each slot was measured (one value if all are equal)
+        """
+
     @_builtins.property
     def switch_status(self) -> Global___SwitchStatus:
         """if set, the message is this alone and has no reports"""
@@ -282,13 +301,17 @@ class FeedbackRequest(_message.Message):
         first_slot: _builtins.int = ...,
         slot_count: _builtins.int = ...,
         payload: _builtins.bytes = ...,
+        waited_us: _abc.Iterable[_builtins.int] | None = ...,
+        ack_wait_us: _builtins.int | None = ...,
         switch_status: Global___SwitchStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["switch_status", b"switch_status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ack_wait_us", b"_ack_wait_us", "ack_wait_us", b"ack_wait_us", "switch_status", b"switch_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoder_id", b"encoder_id", "first_slot", b"first_slot", "first_ue", b"first_ue", "payload", b"payload", "slot_count", b"slot_count", "switch_status", b"switch_status", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ack_wait_us", b"_ack_wait_us", "ack_wait_us", b"ack_wait_us", "encoder_id", b"encoder_id", "first_slot", b"first_slot", "first_ue", b"first_ue", "payload", b"payload", "slot_count", b"slot_count", "switch_status", b"switch_status", "ue_count", b"ue_count", "waited_us", b"waited_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ack_wait_us: _TypeAlias = _typing.Literal["ack_wait_us"]  # noqa: Y015
+    _WhichOneofArgType__ack_wait_us: _TypeAlias = _typing.Literal["_ack_wait_us", b"_ack_wait_us"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ack_wait_us) -> _WhichOneofReturnType__ack_wait_us | None: ...
 
 Global___FeedbackRequest: _TypeAlias = FeedbackRequest  # noqa: Y015
 

@@ -55,10 +55,19 @@ class Ues:
         self.fleet, _ = self.handlers.attach(again)
         return self.open()
 
-    def submit(self, slot: int, *, slots: int = 1, ues: int = UES, first: int = 0, payload: bytes | None = None) -> Any:
+    def submit(
+        self,
+        slot: int,
+        *,
+        slots: int = 1,
+        ues: int = UES,
+        first: int = 0,
+        payload: bytes | None = None,
+        **timing: Any,
+    ) -> Any:
         payload = bytes(self.checkpoint.scheme.layout.chunk_bytes(ues * slots)) if payload is None else payload
         first_ue = self.fleet.lease.first_ue + first
-        chunk = Chunk(self.checkpoint.encoder_id, first_ue, ues, slot, slots, payload, len(payload))
+        chunk = Chunk(self.checkpoint.encoder_id, first_ue, ues, slot, slots, payload, len(payload), **timing)
         return self.handlers.submit(self.fleet, self.stream, chunk)
 
     def send(self, *slots: int) -> list[Ack]:

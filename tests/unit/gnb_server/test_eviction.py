@@ -45,7 +45,8 @@ def wait(handlers: Handlers, clock: Clock, seconds: float) -> None:
 
 def shown(handlers: Handlers) -> list[Any]:
     """All that REST shows of fleets, but for what changes with the time."""
-    timed = {"reports_per_s": 0.0, "latency_ms": None, "assigned_version": None}
+    delays = dict.fromkeys(("latency_ms", "queue_ms", "age_ms"))
+    timed = {"reports_per_s": 0.0, **delays, "assigned_version": None}
     figures, ues = handlers.nmse(whole_run=True), handlers.ues(whole_run=True)["ues"]
     rows = [*figures["schemes"], figures["overall"], *handlers.series()]
     rows += [*ues, *(handlers.ue(row["ue"]) for row in ues)]

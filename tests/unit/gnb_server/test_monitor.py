@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gnb_server.aging import no_reports
 from gnb_server.monitor import BUCKET_S, LONGEST_WINDOW_S, Monitor, ue_row
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.channels.scenario import Scenario
@@ -15,6 +16,7 @@ from shared.conditions import RunConditions
 from shared.link.air import Fates
 from shared.link.rate import Lengths
 from shared.metrics import COLUMNS, MEASURED, Outcomes
+from shared.rate_watch import RateWatch
 from tests.unit.gnb_server.sending import Clock
 
 SLOTS, BITS, ENCODER = 2, 20, "ab" * 8
@@ -50,13 +52,19 @@ class Run:
         totals.feedback_bits += bits
         totals.lengths.update(lengths := Lengths({bits: self.ues * SLOTS}))
         self.fleet.version[:] = 1
-        self.monitor.add(self.fleet.lease, ENCODER, 1, sums, 3.0 * self.ues * SLOTS, lengths, Fates(), latency_ms, 1)
+        wire_bytes, delays = 3.0 * self.ues * SLOTS, {"queue_ms": latency_ms / 5, "ages_ms": {1: 10 * latency_ms}}
+        aged = np.array([self.ues, 2 * ratio * self.ues, 0.5 * self.ues])
+        totals.aged += aged
+        self.monitor.add(
+            self.fleet.lease, ENCODER, 1, sums, wire_bytes, lengths, Fates(), latency_ms, 1, **delays, aged=aged
+        )
 
     def row(self, window_s: float | None) -> dict[str, Any]:
         rows, overall = self.monitor.figures(window_s)
         assert len(rows) == 1
         assert overall["reports"] == rows[0]["reports"]
-        assert overall["latency_ms"] == rows[0]["latency_ms"]
+        for name in ("latency_ms", "queue_ms", "age_ms"):
+            assert overall[name] == rows[0][name]
         return rows[0]
 
 
@@ -186,7 +194,8 @@ def test_buckets_of_conditions_that_nobody_has_any_more_are_dropped(run: Run) ->
     first = next(iter(run.monitor._groups.values()))
     lease = dataclasses.replace(run.fleet.lease, conditions=dataclasses.replace(run.fleet.lease.conditions, seed=7))
     run.clock.now += LONGEST_WINDOW_S + 1
-    run.monitor.add(lease, ENCODER, 1, np.zeros((SLOTS + 1, len(COLUMNS))), 3.0, Lengths(), Fates(), 5.0, 0)
+    sums, rest = np.zeros((SLOTS + 1, len(COLUMNS))), {"queue_ms": 1.0, "ages_ms": {}, "aged": no_reports()}
+    run.monitor.add(lease, ENCODER, 1, sums, 3.0, Lengths(), Fates(), 5.0, 0, **rest)
     assert not first.buckets
     assert len(run.monitor._in_order) == 1
 
@@ -200,3 +209,50 @@ def test_feedback_bits_are_a_distribution(run: Run) -> None:
     assert row["feedback_bits_total"] == 24 * BITS + 800
     assert [kept["reports"] for kept in row["feedback_bits_histogram"]] == [16, 8]
     assert recent["feedback_bits"] == recent["feedback_bits_p5"] == BITS + 100
+
+
+def test_delays_and_aged_figures_of_all_and_of_a_window(run: Run) -> None:
+    """Ages are those of the second slot alone: what is not said of the first does not count."""
+    whole, recent = run.row(None), run.row(10.0)
+    assert (whole["queue_ms"]["mean"], recent["queue_ms"]["mean"]) == (pytest.approx(10.5), pytest.approx(1.0))
+    assert (whole["age_ms"]["mean"], recent["age_ms"]["mean"]) == (pytest.approx(525), pytest.approx(50))
+    assert (whole["aged_reports"], recent["aged_reports"]) == (8, 4)
+    assert whole["aged_nmse_db"] == pytest.approx(10 * np.log10(0.11))
+    assert recent["aged_nmse_db"] == pytest.approx(10 * np.log10(0.02))
+    assert whole["aged_sgcs"] == pytest.approx(0.5)
+    none = run.row(3.0)
+    assert (none["aged_reports"], none["aged_nmse_db"], none["aged_sgcs"]) == (0, None, None)
+
+
+def with_rate(run: Run, token: str, per_s: float | None, held: bool | None, ues: int = 4) -> None:
+    """Another fleet of the same conditions, with a stream."""
+    fleet = Fleet(Lease(token, "rnn", run.fleet.lease.conditions, 100, ues), ENCODER)
+    fleet.facts, fleet.status = run.fleet.facts, "attached"
+    fleet.version[:] = 1
+    if per_s is not None:
+        fleet.offered_per_s, fleet.watch = per_s, RateWatch(ues * per_s, ues, run.clock)
+        fleet.watch.held = held
+    run.monitor.watch(fleet)
+
+
+@pytest.mark.parametrize(
+    ("fleets", "offered", "held"),
+    [
+        ([], None, None),
+        ([(None, None)], None, None),
+        ([(20.0, None)], 80.0, None),
+        ([(20.0, True), (None, None), (5.0, None)], 100.0, True),
+        ([(20.0, True), (5.0, False), (5.0, True)], 120.0, False),
+    ],
+)
+def test_what_is_asked_for_is_that_of_fleets_with_a_stream(
+    run: Run, fleets: list[tuple[float | None, bool | None]], offered: float | None, held: bool | None
+) -> None:
+    for number, (per_s, is_held) in enumerate(fleets):
+        with_rate(run, f"other {number}", per_s, is_held)
+    row, overall = run.row(None), run.monitor.figures(None)[1]
+    assert (row["offered_reports_per_s"], row["rate_held"]) == (offered, held)
+    assert (overall["offered_reports_per_s"], overall["rate_held"]) == (offered, held)
+    for fleet in list(run.monitor._fleets.values()):
+        fleet.status = "gone"
+    assert (run.row(None)["offered_reports_per_s"], run.row(None)["rate_held"]) == (None, None)

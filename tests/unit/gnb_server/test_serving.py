@@ -145,10 +145,10 @@ def breaking(stage: str, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     elif stage == "memory":
         add = Monitor.add
 
-        def adding(self: Monitor, lease: Lease, *others: Any) -> None:
+        def adding(self: Monitor, lease: Lease, *others: Any, **named: Any) -> None:
             if lease.token == token:
                 raise KeyError("scheme")
-            add(self, lease, *others)
+            add(self, lease, *others, **named)
 
         monkeypatch.setattr(Monitor, "add", adding)
     else:
@@ -533,7 +533,8 @@ def test_figures_of_fleets_that_have_detached_stay(settings: Settings, small_sto
     """In memory as one sum, of each UE in the store; in those of the whole run over restarts, not in another run's."""
 
     def figures(handlers: Handlers) -> list[dict[str, Any]]:
-        of_all = {"status": "", "ues_attached": 0, "reports_per_s": 0.0, "latency_ms": None, "saturated_scales": 0}
+        delays = dict.fromkeys(("latency_ms", "queue_ms", "age_ms"))
+        of_all = {"status": "", "ues_attached": 0, "reports_per_s": 0.0, **delays, "saturated_scales": 0}
         rows = [*handlers.nmse(whole_run=True)["schemes"], *handlers.ues(whole_run=True)["ues"]]
         rows += map(handlers.ue, range(6))
         return [row | {name: value for name, value in of_all.items() if name in row} for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.checkpoints import CheckpointStore
 from shared.errors import NotFound
-from ue_client.fleet import MOST_BYTES, Counts, NotAcked, UeFleet
+from ue_client.fleet import MOST_BYTES, RETRY_FIRST_S, Counts, NotAcked, UeFleet
 from ue_client.settings import Settings
 
 NOBODY = "127.0.0.1:1"
@@ -264,3 +265,119 @@ def test_images_of_8192_ues_stay_within_what_grpc_takes(small_store: CheckpointS
             reports = block.ues * block.slots
             assert reports * block.encoder.scheme.layout.bits / 8 <= MOST_BYTES
             assert reports * 4 <= 2**20
+
+
+# --- a rate ---
+
+
+class Noting(UeFleet):
+    """Notes when what it sends was measured."""
+
+    measured: dict[int, list[float]]
+
+    def _enqueue(self, block: Any, slot: int, bits: Any, measured_at: float, ack_wait_s: float) -> None:
+        self.measured = {**getattr(self, "measured", {}), slot: [*self._measured(slot), measured_at]}
+        super()._enqueue(block, slot, bits, measured_at, ack_wait_s)
+
+    def _measured(self, slot: int) -> list[float]:
+        return getattr(self, "measured", {}).get(slot, [])
+
+
+@pytest.mark.parametrize(("ues", "parts"), [(1, 1), (31, 1), (33, 2), (64, 4), (200, 4)])
+def test_ues_spread_their_sending_over_the_slot(
+    small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, ues: int, parts: int
+) -> None:
+    """In order of their ids; the slots of each are one apart."""
+    monkeypatch.setattr("tests.unit.ue_client.test_fleet.UeFleet", Noting)
+    gnb, found = Deaf(10**9), []
+
+    async def keep(fleet: UeFleet) -> None:
+        found.append(fleet)
+
+    asyncio.run(served(gnb, small_store, keep, rate=20.0, slots=3, ues=ues))
+    chunks = sorted({(chunk.first_ue - 5, chunk.ue_count) for chunk in gnb.chunks})
+    assert len(chunks) == parts
+    assert sum(count for _, count in chunks) == ues
+    measured = found[0].measured
+    begun = measured[0][0]
+    for slot in range(3):
+        expected = [begun + (slot + first / ues) / 20.0 for first, _ in chunks]
+        assert measured[slot] == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_a_chunk_says_of_its_age(small_store: CheckpointStore) -> None:
+    """Once for all its slots; what is sent again has waited for longer."""
+
+    class Away(Deaf):
+        """Breaks the first stream off."""
+
+        async def Feedback(self, requests: AsyncIterator[pb.FeedbackRequest], context: Any) -> Any:
+            async for request in requests:
+                self.chunks.append(request)
+                if len(self.attaches) == 1:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+                names = ("first_ue", "ue_count", "first_slot", "slot_count")
+                yield pb.FeedbackResponse(ack=pb.Ack(**{name: getattr(request, name) for name in names}))
+
+    for rate in (20.0, "max"):
+        gnb = Away()
+        counts = asyncio.run(served(gnb, small_store, _nothing, rate=rate, slots=8))
+        again = [chunk for chunk in gnb.chunks if chunk.first_slot == 0]
+        assert len(again) == 2
+        assert all(len(chunk.waited_us) == 1 and chunk.HasField("ack_wait_us") for chunk in gnb.chunks)
+        assert again[1].waited_us[0] - again[0].waited_us[0] >= 1e6 * RETRY_FIRST_S
+        assert counts.seconds > RETRY_FIRST_S
+        assert [request.HasField("offered_reports_per_s") for request in gnb.attaches] == 2 * [rate == 20.0]
+        assert all(request.offered_reports_per_s == 20.0 for request in gnb.attaches if rate == 20.0)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates are judged soon."""
+    monkeypatch.setattr("shared.rate_watch.LEAST_S", 0.3)
+    monkeypatch.setattr("ue_client.fleet.WATCH_S", 0.05)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_rate_that_is_not_held_is_said_once(small_store: CheckpointStore, caplog: pytest.LogCaptureFixture) -> None:
+    found: list[UeFleet] = []
+
+    async def stop(fleet: UeFleet) -> None:
+        found.append(fleet)
+        while fleet.counts.not_held_after_s is None:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        fleet.stop()
+
+    with pytest.raises(NotAcked):
+        asyncio.run(served(Deaf(), small_store, stop, rate=200.0, drain_s=0.1))
+    [said] = [text for text in caplog.messages if "the rate" in text]
+    assert (
+        said == "the rate is not held: asked for 600 reports/s, served 0.0; the gNB limits: reports wait for its acks"
+    )
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_process_that_encodes_no_more_says_so(
+    small_store: CheckpointStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = UeFleet._encode
+
+    def slowly(fleet: UeFleet, *of: Any) -> Any:
+        time.sleep(0.4)
+        return encode(fleet, *of)
+
+    async def stop(fleet: UeFleet) -> None:
+        while fleet.counts.not_held_after_s is None:
+            await asyncio.sleep(0.01)
+        fleet.stop()
+
+    monkeypatch.setattr(UeFleet, "_encode", slowly)
+    asyncio.run(served(Deaf(10**9), small_store, stop, rate=1000.0))
+    [said] = [text for text in caplog.messages if "the rate" in text]
+    assert said.endswith("; this process limits: it encodes no more")
+
+
+def test_without_a_rate_nothing_is_judged(small_store: CheckpointStore) -> None:
+    counts = asyncio.run(served(Deaf(10**9), small_store, _nothing, rate="max", slots=8))
+    assert counts.not_held_after_s is None
