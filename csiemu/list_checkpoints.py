@@ -6,9 +6,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import Field
+from pydantic_settings import CliPositionalArg
 from rich.table import Table
 
 from csiemu.output import console
+from shared.checkpoints import CheckpointStore
+from shared.errors import NotFound
 from shared.metrics import DOMAIN_NAMES, Domain
 from shared.settings import CheckpointSettings, options
 
@@ -85,11 +89,20 @@ PRECODER_COLUMNS: Columns = {
     "SGCS per subband": lambda card: f"{card['evaluation']['sgcs']:.3f} ± {card['evaluation']['sgcs_se']:.3f}",
 }
 
-COLUMNS: dict[Domain, Columns] = {
+SUMMARY_COLUMNS: Columns = {
+    "scenario": lambda card: card["scenario"],
+    "domain": lambda card: _domain(card),
+    "bits": _bits,
+    "NMSE (dB)": lambda card: _decibels(card["evaluation"]) if card["evaluation"]["nmse_db"] is not None else "-",
+    "SGCS": lambda card: f"{card['evaluation']['sgcs']:.3f} ± {card['evaluation']['sgcs_se']:.3f}",
+}
+
+COLUMNS: dict[str, Columns] = {
     "spatial": CHANNEL_COLUMNS,
     "angular-delay": IMAGE_COLUMNS,
     "precoder": PRECODER_COLUMNS,
 }
+"""By domain."""
 
 
 class Settings(CheckpointSettings):
@@ -97,41 +110,57 @@ class Settings(CheckpointSettings):
 
     model_config = options("CSIEMU_CHECKPOINTS_")
 
+    names: CliPositionalArg[list[str]] = Field([])
+    """NAME/VERSION of those to list, in this order; default: all."""
+
+    summary: bool = False
+    """One table for all domains, with NMSE (mean of ratios over all slots) and SGCS alone."""
+
     markdown: bool = False
     """A table for a README."""
 
 
 def run(settings: Settings) -> None:
-    """Print a table of what can be read, and the reasons why the rest cannot."""
+    """Print a table of what can be read, and the reasons why the rest cannot. Raises NotFound for a name of none."""
     store = settings.checkpoint_store()
-    rows: dict[Domain, list[list[str]]] = {domain: [] for domain in COLUMNS}
+    wanted = _wanted(store, settings.names)
+    tables = {"summary": SUMMARY_COLUMNS} if settings.summary else COLUMNS
+    rows: dict[str, list[list[str]]] = {table: [] for table in tables}
     problems = store.problems()
-    for name in store.names():
-        for version in store.versions(name):
-            if (name, str(version)) in problems:
-                continue
-            card = store.card(name, version)
-            try:
-                domain = _domain(card)
-                rows[domain].append([f"{name}/{version}", *(cell(card) for cell in COLUMNS[domain].values())])
-            except (LookupError, TypeError, ValueError, AttributeError):
-                how = f"csiemu evaluate {name} --version {version} --renew-card"
-                problems[name, str(version)] = f"card.json lacks figures; {how} adds them"
-    for domain, found in rows.items():
+    for name, version in wanted:
+        if (name, str(version)) in problems:
+            continue
+        card = store.card(name, version)
+        try:
+            table = "summary" if settings.summary else _domain(card)
+            rows[table].append([f"{name}/{version}", *(cell(card) for cell in tables[table].values())])
+        except (LookupError, TypeError, ValueError, AttributeError):
+            how = f"csiemu evaluate {name} --version {version} --renew-card"
+            problems[name, str(version)] = f"card.json lacks figures; {how} adds them"
+    for title, found in rows.items():
         if not found:
             continue
-        titles = ["name/version", *COLUMNS[domain]]
+        titles = ["name/version", *tables[title]]
         if settings.markdown:
             for row in (titles, ["---"] * len(titles), *found):
                 print(f"| {' | '.join(row)} |")
             print()
         else:
-            table = Table(*titles)
+            shown = Table(*titles)
             for row in found:
-                table.add_row(*row)
-            console().print(table)
+                shown.add_row(*row)
+            console().print(shown)
     for place, reason in problems.items():
         print(f"csiemu: {store.root.joinpath(*place)}: {reason}", file=sys.stderr)
+
+
+def _wanted(store: CheckpointStore, names: list[str]) -> list[tuple[str, int]]:
+    """Names and versions that are asked for. Raises NotFound."""
+    there = {f"{name}/{version}": (name, version) for name in store.names() for version in store.versions(name)}
+    for name in names:
+        if name not in there:
+            raise NotFound(f"names: '{name}' is unknown; wanted NAME/VERSION out of {', '.join(there)}")
+    return [there[name] for name in names or there]
 
 
 def _domain(card: Card) -> Domain:

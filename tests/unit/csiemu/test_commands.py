@@ -318,6 +318,20 @@ def test_a_listing_with_bad_ones_among_good(
     assert not any("hidden" in name for name in reasons)
 
 
+def test_a_summary_of_some(small_store: CheckpointStore, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["gmtc/1", "rnn/1", "--summary", "--markdown", f"--checkpoints={small_store.root}"]
+    assert run_command("csiemu checkpoints", "csiemu.list_checkpoints", line) == 0
+    titles, _, mixture, rnn = capsys.readouterr().out.strip().splitlines()
+    assert titles == "| name/version | scenario | domain | bits | NMSE (dB) | SGCS |"
+    found = small_store.card("rnn", 1)["evaluation"]
+    assert rnn.startswith("| rnn/1 | multipath-p2:antennas=16 | spatial | 20 | ")
+    assert f"{found['nmse_db']:.2f} ± {found['nmse_se_db']:.2f} | {found['sgcs']:.3f}" in rnn
+    assert mixture.startswith("| gmtc/1 | ")
+    line[0] = "gmtc/9"
+    assert run_command("csiemu checkpoints", "csiemu.list_checkpoints", line) == 2
+    assert "names: 'gmtc/9' is unknown; wanted NAME/VERSION out of " in capsys.readouterr().err
+
+
 def test_experiments_are_found_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for line, code, says in (
         ([], 0, "\n  rate-distortion\n"),
