@@ -5,7 +5,7 @@ python -m csiemu.experiments.channels [frames]
 
 from __future__ import annotations
 
-import sys
+import argparse
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from shared.metrics import energy
 _AT_ONCE = 100
 
 
-def main(frames: int) -> None:
+def main() -> None:
     """Print the table, frames 0 .. frames-1 of the test split, seed 0; the floor from the first fifth of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("frames", type=int, nargs="?", default=2000)
+    frames = parser.parse_args().frames
     torch.set_num_threads(1)
     ue = torch.arange(frames)
     samples = Samples(0, Split.TEST, ue, torch.zeros_like(ue))
@@ -45,4 +48,4 @@ def main(frames: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    main()

@@ -5,8 +5,8 @@ python -m csiemu.experiments.crnet.linear [frames] [ues]
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
 
 import torch
 from torch import Tensor
@@ -24,15 +24,21 @@ from shared.schemes.crnet import CrNetConfig
 CHUNK = 1000
 
 
-def main(frames: int, ues: int) -> None:
+def main() -> None:
     """Print the table, Markdown: components of training frames (seed 1), UEs of the test split (seed 0)."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("frames", type=int, nargs="?", default=32_768, help="of training")
+    parser.add_argument("ues", type=int, nargs="?", default=5000, help="of the evaluation")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     print("| compression | scenario | linear: NMSE (dB) | CRNet, paper (dB) |\n|---|---|---|---|")
     for world, (name, scenario) in enumerate(SCENARIOS.items()):
         training = training_of(build(Design("crnet", scenario, CrNetConfig(compression=min(PAPER))), seed=1))
         assert isinstance(training, ImageTraining)
-        components = training.principal_components(images(training, 1, Split.TRAIN, frames))  # the strongest first
-        new = images(training, 0, Split.TEST, ues)
+        components = training.principal_components(
+            images(training, 1, Split.TRAIN, options.frames)
+        )  # the strongest first
+        new = images(training, 0, Split.TEST, options.ues)
         for compression, paper in PAPER.items():
             found = projected(new, components[:, : len(components) // compression])
             print(f"| 1/{compression} | {name} | {found:.2f} | {paper[world][-1]:.2f} |", flush=True)
@@ -53,4 +59,4 @@ def projected(image: Tensor, components: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 32_768, int(sys.argv[2]) if len(sys.argv) > 2 else 5000)
+    main()

@@ -7,8 +7,8 @@ python -m csiemu.experiments.crnet.rate_distortion [NAME[/VERSION]] [ues]
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import sys
 from typing import Any
 
 import torch
@@ -32,8 +32,13 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
 """Fields of the configuration, by what they are called."""
 
 
-def main(name: str, ues: int) -> None:
+def main() -> None:
     """Print the table: the checkpoint's networks, their quantiser set anew for each number of bits and allocation."""
+    parser = argparse.ArgumentParser(description=" ".join(__doc__.split("\n\n")[0].split()))
+    parser.add_argument("name", nargs="?", default="crnet", metavar="NAME[/VERSION]")
+    parser.add_argument("ues", type=int, nargs="?", default=5000)
+    options = parser.parse_args()
+    name, ues = options.name, options.ues
     torch.set_num_threads(1)
     checkpoint = CheckpointStore(default_checkpoints()).load_named(name)
     trained = checkpoint.scheme
@@ -69,4 +74,4 @@ def _evaluated(trained: ImageScheme, bits: int, quantizer: dict[str, Any], ues: 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "crnet", int(sys.argv[2]) if len(sys.argv) > 2 else 5000)
+    main()

@@ -5,7 +5,7 @@ python -m csiemu.experiments.dualnet_mp.measures [NAME[/VERSION] ...]    a check
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +18,8 @@ from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints
 from shared.conditions import RunConditions
 from shared.link import evaluation as link
 from shared.metrics import Outcomes
+
+SHIPPED = ("dualnet_mp", "dualnet_mp-outdoor", "dualnet_mp-mdpq-outdoor")
 
 
 def evaluation_samples(ues: int) -> Iterator[Samples]:
@@ -53,8 +55,11 @@ FIGURES: Figures = {
 """Columns of the figures' tables, beside the mean of ratios in the truncated domain."""
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=SHIPPED, metavar="NAME[/VERSION]")
+    names = parser.parse_args().names
     print(f"| checkpoint | {' | '.join(FIGURES)} |\n{'|---' * (1 + len(FIGURES))}|")
     torch.set_num_threads(1)
     for name in names:
@@ -63,4 +68,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["dualnet_mp", "dualnet_mp-outdoor", "dualnet_mp-mdpq-outdoor"])
+    main()

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
-from csiemu import cli
+from csiemu import cli, experiment
 from shared.checkpoints import CheckpointStore
 from shared.commands import run_command
 
@@ -344,3 +344,15 @@ def test_experiments_are_found_by_name(monkeypatch: pytest.MonkeyPatch, capsys: 
         printed = capsys.readouterr()
         assert caught.value.code == code
         assert says in printed.out + printed.err
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # of runpy, where another imported it
+@pytest.mark.parametrize("name", experiment.names())
+def test_every_experiment_tells_its_options(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["csiemu", "experiment", name, "--help"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")

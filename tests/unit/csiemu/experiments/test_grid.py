@@ -111,10 +111,13 @@ def test_samples_of_earlier_trainings_count() -> None:
     assert [part["frames_seen"] for part in shipped.history(training)] == [5, 7]
 
 
-def test_linear_autoencoder_loses_what_is_not_in_its_components(capsys: pytest.CaptureFixture[str]) -> None:
+def test_linear_autoencoder_loses_what_is_not_in_its_components(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = torch.eye(4).view(4, 2, 2, 1) * torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1)
     assert linear.projected(image, torch.eye(4)[:, :3]) == pytest.approx(10 * math.log10(1 / 4))
-    linear.main(frames=64, ues=40)
+    monkeypatch.setattr(sys, "argv", ["linear", "64", "40"])
+    linear.main()
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[:2] + row[3:] for row in rows[:2]] == [["1/4", "indoor", "-26.99"], ["1/8", "indoor", "-16.01"]]
     indoor, outdoor = ([float(row[2]) for row in rows if row[1] == world] for world in ("indoor", "outdoor"))
