@@ -23,7 +23,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from csiemu.output import console, number, progress
+from csiemu.output import console, number, progress, with_error
 from csiemu.pace import median_and_tail, not_held, pace, pace_table
 from csiemu.processes import RESULTS, STORE, Gnb, end, spawn, tail
 from csiemu.rest import Rest
@@ -165,7 +165,7 @@ def run(settings: Settings) -> int:
             )
         )
         rest = Rest(f"http://{gnb.rest}")
-        screen.print(f"gNB at {gnb.grpc} (gRPC), {rest.url}/v1/nmse and {rest.url}/docs (REST); files in {out}")
+        screen.print(f"live page: {rest.url}   REST API: {rest.url}/docs   gRPC: {gnb.grpc}   files: {out}")
         fleets: list[_Ues] = []
         for name, rate in rates.items():
             fleets.append(_start_ues(settings, out, name, rate, bit_rates[name], first_ues[name], gnb.grpc))
@@ -349,13 +349,11 @@ def _watch(
 
 
 def _waiting(fleets: list[_Ues], recent: dict[str, Any]) -> list[str]:
-    """What UEs said last that send nothing."""
+    """What UEs said last that send nothing; nothing of those whose last word is their summary."""
     heard = {row["scheme"] for row in recent["schemes"] if row["reports"]}
-    return [
-        f"{fleet.scheme}: no reports in the last {WINDOW_S} s: {_LOG_HEAD.sub('', tail(fleet.log, 1)) or 'starting'}"
-        for fleet in fleets
-        if fleet.scheme not in heard and fleet.process.poll() is None
-    ]
+    silent = [fleet for fleet in fleets if fleet.scheme not in heard and fleet.process.poll() is None]
+    said = {fleet.scheme: _LOG_HEAD.sub("", tail(fleet.log, 1)) or "starting" for fleet in silent}
+    return [f"{scheme}: no reports in the last {WINDOW_S} s: {text}" for scheme, text in said.items() if text[0] != "{"]
 
 
 def _live_table(recent: dict[str, Any], total: dict[str, Any]) -> Table:
@@ -538,8 +536,8 @@ def _figures(row: dict[str, Any]) -> list[str]:
     return [
         _bits(row),
         number(row.get("wire_bytes"), 1),
-        f"{number(row.get('nmse_db'))} ± {number(row.get('nmse_se_db'))}",
-        f"{number(last['ratio_of_sums_db'])} ± {number(last['ratio_of_sums_se_db'])}" if last else "-",
+        with_error(row.get("nmse_db"), row.get("nmse_se_db")),
+        with_error(last["ratio_of_sums_db"], last["ratio_of_sums_se_db"]) if last else "-",
         number(row.get("sgcs"), 3),
         number(row.get("round_trip_ms", {}).get("p50"), 1),
     ]

@@ -23,3 +23,9 @@ def progress(screen: Console) -> Progress:
 def number(value: float | None, digits: int = 2) -> str:
     """A figure for a table; - where there is none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def with_error(value: float | None, standard_error: float | None, digits: int = 2) -> str:
+    """A figure with its standard error for a table; - where there is none."""
+    shown = number(value, digits)
+    return shown if shown == "-" else f"{shown} ± {number(standard_error, digits)}"

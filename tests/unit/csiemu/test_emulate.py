@@ -35,6 +35,7 @@ def test_who_waits_for_what(tmp_path: Path, running: subprocess.Popen[bytes]) ->
         "dldnn": "",
         "crnet": "2026-01-01 10:00:00,000 csiemu ue INFO UEs 0..3 attached to the gNB at [::1]:5\n",
         "csinet": "2026-01-01 10:00:00,000 csiemu ue INFO it sends\n",
+        "type1": '2026-01-01 10:00:00,000 csiemu ue INFO it sends\n{"sent": 3}\n',  # and is about to end
     }
     for scheme, text in logs.items():
         (tmp_path / f"{scheme}.log").write_text(text)

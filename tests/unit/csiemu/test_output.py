@@ -12,7 +12,7 @@ import scipy.io
 from rich.console import Console
 
 from csiemu import cli
-from csiemu.output import progress
+from csiemu.output import progress, with_error
 from shared.checkpoints import CheckpointStore
 from shared.commands import run_command
 
@@ -78,3 +78,9 @@ def test_a_bar(terminal: bool) -> None:
         bar.update(task, completed=3, total=4)
     assert ("3/4" in shown.getvalue()) == terminal
     assert bool(shown.getvalue()) == terminal
+
+
+def test_figures_with_standard_errors() -> None:
+    assert with_error(-7.456, 0.1234) == "-7.46 ± 0.12"
+    assert with_error(-7.456, None, 1) == "-7.5 ± -"
+    assert with_error(None, None) == "-"
