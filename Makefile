@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 
 .PHONY: emulate test test-slow protos clean
 
-emulate: $(READY)
+emulate: $(RUNS)
 	$(BIN)/csiemu emulate $(ARGS)
 
 test: $(READY)
@@ -19,11 +20,16 @@ test-slow: $(READY)
 	$(BIN)/pytest -m "slow or not slow" $(ARGS)
 
 # torch first and pinned: on Linux the CPU build, where an index of it is at hand
-$(READY): pyproject.toml constraints.txt
+$(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q --no-compile -c constraints.txt torch
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e .
 	$(BIN)/python -c "import shared.channels.compiled.loops, shared.quantizers.loops"
+	touch $@
+
+# what tests need beside it
+$(READY): $(RUNS)
+	$(BIN)/pip install -q --no-compile -c constraints.txt -e ".[dev]"
 	touch $@
 
 protos: $(READY)
