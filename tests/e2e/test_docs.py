@@ -172,8 +172,12 @@ def parse_make(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             assert re.search(rf"^{word}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"{word} is no target"
 
 
-def parse_docker(arguments: list[str], _: pytest.MonkeyPatch) -> None:
+def parse_docker(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert arguments[0] == "compose"
+    if "run" in arguments:  # [OPTIONS] SERVICE COMMAND OF csiemu
+        place = next(i for i, word in enumerate(arguments) if word[0] != "-" and i > arguments.index("run"))
+        parse_csiemu(arguments[place + 1 :], monkeypatch)
+        arguments = arguments[: place + 1]
     services = yaml.safe_load(COMPOSE)["services"]
     profiles = {profile for service in services.values() for profile in service.get("profiles", [])}
     for option, value in itertools.pairwise(arguments):
