@@ -5,7 +5,7 @@ The first word of a block's info string is its language, the words behind it say
     ```sh            run
     ```sh gnb        run beside a gNB with UEs, whose addresses stand in for localhost:8000 and 127.0.0.1:50051
     ```sh slow       run on demand (`make test-slow`); also `sh slow gnb`
-    ```sh parse      not run: it takes hours, a GPU, containers or another machine
+    ```sh parse      not run: it takes hours, a GPU, containers or another machine, or a test of its own runs it
     ```yaml FILE     written to FILE for the blocks that are run; also python, toml and json
     ```text          what a command prints, or a drawing
 
