@@ -12,12 +12,15 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from gnb_server.calibration import Calibrator
 from gnb_server.evaluator import CardCheck
 from gnb_server.faults import Faults
 from gnb_server.figures_log import FiguresLog
+from gnb_server.grading import Grader
 from gnb_server.handlers import Handlers
 from gnb_server.history import History
 from gnb_server.monitor import Clock, Monitor
+from gnb_server.monitoring.watch import Watch
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rest.access import Access
@@ -26,6 +29,7 @@ from gnb_server.rollouts import Rollouts
 from gnb_server.rpc import GrpcServer, bracketed, server_credentials
 from gnb_server.serving.backend import InProcessBackend
 from gnb_server.serving.loop import ServingLoop
+from gnb_server.serving.monitoring import Monitoring
 from gnb_server.settings import Settings
 from gnb_server.snapshots import Snapshots
 from gnb_server.store import Store
@@ -63,6 +67,12 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         )
     rollouts, snapshots = Rollouts(), Snapshots(clock=clock)
     history = History(store, monitor, repository)
+    monitoring = None
+    if settings.monitoring and settings.evaluate:
+        calibrator = Calibrator(repository.store)
+        watch = Watch(calibrator, settings.false_alarms, settings.alarm_window)
+        grader = Grader(calibrator.expected, settings.alarm_margin_db, settings.alarm_window)
+        monitoring = Monitoring(watch, grader)
     serving = ServingLoop(
         repository,
         InProcessBackend(repository.version, keep=not settings.evaluate),
@@ -71,6 +81,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         rollouts,
         recorder=recorder,
         snapshots=snapshots,
+        monitoring=monitoring,
         faults=Faults(settings.fault),
         evaluate=settings.evaluate,
         late_s=settings.late_s if settings.late == "drop" else None,
@@ -85,6 +96,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         CardCheck(repository.store),
         history.tick,
         snapshots=snapshots,
+        monitoring=monitoring,
         evict_s=settings.evict_s,
         clock=clock,
     )
@@ -98,6 +110,8 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
     finally:
         handlers.started = False
         serving.close()
+        if monitoring is not None:
+            monitoring.watch.close()
         with contextlib.suppress(StoreUnavailable):
             handlers.swaps.keep_figures()
             history.note()

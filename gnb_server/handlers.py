@@ -24,6 +24,7 @@ from gnb_server.served import ServedRates, check_offered
 from gnb_server.serving.admission import RESTORING, check_coordinates
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
+from gnb_server.serving.monitoring import Monitoring
 from gnb_server.sessions import Absent, Fleet, Lease, VersionFacts
 from gnb_server.snapshots import Snapshots
 from gnb_server.store import Store
@@ -93,6 +94,7 @@ class Handlers:
         note_history: Callable[[], None] = lambda: None,
         *,
         snapshots: Snapshots | None = None,
+        monitoring: Monitoring | None = None,
         evict_s: float = 600.0,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -103,6 +105,7 @@ class Handlers:
         self._fleets: dict[str, Fleet] = {}
         self._absent: dict[str, Absent] = {}
         self._snapshots = snapshots or Snapshots()
+        self._monitoring = monitoring
         self._note_history = note_history
         self._evict_s = evict_s
         self._clock = clock
@@ -128,12 +131,23 @@ class Handlers:
             self._served.tick([fleet for fleet in list(self._fleets.values()) if fleet.attached])
             self._evict()
             self.swaps.tick()
+            self._note_alarms()
             self._note_history()
         except NotReady as error:  # the store is away, or a batch is slow: the next time
             logging.debug("evictions and roll-outs wait: %s", error)
         except CsiError as error:  # the rest of the gNB is none the worse for it
             logging.error("roll-outs: %s", error)
         return self.ready
+
+    def _note_alarms(self) -> None:
+        """Keep alarms that were raised or cleared as events."""
+        if self._monitoring is None:
+            return
+        alarms = self._monitoring.watch.alarms
+        while news := alarms.news():
+            kind, alarm = news
+            self._store.keep_event(kind, alarm.lease.model, str(alarm.version), "monitoring", alarm.text)
+            alarms.noted()
 
     def restore(self) -> list[str]:
         """Bring back the models and leases of an earlier process of this run, with their totals, which are apart until
@@ -609,6 +623,16 @@ class Handlers:
             if ue in known.lease.ues:
                 return known
         raise NotFound(f"ue: {ue} is unknown; /v1/ues lists them")
+
+    # --- monitoring ---
+
+    def alarms(self) -> dict[str, Any]:
+        """Alarms, the newest first, what is watched, and whether the alarms were right, which no gNB could know."""
+        return {"alarms": [], "watched": []} if self._monitoring is None else self._monitoring.describe()
+
+    def alarm_counts(self) -> dict[tuple[str, int, str], tuple[int, int]]:
+        """How many alarms were raised, and how many are on, by model, version and indicator."""
+        return {} if self._monitoring is None else self._monitoring.watch.alarms.counts()
 
     # --- models ---
 

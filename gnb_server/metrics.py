@@ -26,6 +26,13 @@ class RunCollector(Collector):
         writable = GaugeMetricFamily("csiemu_store_writable", "Whether results can be stored: 1, or 0 while UEs wait")
         writable.add_metric([], self._handlers.store_writable)
         yield writable
+        labels = ["scheme", "version", "indicator"]
+        raised = CounterMetricFamily("csiemu_alarms", "Alarms that the monitoring has raised", labels=labels)
+        on = GaugeMetricFamily("csiemu_alarms_on", "Alarms of the monitoring that are on", labels=labels)
+        for (scheme, version, indicator), (count, now) in self._handlers.alarm_counts().items():
+            raised.add_metric([scheme, str(version), indicator], count)
+            on.add_metric([scheme, str(version), indicator], now)
+        yield from (raised, on)
         rows = self._handlers.series()
         values = [[str(row[label]) for label in LABELS] for row in rows]
         for key, text in (

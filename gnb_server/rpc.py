@@ -262,6 +262,7 @@ def _chunk(request: pb.FeedbackRequest) -> Chunk:
         wire_bytes=request.ByteSize() + GRPC_PREFIX_BYTES,
         waited_s=tuple(waited if len(waited) != 1 else waited * min(request.slot_count, MAX_CHUNK_REPORTS)),
         ack_wait_s=request.ack_wait_us / 1e6 if request.HasField("ack_wait_us") else None,
+        target=request.target,
     )
 
 

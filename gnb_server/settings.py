@@ -103,6 +103,18 @@ class Settings(CheckpointSettings):
     """What decoders compute in: bf16 is faster where the processor has AMX or AVX512-BF16, and used for checkpoints
     whose cards say that their NMSE grows by 0.02 dB at most."""
 
+    monitoring: bool = True
+    """Watch decoded reports by what a gNB can know of them, and raise alarms (docs/monitoring.md)."""
+
+    false_alarms: float = Field(1e-3, gt=0, le=0.5)
+    """Probability that a window of a healthy fleet's frames raises an alarm."""
+
+    alarm_window: int = Field(200, ge=20, le=4000)
+    """Whole frames of a fleet that are judged together: more of them notice less, and later."""
+
+    alarm_margin_db: float = Field(1.0, ge=0, le=60)
+    """How much worse than its reference the true NMSE has to be for an alarm to be right [dB]."""
+
     evaluate: bool = True
     """Compare estimates with the truth; off only in benchmarks."""
 

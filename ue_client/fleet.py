@@ -22,8 +22,9 @@ from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.channels.streams import Split
 from shared.checkpoints import Checkpoint
 from shared.errors import Conflict, CsiError, InvalidInput, Kind, NotFound
-from shared.link.encoding import encode_frames
+from shared.link.encoding import encode_frames, target_channels
 from shared.link.rate import OWN, Rate, Rates
+from shared.link.target import TargetCoder
 from shared.rate_watch import RateWatch
 from ue_client.channel import Channels
 from ue_client.encoders import Encoders, Run, checked, fetch
@@ -477,7 +478,9 @@ class UeFleet:
                         now = time.monotonic()
                         bits = await self._frame_bits(slot // slots, block)
                         part = np.ascontiguousarray(bits[at % slots :][: min(block.slots, slot + count - at)])
-                        self._enqueue(block, at, part, now if settings.rate == "max" else measured_at, now - asked_at)
+                        target = await self._target(at + len(part), block)
+                        begun = now if settings.rate == "max" else measured_at
+                        self._enqueue(block, at, part, target, begun, now - asked_at)
                 slot += count
         finally:
             self._finished = True
@@ -499,9 +502,9 @@ class UeFleet:
                 yield _Block(start, min(most, first + ues - start), slots, encoder)
 
     def _enqueue(
-        self, block: _Block, slot: int, bits: NDArray[np.uint8], measured_at: float, ack_wait_s: float
+        self, block: _Block, slot: int, bits: NDArray[np.uint8], target: bytes, measured_at: float, ack_wait_s: float
     ) -> None:
-        """Put reports, bits [slots, ues, B], on their way, for which acks were waited for."""
+        """Put reports, bits [slots, ues, B], on their way, with target CSI, for which acks were waited for."""
         if self._watch is not None:
             self._watch.add(0, ack_wait_s)
         request = pb.FeedbackRequest(
@@ -511,6 +514,7 @@ class UeFleet:
             first_slot=slot,
             slot_count=len(bits),
             payload=block.encoder.scheme.layout.pack_bits(bits),
+            target=target,
             ack_wait_us=round(1e6 * ack_wait_s),
         )
         chunk = _Pending(request, bits, measured_at)
@@ -537,6 +541,19 @@ class UeFleet:
         if self._rates is not None and scheme.least_bits is not None:
             rates = self._rates[block.first : block.first + block.ues].or_else(scheme.rates(OWN, block.ues))
         return encode_frames(scheme, self.conditions.scenario, samples, rates).swapaxes(0, 1)
+
+    async def _target(self, stop: int, block: _Block) -> bytes:
+        """Target CSI of a block's UEs, if the frame that ends before a slot is one that has it; else nothing."""
+        every, frame = self.settings.target_csi, stop // self.slots - 1
+        if not every or stop % self.slots or frame % every:
+            return b""
+        return await asyncio.to_thread(self._describe, frame, block)
+
+    def _describe(self, frame: int, block: _Block) -> bytes:
+        ues = torch.arange(block.ues) + self.lease[1] + block.first
+        samples, scheme = self.conditions.samples(Split.EMULATE, ues, frame), block.encoder.scheme
+        channels = target_channels(scheme, self.conditions.scenario, samples)
+        return TargetCoder(scheme.domain, channels.shape[1:]).encode(channels, samples)
 
 
 def as_csi_error(error: grpc.aio.AioRpcError) -> CsiError:

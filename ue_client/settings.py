@@ -53,6 +53,10 @@ class Settings(RunSettings):
     target_nmse: float | None = Field(None, ge=-60, le=0)
     """NMSE [dB] that the gNB is to hold with the fewest bits, of schemes that have steps."""
 
+    target_csi: int = Field(0, ge=0, le=1_000_000)
+    """Send target CSI with every so many frames of a UE, for the gNB to judge its estimates by; 0: never. Its bits are
+    counted apart."""
+
     slots: int | None = Field(None, ge=1)
     """Reports per UE; default: no end."""
 

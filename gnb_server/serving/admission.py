@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gnb_server.faults import Faults
 from gnb_server.repository import ModelVersion, Repository
@@ -12,7 +13,8 @@ from gnb_server.serving.chunks import Admitted, Chunk, Dropped, Group, Job
 from gnb_server.sessions import Fleet, Lease
 from shared.channels.streams import Split
 from shared.errors import Conflict, InvalidInput, NotReady, SequenceGap
-from shared.link.decoding import Fields, receive
+from shared.link.decoding import Fields, estimate_shape, receive
+from shared.link.target import TargetCoder
 
 MAX_CHUNK_REPORTS = 65_536
 
@@ -39,7 +41,7 @@ def admit(job: Job, models: Repository, faults: Faults, *, late: bool = False) -
     rows = np.arange(chunk.ue_count) + (chunk.first_ue - fleet.lease.first_ue)
     groups, dropped = _groups(fleet, chunk, rows, model, models, late=late)
     lengths = air.lengths(model.layout.lengths(by_slot))
-    return Admitted(by_slot, lengths, *received, rows, groups, dropped, model)
+    return Admitted(by_slot, lengths, *received, rows, groups, dropped, model, _target(job, model))
 
 
 def received_by_slot(
@@ -56,6 +58,17 @@ def received_by_slot(
     fields = model.layout.fields_of(bits.reshape(reports, bits.shape[2]))
     shaped = {name: values.reshape(*bits.shape[:2], values.shape[1]) for name, values in fields.items()}
     return shaped, received.fates.swapaxes(0, 1)
+
+
+def _target(job: Job, model: ModelVersion) -> Tensor | None:
+    """The entries of a chunk's target CSI, [U, entries], if it has any. Raises InvalidInput if it cannot have these."""
+    chunk, scenario = job.chunk, job.fleet.lease.conditions.scenario
+    if not chunk.target:
+        return None
+    if job.slots.stop != job.fleet.slots:
+        raise InvalidInput(f"target: {len(chunk.target)} bytes; wanted none but with the last slot of a frame")
+    coder = TargetCoder(model.scheme.domain, estimate_shape(model.scheme, scenario))
+    return coder.decode(chunk.target, chunk.ue_count)
 
 
 def check_coordinates(fleet: Fleet, chunk: Chunk) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from gnb_server.repository import ModelVersion
 from gnb_server.sessions import Fleet
@@ -16,7 +17,7 @@ from shared.link.decoding import Fields
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk as it came: coordinates as in `FeedbackRequest`, and its size on the wire [bytes].
+    """A chunk as it came: coordinates and target CSI as in `FeedbackRequest`, and its size on the wire [bytes].
 
     Attributes:
         waited_s: by slot, since its channel was measured until it was sent [s]; empty if the UE does not say.
@@ -32,6 +33,7 @@ class Chunk:
     wire_bytes: int
     waited_s: tuple[float, ...] = ()
     ack_wait_s: float | None = None
+    target: bytes = b""
 
     @property
     def reports(self) -> int:
@@ -95,6 +97,7 @@ class Admitted:
         rows: [U] int64, UE rows of the fleet.
         groups: what is to be decoded. dropped: what is not. UEs that have sent nothing new are in neither.
         model: the version that decodes new frames of the chunk's encoder.
+        target: [U, entries], target CSI of the chunk's UEs in the frame's last slot, if they have sent it.
     """
 
     bits: NDArray[np.uint8]
@@ -105,6 +108,7 @@ class Admitted:
     groups: list[Group]
     dropped: list[Dropped]
     model: ModelVersion
+    target: Tensor | None = None
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ from gnb_server.monitor import Monitor
 from gnb_server.recorder import Recorder
 from gnb_server.rollouts import Rollouts
 from gnb_server.serving.chunks import Job
+from gnb_server.serving.monitoring import Monitoring
 from gnb_server.serving.scoring import Scored
 from gnb_server.store import Store
 from shared.errors import NotReady, StoreUnavailable
@@ -31,12 +32,20 @@ class Committer:
     """Stores what chunks add and answers them. With `write` off (benchmarks) nothing is stored."""
 
     def __init__(
-        self, store: Store, monitor: Monitor, recorder: Recorder | None, rollouts: Rollouts, *, write: bool
+        self,
+        store: Store,
+        monitor: Monitor,
+        recorder: Recorder | None,
+        rollouts: Rollouts,
+        monitoring: Monitoring | None = None,
+        *,
+        write: bool,
     ) -> None:
         self._store = store
         self._monitor = monitor
         self._recorder = recorder
         self._rollouts = rollouts
+        self._monitoring = monitoring
         self._write = write
         self._giving_up = threading.Event()
 
@@ -149,6 +158,9 @@ class Committer:
             new = sum(int(increment.sums[..., 0].sum()) for increment in stored.increments)
             fleet.watch.add(new, scored.job.chunk.ack_wait_s)
         self._rollouts.observe(fleet.lease, stored.increments, scored.pairs)
+        if self._monitoring is not None:
+            for frames, ratios in scored.watched:
+                self._monitoring.add(fleet.lease, frames, ratios)
         if self._recorder is not None:
             try:
                 for record in scored.records:

@@ -28,12 +28,13 @@ from gnb_server.monitor import Clock, Monitor
 from gnb_server.rates import RateControl
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
-from gnb_server.rollouts import Rollouts
+from gnb_server.rollouts import RATIO, Rollouts
 from gnb_server.serving.admission import admit, received_by_slot
 from gnb_server.serving.backend import DecodeBackend, Estimates, Part
 from gnb_server.serving.batching import FairQueue, rounds_of
 from gnb_server.serving.chunks import Ack, Admitted, Chunk, Group, Job
 from gnb_server.serving.commit import Committer
+from gnb_server.serving.monitoring import Monitoring
 from gnb_server.serving.scoring import Decoded, NoChannel, Scored, Scorer
 from gnb_server.serving.shadow import Shadow
 from gnb_server.sessions import Fleet
@@ -73,6 +74,7 @@ class ServingLoop:
         *,
         recorder: Recorder | None = None,
         snapshots: Snapshots | None = None,
+        monitoring: Monitoring | None = None,
         faults: Faults | None = None,
         evaluate: bool = True,
         late_s: float | None = None,
@@ -87,7 +89,8 @@ class ServingLoop:
         self._clock = clock
         self._evaluator = Evaluator()
         self._scorer = Scorer(self._evaluator if evaluate else None, store, recorder, snapshots)
-        self._committer = Committer(store, monitor, recorder, rollouts, write=evaluate)
+        self._monitoring = monitoring if evaluate else None
+        self._committer = Committer(store, monitor, recorder, rollouts, self._monitoring, write=evaluate)
         self._shadow = Shadow(models, rollouts, self._evaluator)
         self._rollouts = rollouts
         self._changed = threading.Condition()
@@ -167,6 +170,8 @@ class ServingLoop:
                 self._backend.forget(fleet.lease.token)
                 self._evaluator.forget(fleet.lease.token)
                 self._shadow.forget(fleet.lease.token)
+                if self._monitoring is not None:
+                    self._monitoring.forget(fleet.lease.token)
                 _return_memory()
 
         if not after_s:
@@ -235,7 +240,8 @@ class ServingLoop:
                 try:
                     latency_ms, queue_ms = 1e3 * (now - job.arrived), 1e3 * (begun - job.arrived)
                     lost = self._faults.loses()
-                    done.append(self._scorer.score(job, found, decoded[job], latency_ms, queue_ms, lost=lost))
+                    result = self._scorer.score(job, found, decoded[job], latency_ms, queue_ms, lost=lost)
+                    done.append(result if lost else self._watched(result, found, decoded[job]))
                     self._hold_target(job, found)
                 except Exception as error:
                     _fail(job, error)
@@ -302,6 +308,20 @@ class ServingLoop:
                     fields = {name: values[there] for name, values in part.fields.items()}
                     expected[there], steps[there] = distortion(scheme, fields)
                 RateControl.observe(job.fleet, scheme, part.rows, expected, steps)
+
+    def _watched(self, scored: Scored, admitted: Admitted, decoded: Decoded) -> Scored:
+        """A chunk with what the monitoring sees of it."""
+        if self._monitoring is None:
+            return scored
+        watched = []
+        for (group, estimates), increment in zip(decoded, scored.stored.increments, strict=False):
+            part = self._part(scored.job, admitted, group)
+            target = None if admitted.target is None else admitted.target[torch.from_numpy(group.columns)]
+            fleet = scored.job.fleet
+            frames = self._monitoring.watch.observe(fleet, group.model, part, increment.lengths, estimates, target)
+            if frames is not None:
+                watched.append((frames, increment.frame_means[frames.columns, RATIO]))
+        return dataclasses.replace(scored, watched=watched)
 
     def _shadowed(self, done: list[Scored], admitted: dict[Job, Admitted]) -> list[Scored]:
         """Chunks with what a shadow makes of them, if there is one."""

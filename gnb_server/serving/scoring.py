@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from gnb_server.evaluator import Evaluator
+from gnb_server.monitoring.watch import Frames
 from gnb_server.recorder import Recorder
 from gnb_server.rollouts import Pairs
 from gnb_server.serving.aged import aged_sums
@@ -43,6 +44,7 @@ class Scored:
         latency_ms: from arrival to when it was decoded. queue_ms: from arrival to when its turn came.
         records: for the recorder, one row per report.
         pairs: of the frames that it completes, where another version decodes them too.
+        watched: frames that it completes as the monitoring sees them, with their true mean ratios [n].
     """
 
     job: Job
@@ -55,6 +57,7 @@ class Scored:
     queue_ms: float
     records: list[dict[str, NDArray[Any]]]
     pairs: list[Pairs] = field(default_factory=list)
+    watched: list[tuple[Frames, NDArray[np.float64]]] = field(default_factory=list)
 
 
 class Scorer:

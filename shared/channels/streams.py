@@ -51,6 +51,8 @@ class Purpose(IntEnum):
     DOWNLINK_PHASE = 9
     AIR_BITS = 10
     AIR_LOSS = 11
+    TARGET_ENTRIES = 12
+    DOWNLINK_TARGET_NOISE = 13
 
 
 def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:

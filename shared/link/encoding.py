@@ -12,7 +12,7 @@ from torch import Tensor
 
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
-from shared.channels.streams import Samples
+from shared.channels.streams import Purpose, Samples
 from shared.errors import DamagedCheckpoint
 from shared.link.decoding import probed_frames, probed_reports
 from shared.link.rate import Rates
@@ -67,6 +67,22 @@ def encode(scheme: Scheme, observation: Tensor, rates: Rates | None = None) -> d
         return scheme.encoder.encode(batch) if rates is None else scheme.encoder.encode_within(batch, rates[at])
 
     return _in_batches(one, observation, ENCODE_BATCH)
+
+
+@torch.inference_mode()
+def target_channels(scheme: Scheme, scenario: Scenario, samples: Samples) -> Tensor:
+    """What UEs know of their downlink in the last slot of N frames when they describe it as target CSI, [N, ...] as an
+    estimate is: images and precoders are perfect, as their encoders have them; channels of one subcarrier are measured
+    with a pilot for each antenna, at the scenario's SNR.
+    """
+    view = DownlinkView(scenario, samples)
+    if scheme.domain == "angular-delay":
+        return view.image()[:, -1]
+    if scheme.domain == "precoder":
+        return view.precoders()[:, -1]
+    channel, last = view.channel()[:, -1], torch.tensor([scenario.slots - 1])
+    noise = samples.complex_normal(Purpose.DOWNLINK_TARGET_NOISE, last, scenario.antennas)[:, 0]
+    return channel + noise * scenario.noise_power**0.5
 
 
 def _in_batches(

@@ -112,8 +112,8 @@ def test_gnb(start_gnb: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp
     assert not np.allclose(estimate, with_other_uplink)
 
 
-def test_only_the_evaluator_may_import_what_sees_the_downlink() -> None:
-    """Of all modules of the gNB."""
+def test_only_evaluators_may_import_what_sees_the_downlink() -> None:
+    """Of all modules of the gNB: the evaluator, and what makes the frames that references are fitted to."""
     seeing = {"shared.channels.downlink", "shared.link.encoding", "shared.link.evaluation"}
     importing = set()
     for path in (ROOT / "gnb_server").rglob("*.py"):
@@ -126,7 +126,7 @@ def test_only_the_evaluator_may_import_what_sees_the_downlink() -> None:
                 continue
             if named & seeing:
                 importing.add(path.name)
-    assert importing == {"evaluator.py"}
+    assert importing == {"evaluator.py", "calibration.py"}
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -140,8 +140,14 @@ def test_import_contracts(tmp_path: Path) -> None:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    module = tmp_path / "shared" / "schemes" / "sign_feedback.py"
-    module.write_text(module.read_text() + "\nfrom shared.channels import downlink\n")
+    for module, seen in (
+        ("shared/schemes/sign_feedback.py", "from shared.channels import downlink"),
+        ("gnb_server/monitoring/windows.py", "from gnb_server import grading"),
+    ):
+        text = (tmp_path / module).read_text()
+        (tmp_path / module).write_text(f"{text}\n{seen}\n")
     broken = lint_imports(tmp_path)
     assert broken.returncode == 1
     assert "The wall: what decodes never sees the downlink BROKEN" in broken.stdout
+    shown = broken.stdout.replace("\n", " ")
+    assert "The wall in the monitoring: alarms are raised by what a gNB can know BROKEN" in shown

@@ -267,6 +267,7 @@ class FeedbackRequest(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     WAITED_US_FIELD_NUMBER: _builtins.int
     ACK_WAIT_US_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     SWITCH_STATUS_FIELD_NUMBER: _builtins.int
     encoder_id: _builtins.bytes
     """Reports of UEs first_ue .. first_ue + ue_count - 1 for slots first_slot .. first_slot + slot_count - 1, all in one
@@ -282,6 +283,8 @@ class FeedbackRequest(_message.Message):
     """all reports' bits, zeros up to whole bytes"""
     ack_wait_us: _builtins.int
     """since the chunk before was made: how much of that was waiting for acks"""
+    target: _builtins.bytes
+    """target CSI of the UEs in the frame's last slot, which the chunk has (docs/monitoring.md):"""
     @_builtins.property
     def waited_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """By the UE's clock, when the message is sent [us]; left out by UEs that do not say.
@@ -290,7 +293,10 @@ class FeedbackRequest(_message.Message):
 
     @_builtins.property
     def switch_status(self) -> Global___SwitchStatus:
-        """if set, the message is this alone and has no reports"""
+        """its bits are no report's, and are counted apart; empty: none
+
+        if set, the message is this alone and has no reports
+        """
 
     def __init__(
         self,
@@ -303,11 +309,12 @@ class FeedbackRequest(_message.Message):
         payload: _builtins.bytes = ...,
         waited_us: _abc.Iterable[_builtins.int] | None = ...,
         ack_wait_us: _builtins.int | None = ...,
+        target: _builtins.bytes = ...,
         switch_status: Global___SwitchStatus | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ack_wait_us", b"_ack_wait_us", "ack_wait_us", b"ack_wait_us", "switch_status", b"switch_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ack_wait_us", b"_ack_wait_us", "ack_wait_us", b"ack_wait_us", "encoder_id", b"encoder_id", "first_slot", b"first_slot", "first_ue", b"first_ue", "payload", b"payload", "slot_count", b"slot_count", "switch_status", b"switch_status", "ue_count", b"ue_count", "waited_us", b"waited_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ack_wait_us", b"_ack_wait_us", "ack_wait_us", b"ack_wait_us", "encoder_id", b"encoder_id", "first_slot", b"first_slot", "first_ue", b"first_ue", "payload", b"payload", "slot_count", b"slot_count", "switch_status", b"switch_status", "target", b"target", "ue_count", b"ue_count", "waited_us", b"waited_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ack_wait_us: _TypeAlias = _typing.Literal["ack_wait_us"]  # noqa: Y015
     _WhichOneofArgType__ack_wait_us: _TypeAlias = _typing.Literal["_ack_wait_us", b"_ack_wait_us"]  # noqa: Y015
