@@ -111,11 +111,17 @@ def _serving(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any
         store.root, names, settings.ues, settings.seconds, settings.rounds, settings.precision, on_progress
     )
     table = Table(
-        "scheme", "decodes per server CPU second: ceiling", "decode only", "everything on", "share", "share, all on"
+        "scheme",
+        "decodes per server CPU second: ceiling",
+        "decode only",
+        "everything on",
+        "share",
+        "share, all on",
+        "cost of the monitoring",
     )
     for name, row in results["schemes"].items():
         rates = (row[f"{mode}_per_cpu_s"] for mode in ("ceiling", "decode_only", "everything"))
-        shares = (row["share_of_ceiling"], row["share_of_ceiling_everything"])
+        shares = (row["share_of_ceiling"], row["share_of_ceiling_everything"], row["cost_of_monitoring"])
         table.add_row(name, *(f"{rate:,.0f}" for rate in rates), *(f"{share:.2f}" for share in shares))
     return results, table
 

@@ -44,11 +44,15 @@ class Simulated:
 
 
 @torch.inference_mode()
-def simulate(scheme: Scheme, conditions: RunConditions, split: Split, first_ue: int, frames: int) -> Simulated:
-    """Frame 0 of so many UEs. Raises InvalidInput if the scheme cannot run in these conditions."""
+def simulate(
+    scheme: Scheme, conditions: RunConditions, split: Split, first_ue: int, frames: int, *, mixed_up: bool = False
+) -> Simulated:
+    """Frame 0 of so many UEs; if they are mixed up, each report comes under the name of another UE, whose uplink and
+    target CSI the gNB takes for it. Raises InvalidInput if the scheme cannot run in these conditions.
+    """
     scheme.check_scenario(conditions.scenario, conditions.delay_slots)
     ues = torch.arange(first_ue, first_ue + frames)
-    parts = [_simulated(scheme, conditions, split, batch) for batch in ues.split(BATCH)]
+    parts = [_simulated(scheme, conditions, split, batch, mixed_up=mixed_up) for batch in ues.split(BATCH)]
     decoded = [part.decoded for part in parts]
 
     def all_of(name: str) -> NDArray[Any]:
@@ -59,14 +63,16 @@ def simulate(scheme: Scheme, conditions: RunConditions, split: Split, first_ue: 
     return Simulated(Decoded(all_of("estimates"), fields, *others), np.concatenate([part.ratios for part in parts]))
 
 
-def _simulated(scheme: Scheme, conditions: RunConditions, split: Split, ues: torch.Tensor) -> Simulated:
+def _simulated(
+    scheme: Scheme, conditions: RunConditions, split: Split, ues: torch.Tensor, *, mixed_up: bool
+) -> Simulated:
     scenario, samples = conditions.scenario, conditions.samples(split, ues, 0)
     frames, slots = len(ues), conditions.scenario.slots
-    sent = over_the_link(scheme, conditions, samples)
+    sent = np.roll(over_the_link(scheme, conditions, samples), int(mixed_up), axis=0)
     received = receive(scheme, conditions.air, samples, range(slots), sent)
     estimates = decode_received_frames(scheme, scenario, samples, received, conditions.air)
     uplink, target = np.full((frames, slots), np.nan), np.full((frames, slots), np.nan)
-    if scheme.reads_uplink and scenario.has_uplink:
+    if scenario.has_uplink:
         uplink[:, -1] = uplink_agreement(scheme.domain, scenario, samples, estimates[:, -1])
     coder = TargetCoder(scheme.domain, estimates.shape[2:])
     told = coder.decode(coder.encode(target_channels(scheme, scenario, samples), samples), frames)

@@ -3,8 +3,9 @@
 The peer ("ceiling") is the decoder in this process: side information and payload fields at hand, batches of the same
 UEs, one thread, the same precision. The gNB is a process of its own, loaded over a real socket by UEs that send the
 packed payloads of their first frame again and again, a frame of all UEs in a chunk. `decode_only` has evaluator, store
-and world off (side information of the first frame is kept); `everything` has them on. Server CPU time is the gNB
-process's user and system time, so that the load generator's share of the machine does not count.
+and world off (side information of the first frame is kept); `everything` has them on, `unwatched` all but the
+monitoring, which is measured once it has its reference. Server CPU time is the gNB process's user and system time, so
+that the load generator's share of the machine does not count.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from csiemu.benchmarks import OnProgress, medians
 from csiemu.processes import Gnb
+from csiemu.rest import Rest
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.channels.streams import Samples, Split
@@ -64,12 +66,14 @@ def measure(
         checkpoint.scheme.precision = precision_for(checkpoint.card, precision)
         contenders[name, "ceiling"] = partial(_ceiling, checkpoint, ues, seconds)
         contenders[name, "decode_only"] = partial(_served, root, checkpoint, ues, seconds, evaluate=False)
-        contenders[name, "everything"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True)
+        contenders[name, "everything"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True, watch=True)
+        contenders[name, "unwatched"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True)
     results: dict[str, dict[str, Any]] = {name: {} for name in schemes}
     for (name, mode), (by_cpu, by_wall) in medians(contenders, rounds, on_progress).items():
         results[name] |= {f"{mode}_per_cpu_s": by_cpu, f"{mode}_per_s": by_wall}
     for row in results.values():
         row["share_of_ceiling"] = row["decode_only_per_cpu_s"] / row["ceiling_per_cpu_s"]
+        row["cost_of_monitoring"] = 1 - row["everything_per_cpu_s"] / row["unwatched_per_cpu_s"]
         row["share_of_ceiling_everything"] = row["everything_per_cpu_s"] / row["ceiling_per_cpu_s"]
     settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": precision}
     return {"settings": settings, "machine": machine(), "schemes": results}
@@ -98,14 +102,24 @@ def _ceiling(checkpoint: Checkpoint, ues: int, seconds: float) -> tuple[float, f
     return done / (time.process_time() - started), done / elapsed
 
 
-def _served(root: Path, checkpoint: Checkpoint, ues: int, seconds: float, *, evaluate: bool) -> tuple[float, float]:
+def _served(
+    root: Path, checkpoint: Checkpoint, ues: int, seconds: float, *, evaluate: bool, watch: bool = False
+) -> tuple[float, float]:
     """Decodes per second of a gNB's CPU time, and of wall time."""
-    options = {"checkpoints": root, "evaluate": evaluate, "precision": checkpoint.scheme.precision}
+    precision = checkpoint.scheme.precision
+    options = {"checkpoints": root, "evaluate": evaluate, "monitoring": watch, "precision": precision}
     with tempfile.TemporaryDirectory() as folder, Gnb(Path(folder), **options) as gnb:
-        return asyncio.run(_load(gnb, checkpoint, ues, seconds))
+        return asyncio.run(_load(gnb, checkpoint, ues, seconds, watch=watch))
 
 
-async def _load(gnb: Gnb, checkpoint: Checkpoint, ues: int, seconds: float) -> tuple[float, float]:
+async def _watched(gnb: Gnb) -> None:
+    """Wait until the monitoring judges all that comes: it makes its reference no more."""
+    rest = Rest(f"http://{gnb.rest}")
+    while [row["state"] for row in (await asyncio.to_thread(rest.get, "/v1/alarms"))["watched"]] != ["watched"]:
+        await asyncio.sleep(0.2)
+
+
+async def _load(gnb: Gnb, checkpoint: Checkpoint, ues: int, seconds: float, *, watch: bool) -> tuple[float, float]:
     """Send frames of all UEs for so long; as `_served`."""
     slots, encoder_id = checkpoint.scenario.slots, bytes.fromhex(checkpoint.encoder_id)
     payload = checkpoint.scheme.layout.pack_bits(_reports(checkpoint, _samples(ues)))
@@ -125,11 +139,12 @@ async def _load(gnb: Gnb, checkpoint: Checkpoint, ues: int, seconds: float) -> t
         )
         token = (await stub.Attach(request)).token
         done, begun, cpu, warm = 0, time.monotonic(), 0.0, False
+        settled = asyncio.ensure_future(_watched(gnb) if watch else asyncio.sleep(0))
         async for _ in stub.Feedback(requests(), metadata=(("fleet-token", token),)):
             window.release()
             done += ues * slots
             elapsed = time.monotonic() - begun
-            if not warm and elapsed > 1.0:  # the first second warms caches
+            if not warm and elapsed > 1.0 and settled.done():  # the first second warms caches
                 done, begun, cpu, warm = 0, time.monotonic(), gnb.cpu_seconds(), True
             elif warm and elapsed >= seconds:
                 return done / (gnb.cpu_seconds() - cpu), done / elapsed

@@ -47,12 +47,14 @@ class Case:
     Attributes:
         scenario: of the fleet; empty: that of the version.
         harm: standard deviation of noise on each of the decoder's weights, relative to that of its tensor's weights.
+        mixed_up: reports come under the names of other UEs.
     """
 
     label: str
     scenario: str = ""
     air: Air = UNDISTURBED
     harm: float = 0.0
+    mixed_up: bool = False
 
 
 LINKS = (
@@ -70,12 +72,14 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("8 paths, not 2", "multipath-p8"),
         Case("slower UEs, easier", "multipath-30kmh"),
         Case("worse decoder", harm=0.2),
+        Case("UEs mixed up", mixed_up=True),
         *LINKS,
     ),
     "crnet-32": (
         CONTROL,
         Case("outdoor, not indoor", "cost2100-outdoor-csinet"),
         Case("worse decoder", harm=0.05),
+        Case("UEs mixed up", mixed_up=True),
         *LINKS,
     ),
     "gmtc": (CONTROL, Case("outdoor, not indoor", "cost2100-outdoor-csinet"), *LINKS),
@@ -143,7 +147,7 @@ def rows(scheme: Scheme, cases: tuple[Case, ...], seeds: int, frames: int) -> It
         in_long: list[NDArray[np.float64]] = []
         for seed in range(1, seeds + 1):
             conditions = dataclasses.replace(own, scenario=scenario, seed=seed, air=case.air)
-            changed = simulate(chosen, conditions, Split.EMULATE, 0, frames)
+            changed = simulate(chosen, conditions, Split.EMULATE, 0, frames, mixed_up=case.mixed_up)
             before = 1 + seed * 61 % (
                 WINDOW - 1
             )  # healthy frames at the beginning of the window that the change falls into

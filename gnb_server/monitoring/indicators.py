@@ -94,7 +94,8 @@ class Directions:
     @classmethod
     def of(cls, estimates: Tensor) -> Directions:
         """Of estimates [R, ...]."""
-        unit = _unit(estimates)
+        flat = estimates.flatten(1)
+        unit = flat / _power(flat).clamp(min=SMALLEST).sqrt()[:, None]
         _, values, axes = torch.linalg.svd(unit, full_matrices=False)
         power, least = values.square() / len(unit), LEAST_POWER / unit.shape[1]
         kept = min(COMPONENTS, len(power) - 1)
@@ -103,11 +104,10 @@ class Directions:
 
     def distance(self, estimates: Tensor) -> Tensor:
         """Squared Mahalanobis distance of estimates [R, ...] from 0, per dimension: 1 on average, [R]."""
-        unit = _unit(estimates)
-        along = unit @ self.axes
-        power = along.real.square() + along.imag.square()
-        rest = (_power(unit) - power.sum(1)).clamp(min=0)
-        return ((power / self.power).sum(1) + rest / self.rest) / unit.shape[1]
+        flat = estimates.flatten(1)
+        total, along = _power(flat).clamp(min=SMALLEST), _squared(flat @ self.axes)
+        rest = (total - along.sum(1)).clamp(min=0)
+        return ((along / self.power).sum(1) + rest / self.rest) / total / flat.shape[1]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def measure(
     """All indicators of R reports, [J, R]; NaN where a report does not have one."""
     estimates = torch.from_numpy(decoded.estimates)
     by_angle = estimates if domain == "angular-delay" else to_angles(estimates)
-    power = (by_angle.real.square() + by_angle.imag.square()).flatten(1)
+    power = _squared(by_angle).flatten(1)
     spread = power.sum(1).square() / power.square().sum(1).clamp(min=SMALLEST**2)
     reports, there = len(estimates), ~decoded.erased
     found = {
@@ -205,7 +205,7 @@ def uplink_agreement(domain: Domain, scenario: Scenario, samples: Samples, estim
 
 def _over_delays(image: Tensor) -> Tensor:
     """[..., Q, M] to power by angle [..., M]."""
-    return (image.real.square() + image.imag.square()).sum(-2)
+    return _squared(image).sum(-2)
 
 
 def _cells(field: Field, fields: Fields) -> NDArray[np.int64]:
@@ -213,14 +213,14 @@ def _cells(field: Field, fields: Fields) -> NDArray[np.int64]:
     return fields[field.name] >> max(0, field.bits - CELL_BITS)
 
 
+def _squared(values: Tensor) -> Tensor:
+    """Squared magnitudes; several times faster than `abs` and `vector_norm` are."""
+    return values.real.square() + values.imag.square()
+
+
 def _power(flat: Tensor) -> Tensor:
-    return flat.real.square().sum(1) + flat.imag.square().sum(1)
-
-
-def _unit(estimates: Tensor) -> Tensor:
-    """[R, ...] to [R, D] of norm 1."""
-    flat = estimates.flatten(1)
-    return flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp(min=SMALLEST)
+    """[R, D] to [R]."""
+    return _squared(flat).sum(1)
 
 
 def _db(values: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float64]:

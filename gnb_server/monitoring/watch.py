@@ -249,9 +249,9 @@ def _by_uplink(model: ModelVersion, part: Part, samples: Samples, estimates: Est
     """[slots, n], NaN where a report is not compared with the uplink."""
     found = np.full((part.slots, len(part.rows)), np.nan)
     chosen = np.flatnonzero(uplink_frames(samples))
-    if model.scheme.reads_uplink and part.ends_frame and len(chosen):
+    scenario = part.lease.conditions.scenario
+    if scenario.has_uplink and part.ends_frame and len(chosen):
         last, frames = torch.from_numpy(estimates[-1][chosen]), samples.take(torch.from_numpy(chosen))
-        scenario = part.lease.conditions.scenario
         found[-1, chosen] = uplink_agreement(model.scheme.domain, scenario, frames, last)
     return found
 
