@@ -38,4 +38,5 @@ class FiguresLog:
 
 def _described(row: dict[str, Any]) -> str:
     figure = f"SGCS {row['sgcs']:.3f}" if row["nmse_db"] is None else f"{row['nmse_db']:.2f} dB"
-    return f"{row['scheme']}/{row['version']} {figure} at {row['feedback_bits']:.0f} bits"
+    air = f" ({row['air']})" if row.get("air") else ""
+    return f"{row['scheme']}/{row['version']}{air} {figure} at {row['feedback_bits']:.0f} bits"

@@ -10,19 +10,28 @@ import pytest
 from gnb_server.figures_log import FiguresLog
 from tests.unit.gnb_server.sending import Clock
 
-ROWS: list[dict[str, Any]] = [
-    {"scheme": "hyperrnn", "version": 1, "reports": 8, "nmse_db": -5.864, "sgcs": 0.9, "feedback_bits": 20.0},
-    {"scheme": "hyperrnn", "version": 3, "reports": 0, "nmse_db": None, "sgcs": None, "feedback_bits": None},
-    {"scheme": "etype2", "version": 1, "reports": 8, "nmse_db": None, "sgcs": 0.93, "feedback_bits": 279.4},
+
+def row(scheme: str, version: int, nmse_db: float | None, bits: float | None, **conditions: str) -> dict[str, Any]:
+    similarity = None if bits is None else 0.93
+    figures = {"reports": 0 if bits is None else 8, "nmse_db": nmse_db, "sgcs": similarity, "feedback_bits": bits}
+    return {"scheme": scheme, "version": version, **conditions, **figures}
+
+
+ROWS = [
+    row("hyperrnn", 1, -5.864, 20.0),
+    row("hyperrnn", 3, None, None),
+    row("hyperrnn", 1, -3.2, 20.0, air="loss=0.1"),
+    row("etype2", 1, None, 279.4),
 ]
+LINE = (
+    "last 60 s: hyperrnn/1 -5.86 dB at 20 bits, hyperrnn/1 (loss=0.1) -3.20 dB at 20 bits,"
+    " etype2/1 SGCS 0.930 at 279 bits"
+)
 
 
 @pytest.mark.parametrize(
     ("rows", "text"),
-    [
-        (ROWS, "last 60 s: hyperrnn/1 -5.86 dB at 20 bits, etype2/1 SGCS 0.930 at 279 bits"),
-        (ROWS[1:2], "last 60 s: no reports"),
-    ],
+    [(ROWS, LINE), (ROWS[1:2], "last 60 s: no reports")],
 )
 def test_a_line_a_minute(caplog: pytest.LogCaptureFixture, clock: Clock, rows: list[dict[str, Any]], text: str) -> None:
     caplog.set_level(logging.INFO)
