@@ -26,6 +26,7 @@ from gnb_server.settings import Settings
 from gnb_server.uploads import Uploads
 from shared.checkpoints import NAME, CheckpointStore
 
+AIRS = ("", "loss=0.1", "ber=0.01,crc=6")
 NAMES = ("hyperrnn", "rnn", "crnet", "nonsense")
 SLOW = pytest.mark.slow
 TOKEN = "an-open-secret"
@@ -97,6 +98,8 @@ def schema_of(app: FastAPI) -> schemathesis.BaseSchema:
                 return {**found, "parameters": {**others, "version": there("version", version)}}
             case {"model": model, "version": version, **others}:
                 return {**others, "model": there("name", model), "version": there("version", version)}
+            case {"air": str(air)} if len(air) <= 200:
+                return {**found, "air": AIRS[len(air) % len(AIRS)]}
         return found
 
     return schema
@@ -132,6 +135,7 @@ def test_every_operation(rest_app: FastAPI, caplog: pytest.LogCaptureFixture, ex
     name = "/v2/models/{name}"
     load, unload = (f"POST /v2/repository/models/{{name}}/{action}" for action in ("load", "unload"))
     all_is_well(caplog, "GET /v1/ues/{ue}", f"GET {name}", f"GET {name}/versions/{{version}}", load, unload)
+    all_is_well(caplog, "GET /v1/fleets/{ue}/air", "POST /v1/fleets/{ue}/air")
     all_is_well(caplog, "GET /v1/rollouts", "GET /v1/rollouts/{number}", "GET /v1/events")
     assert answered["POST /v1/rollouts/{number}/promote", 200] + answered["POST /v1/rollouts/{number}/abort", 200]
 
