@@ -66,7 +66,7 @@ def test_the_command_writes_the_same(gnb: Any, tmp_path: Path, when: str, ending
     line = [str(tmp_path / "gnb.sqlite"), "--out", str(out), "--scheme", "rnn", "--first-ue", "1", "--ues", "1"]
     assert run_command("csiemu export", "csiemu.export", line) == 0
     found = rows_of(out.read_text()) if ending == "csv" else pyarrow.parquet.read_table(out).to_pylist()
-    assert [{name: str(value) for name, value in row.items()} for row in found] == expected
+    assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in found] == expected
 
 
 @pytest.mark.parametrize(

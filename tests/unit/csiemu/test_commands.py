@@ -336,7 +336,11 @@ def test_experiments_are_found_by_name(monkeypatch: pytest.MonkeyPatch, capsys: 
     for line, code, says in (
         ([], 0, "\n  rate-distortion\n"),
         (["rate-distortion", "--help"], 0, "--scenario"),
-        (["crnet.table-9"], 2, "experiment: 'crnet.table-9' is unknown; experiments are air, channels, codebooks"),
+        (
+            ["crnet.table-9"],
+            2,
+            "experiment: 'crnet.table-9' is unknown; experiments are after-a-loss, air, channels, codebooks",
+        ),
     ):
         monkeypatch.setattr(sys, "argv", ["csiemu", "experiment", *line])
         with pytest.raises(SystemExit) as caught:
