@@ -20,7 +20,7 @@ from gnb_server.monitor import LONGEST_WINDOW_S, Clock, Monitor, describe, repor
 from gnb_server.rates import RateControl
 from gnb_server.repository import ModelVersion, Repository
 from gnb_server.rollouts import Rollouts
-from gnb_server.served import ServedRates, check_offered
+from gnb_server.served import ServedRates, check_offered, follow
 from gnb_server.serving.admission import RESTORING, check_coordinates
 from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.serving.loop import ServingLoop
@@ -332,9 +332,10 @@ class Handlers:
             raise Conflict("fleet-token: a newer stream of this fleet has taken over")
         check_coordinates(fleet, chunk)
         fleet.seen = self._clock()
+        future = self._serving.submit(fleet, stream, chunk)
         if fleet.watch is not None:
-            fleet.watch.begin()
-        return self._serving.submit(fleet, stream, chunk)
+            follow(fleet.watch, chunk, future)
+        return future
 
     def encoder(self, token: str, encoder_id: str) -> tuple[str, bytes]:
         """Card, as JSON, and file of an encoder of a fleet's model. Raises NotFound, DamagedCheckpoint."""

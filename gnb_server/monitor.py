@@ -55,9 +55,9 @@ class _Bucket:
 
 def limited_by(watch: RateWatch) -> Literal["gNB", "UE"] | None:
     """What limits a rate that is not held: the gNB, if the UEs wait for acks, or the UEs; None if that is not known."""
-    if watch.held is not False or (share := watch.ack_wait_share) is None:
+    if watch.held is not False or (waits := watch.waits_for_acks) is None:
         return None
-    return "gNB" if share >= 0.5 else "UE"
+    return "gNB" if waits else "UE"
 
 
 def _added_if_known(one: float | None, other: float | None) -> float | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future
 
 from gnb_server.monitor import Clock, limited_by
+from gnb_server.serving.chunks import Ack, Chunk
 from gnb_server.sessions import Fleet
 from gnb_server.store import Store
 from shared.errors import InvalidInput
@@ -26,6 +28,19 @@ def check_offered(per_s: float | None) -> None:
     """Raises InvalidInput for a rate that no UE can have."""
     if per_s is not None and not LEAST_PER_S <= per_s <= MOST_PER_S:  # which no NaN is
         raise InvalidInput(f"offered_reports_per_s: {per_s} is not in [{LEAST_PER_S:g}, {MOST_PER_S:g}]")
+
+
+def follow(watch: RateWatch, chunk: Chunk, future: Future[Ack]) -> None:
+    """Take notice of a chunk that has come, and of its answer. One that is sent again counts again, which only makes up
+    for what was not answered on an earlier stream.
+    """
+    watch.sent(chunk.ack_wait_s)
+
+    def answered(done: Future[Ack]) -> None:
+        failed = done.cancelled() or done.exception() is not None
+        watch.answered(0 if failed else chunk.reports - done.result().dropped)
+
+    future.add_done_callback(answered)
 
 
 class ServedRates:

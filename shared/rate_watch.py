@@ -55,26 +55,36 @@ class RateWatch:
         self._window_s = max(WINDOW_S, WINDOW_SLOTS * slot_s)
         self._least_s = max(LEAST_S, LEAST_SLOTS * slot_s)
         self._begun: float | None = None
+        self._unanswered = 0  # chunks
+        self._says_waits = False
         self._buckets: deque[_Bucket] = deque(maxlen=BUCKETS)
         self._lock = threading.Lock()
 
-    def begin(self) -> None:
-        """The first report is on its way: from now on reports are due. Nothing the next times."""
-        if self._begun is None:
-            self._begun = self._clock()
-
-    def add(self, reports: int, ack_wait_s: float | None = None) -> None:
-        """Note reports that were served, and how long their sender has waited for acks since the last ones [s], if that
-        is known.
+    def sent(self, ack_wait_s: float | None = None) -> None:
+        """Note a chunk on its way, and how long its sender has waited for acks since the one before [s], if that is
+        known. From the first one on reports are due.
         """
         with self._lock:
-            number = self._number(self._clock())
-            if not self._buckets or self._buckets[-1].number != number:
-                self._buckets.append(_Bucket(number))
-            bucket = self._buckets[-1]
-            bucket.reports += reports
+            if self._begun is None:
+                self._begun = self._clock()
+            self._unanswered += 1
             if ack_wait_s is not None:
+                bucket = self._bucket()
                 bucket.ack_wait_s = (bucket.ack_wait_s or 0.0) + ack_wait_s
+                self._says_waits = True
+
+    def answered(self, served: int) -> None:
+        """Note that a chunk is answered, and how many of its reports were served."""
+        with self._lock:
+            self._unanswered -= 1
+            self._bucket().reports += served
+
+    def _bucket(self) -> _Bucket:
+        """That of now."""
+        number = self._number(self._clock())
+        if not self._buckets or self._buckets[-1].number != number:
+            self._buckets.append(_Bucket(number))
+        return self._buckets[-1]
 
     def judge(self) -> bool:
         """Look at the window; returns whether `held` has changed otherwise than from unknown to held."""
@@ -102,14 +112,16 @@ class RateWatch:
         return served / span if span else 0.0
 
     @property
-    def ack_wait_share(self) -> float | None:
-        """Share of the time in which the sender waited for acks lately: near 1 the receiver limits, near 0 the sender;
-        None if it does not say.
+    def waits_for_acks(self) -> bool | None:
+        """Whether the sender waited for acks most of the time lately, or still does, so that the receiver limits, or
+        else the sender; None if it does not say.
         """
         with self._lock:
             recent, span = self._window(RECENT)
             waits = [bucket.ack_wait_s for bucket in recent if bucket.ack_wait_s is not None]
-        return sum(waits) / span if waits and span else None
+            if not self._says_waits or not span:
+                return None
+            return sum(waits) >= span / 2 if waits else self._unanswered > 0
 
     def _number(self, now: float) -> int:
         return math.floor(now * BUCKETS / self._window_s)

@@ -393,8 +393,6 @@ class UeFleet:
             chunk.request.waited_us[:] = [max(0, round(1e6 * (chunk.sent_at - chunk.measured_at)))]
             if self._begun is None:
                 self._begun = chunk.sent_at
-            if self._watch is not None:
-                self._watch.begin()
             yield chunk.request
 
     def _take_ack(self, ack: pb.Ack) -> None:
@@ -406,7 +404,7 @@ class UeFleet:
         self.counts.seconds = self._since_begun()
         self.counts.waits.append(time.monotonic() - chunk.sent_at)
         if self._watch is not None:
-            self._watch.add(ack.ue_count * ack.slot_count - ack.dropped)
+            self._watch.answered(ack.ue_count * ack.slot_count - ack.dropped)
         nmse = np.array(ack.nmse)
         self.counts.nmse_sum += float(np.nansum(nmse))
         self._record(chunk, ack)
@@ -437,7 +435,7 @@ class UeFleet:
                 continue
             if self.counts.not_held_after_s is None:
                 self.counts.not_held_after_s = self._since_begun()
-            waits = self._produced.locked() or (watch.ack_wait_share or 0.0) >= 0.5
+            waits = self._produced.locked() or watch.waits_for_acks
             limits = "the gNB limits: reports wait for its acks" if waits else "this process limits: it encodes no more"
             logging.warning("the rate is not held: %s; %s", watch, limits)
 
@@ -506,7 +504,7 @@ class UeFleet:
     ) -> None:
         """Put reports, bits [slots, ues, B], on their way, with target CSI, for which acks were waited for."""
         if self._watch is not None:
-            self._watch.add(0, ack_wait_s)
+            self._watch.sent(ack_wait_s)
         request = pb.FeedbackRequest(
             encoder_id=bytes.fromhex(block.encoder.encoder_id),
             first_ue=self.lease[1] + block.first,

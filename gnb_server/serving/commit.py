@@ -154,9 +154,6 @@ class Committer:
                 ages_ms=dict(zip(increment.slots, ages_ms, strict=False)),
                 aged=increment.aged,
             )
-        if fleet.watch is not None:
-            new = sum(int(increment.sums[..., 0].sum()) for increment in stored.increments)
-            fleet.watch.add(new, scored.job.chunk.ack_wait_s)
         self._rollouts.observe(fleet.lease, stored.increments, scored.pairs)
         if self._monitoring is not None:
             for frames, ratios in scored.watched:

@@ -31,11 +31,11 @@ class Sender:
         while self.now < end:
             self.now = min(self.slot, self.judged, end)
             if self.now == self.slot:
-                self.watch.begin()
+                self.watch.sent(ack_wait_s)
                 self.owed += share * self.ues
                 served = int(self.owed + 1e-9)
                 self.owed -= served
-                self.watch.add(served, ack_wait_s)
+                self.watch.answered(served)
                 self.slot += 1 / self.per_s
             if self.now == self.judged:
                 self.judged += TICK_S
@@ -107,9 +107,11 @@ def test_bursts_of_a_slot_are_no_shortfall() -> None:
 def test_what_the_sender_waits_for() -> None:
     sender = Sender()
     sender.run(20, 0.5)
-    assert sender.watch.ack_wait_share is None
+    assert sender.watch.waits_for_acks is None
     sender.run(2, 0.5, ack_wait_s=0.9 / sender.per_s)
-    assert sender.watch.ack_wait_share == pytest.approx(0.9, rel=0.1)
+    assert sender.watch.waits_for_acks is True
+    sender.run(2, 0.5, ack_wait_s=0.1 / sender.per_s)
+    assert sender.watch.waits_for_acks is False
     assert str(sender.watch) == f"asked for 200 reports/s, served {sender.watch.served_per_s:,.0f}"
     slow = Sender(1.0, ues=2)
     slow.run(30, 0.5)
@@ -122,4 +124,18 @@ def test_nothing_is_due_before_the_first_report() -> None:
     for _ in range(100):
         now[0] += 1
         assert not watch.judge()
-    assert (watch.held, watch.served_per_s, watch.ack_wait_share) == (None, 0.0, None)
+    assert (watch.held, watch.served_per_s, watch.waits_for_acks) == (None, 0.0, None)
+
+
+@pytest.mark.parametrize("unanswered", [0, 1])
+def test_who_sends_nothing_any_more(unanswered: int) -> None:
+    """Waits for an ack, if there is one to come, or else is silent by itself."""
+    now = [5.0]
+    watch = RateWatch(10.0, 1, lambda: now[0])
+    for number in range(3):
+        watch.sent(0.0)
+        if number >= unanswered:
+            watch.answered(1)
+    now[0] += 10
+    assert watch.judge()
+    assert watch.waits_for_acks is bool(unanswered)
