@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from shared.metrics import Domain
 
-AGED = ("count", "ratio", "sgcs")
-"""What is summed; also the names of the store's columns."""
+AGED = ("count", "weight", "ratio", "sgcs")
+"""What is summed: reports, how many they stand for, and what was measured, weighted so; also the store's columns."""
 
 AgedSums = NDArray[np.float64]
 """[len(AGED)] sums over reports."""
@@ -25,11 +25,11 @@ def no_reports() -> AgedSums:
 
 
 def aged_figures(sums: AgedSums, domain: Domain) -> dict[str, Any]:
-    """Averages over reports: aged_reports, how many; aged_nmse_db, None of precoders, which have no scale; aged_sgcs;
-    None of no reports.
+    """Averages over reports: aged_reports, how many were compared; aged_nmse_db, None of precoders, which have no
+    scale; aged_sgcs; None of no reports.
     """
-    count, ratio, sgcs = sums.tolist()
+    count, weight, ratio, sgcs = sums.tolist()
     if not count:
         return {"aged_reports": 0, "aged_nmse_db": None, "aged_sgcs": None}
-    nmse_db = None if domain == "precoder" else 10 * math.log10(max(ratio / count, 1e-30))
-    return {"aged_reports": int(count), "aged_nmse_db": nmse_db, "aged_sgcs": sgcs / count}
+    nmse_db = None if domain == "precoder" else 10 * math.log10(max(ratio / weight, 1e-30))
+    return {"aged_reports": int(count), "aged_nmse_db": nmse_db, "aged_sgcs": sgcs / weight}

@@ -39,7 +39,7 @@ ATTACH_S, DETACH_S = 60.0, 10.0
 MOST_BYTES, MOST_REPORTS = 2**20, 2**16
 """Of a chunk: its payload, far from the 4 MiB that gRPC takes (an ack has 4 bytes a report), and what a gNB takes."""
 
-PHASES, PHASE_UES = 4, 16
+PHASES, PHASE_UES = 4, 64
 """With a rate, UEs spread their sending over the slot: into so many parts of equal length, if so many UEs are left for
 each. More than `chunk_ues` a part are spread further.
 """

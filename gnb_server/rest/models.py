@@ -136,12 +136,15 @@ class SchemeFigures(Figures):
     rate_held: bool | None = HELD
     queue_ms: Queueing
     age_ms: Age
-    aged_reports: int = Field(description="whose age and slot duration, 1 / rate, are known")
+    aged_reports: int = Field(
+        description="compared so: whose age and slot duration, 1 / rate, are known; of those that are a slot old or"
+        " older, every 8th frame's, which stand for all"
+    )
     aged_nmse_db: float | None = Field(
-        description="of these, nmse_db against the channel of the slot in which the estimate was ready [dB]: real time"
+        description="nmse_db against the channel of the slot in which the estimate was ready [dB]: real time"
         " decides, so that it is a measurement"
     )
-    aged_sgcs: float | None = Field(description="of these, sgcs against that channel")
+    aged_sgcs: float | None = Field(description="sgcs against that channel")
     saturated_scales: int = Field(
         description="reports decoded since the gNB started whose scale is at an end of its range"
     )

@@ -53,7 +53,7 @@ class Run:
         totals.lengths.update(lengths := Lengths({bits: self.ues * SLOTS}))
         self.fleet.version[:] = 1
         wire_bytes, delays = 3.0 * self.ues * SLOTS, {"queue_ms": latency_ms / 5, "ages_ms": {1: 10 * latency_ms}}
-        aged = np.array([self.ues, 2 * ratio * self.ues, 0.5 * self.ues])
+        aged = np.array([self.ues, 8 * self.ues, 16 * ratio * self.ues, 4 * self.ues])
         totals.aged += aged
         self.monitor.add(
             self.fleet.lease, ENCODER, 1, sums, wire_bytes, lengths, Fates(), latency_ms, 1, **delays, aged=aged

@@ -17,7 +17,7 @@ from gnb_server.aging import aged_figures
 from gnb_server.app import service
 from gnb_server.handlers import Handlers
 from gnb_server.metrics import RunCollector
-from gnb_server.serving.aged import MOST_SLOTS
+from gnb_server.serving.aged import EVERY, MOST_SLOTS
 from gnb_server.settings import Settings
 from shared.channels.streams import Split
 from shared.checkpoints import CheckpointStore
@@ -115,6 +115,21 @@ def test_the_channel_of_the_slot_in_which_the_estimate_was_ready(
         assert row["aged_nmse_db"] == pytest.approx(row["nmse_db"])
 
 
+def test_old_estimates_of_some_frames_stand_for_those_of_all(handlers: Handlers, small_store: CheckpointStore) -> None:
+    """Young ones count, each for itself."""
+    ues = Ues(handlers, small_store, "rnn", offered_per_s=RATE).open()
+    young = []
+    for frame in range(EVERY + 1):
+        late = frame != 1
+        ack = ues.submit(frame * SLOTS, slots=SLOTS, waited_s=(SLOT_S * (1.5 if late else 0.5),) * SLOTS).result(30)
+        young += [] if late else [ack.nmse]
+    old = [expected(ues, slot, 1).ratio for slot in [*range(SLOTS), *range(EVERY * SLOTS, (EVERY + 1) * SLOTS)]]
+    mean = (np.mean(young) + 2 * EVERY * np.mean(old)) / (1 + 2 * EVERY)
+    row = row_of(handlers)
+    assert row["aged_reports"] == 3 * SLOTS * UES
+    assert row["aged_nmse_db"] == pytest.approx(10 * np.log10(mean), abs=1e-4)
+
+
 def test_the_feedback_delay_comes_on_top(handlers: Handlers, small_store: CheckpointStore) -> None:
     ues = Ues(handlers, small_store, "rnn", offered_per_s=RATE, delay_slots=2).open()
     ues.submit(0, waited_s=(SLOT_S * 1.5,)).result(30)
@@ -130,8 +145,8 @@ def test_very_old_estimates(handlers: Handlers, small_store: CheckpointStore) ->
 
 
 def test_precoders_have_an_aged_sgcs_alone() -> None:
-    sums = np.array([4.0, 1.0, 3.0])
-    assert aged_figures(sums, "precoder") == {"aged_reports": 4, "aged_nmse_db": None, "aged_sgcs": 0.75}
+    sums = np.array([3.0, 4.0, 1.0, 3.0])
+    assert aged_figures(sums, "precoder") == {"aged_reports": 3, "aged_nmse_db": None, "aged_sgcs": 0.75}
     assert aged_figures(sums, "spatial")["aged_nmse_db"] == pytest.approx(10 * np.log10(0.25))
 
 

@@ -283,7 +283,7 @@ class Noting(UeFleet):
         return getattr(self, "measured", {}).get(slot, [])
 
 
-@pytest.mark.parametrize(("ues", "parts"), [(1, 1), (31, 1), (33, 2), (64, 4), (200, 4)])
+@pytest.mark.parametrize(("ues", "parts"), [(1, 1), (127, 1), (129, 2), (256, 4), (300, 4)])
 def test_ues_spread_their_sending_over_the_slot(
     small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, ues: int, parts: int
 ) -> None:
