@@ -19,7 +19,7 @@ from e2e_tools import Spawn, get, ready, wait_for
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE_MS = 60_000  # a limit only against hanging for ever
+PATIENCE_MS = 120_000  # a limit only against hanging for ever
 UES = 4
 NUMBERS = re.compile(r"\d")
 
