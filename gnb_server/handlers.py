@@ -302,10 +302,12 @@ class Handlers:
         }
 
     def fleets(self, offset: int = 0, limit: int | None = None) -> dict[str, Any]:
-        """Fleets by their first UE, but for those that have detached, or have been gone for long, with what each is to
-        send and is served: `limit` of them from the one at `offset` on, and how many there are in `total`.
+        """Fleets by their first UE, but for those that have detached, or have been gone for long or since an earlier
+        process of the gNB, with what each is to send and is served: `limit` of them from the one at `offset` on, and
+        how many there are in `total`.
         """
-        held = sorted(self._fleets.copy().values(), key=lambda fleet: fleet.lease.first_ue)
+        here = (fleet for token, fleet in self._fleets.copy().items() if not self._monitor.is_apart(token))
+        held = sorted(here, key=lambda fleet: fleet.lease.first_ue)
         rows = []
         for fleet in held[offset : None if limit is None else offset + limit]:
             lease, by_frame = fleet.lease, fleet.lease.by_frame
