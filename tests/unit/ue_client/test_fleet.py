@@ -275,9 +275,9 @@ class Noting(UeFleet):
 
     measured: dict[int, list[float]]
 
-    def _enqueue(self, block: Any, slot: int, bits: Any, measured_at: float, ack_wait_s: float) -> None:
+    def _enqueue(self, block: Any, slot: int, bits: Any, target: bytes, measured_at: float, ack_wait_s: float) -> None:
         self.measured = {**getattr(self, "measured", {}), slot: [*self._measured(slot), measured_at]}
-        super()._enqueue(block, slot, bits, measured_at, ack_wait_s)
+        super()._enqueue(block, slot, bits, target, measured_at, ack_wait_s)
 
     def _measured(self, slot: int) -> list[float]:
         return getattr(self, "measured", {}).get(slot, [])
