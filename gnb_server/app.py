@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from gnb_server.calibration import Calibrator
-from gnb_server.evaluator import CardCheck
+from gnb_server.evaluator import CardCheck, Evaluator
 from gnb_server.faults import Faults
 from gnb_server.figures_log import FiguresLog
 from gnb_server.grading import Grader
@@ -27,7 +27,7 @@ from gnb_server.rest.access import Access
 from gnb_server.rest.app import create_app
 from gnb_server.rollouts import Rollouts
 from gnb_server.rpc import GrpcServer, bracketed, server_credentials
-from gnb_server.serving.backend import InProcessBackend
+from gnb_server.serving.execution import InProcessExecutor
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.serving.monitoring import Monitoring
 from gnb_server.settings import Settings
@@ -75,7 +75,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         monitoring = Monitoring(watch, grader)
     serving = ServingLoop(
         repository,
-        InProcessBackend(repository.version, keep=not settings.evaluate),
+        InProcessExecutor(Evaluator() if settings.evaluate else None, clock),
         store,
         monitor,
         rollouts,

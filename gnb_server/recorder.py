@@ -14,7 +14,6 @@ from gnb_server.repository import ModelVersion
 from gnb_server.sessions import Lease
 from shared.link.decoding import whole_band
 from shared.link.precision import Precision
-from shared.metrics import Truth
 
 FLUSH_REPORTS = 4096
 
@@ -51,7 +50,7 @@ class Recorder:
         first_sequence: int,
         bits: NDArray[np.uint8],
         estimates: NDArray[np.complex64],
-        truth: Truth,
+        truth: NDArray[np.complex64],
     ) -> dict[str, NDArray[Any]]:
         """Columns of the reports of some UEs (`rows` of the fleet): bits, estimates and truth [slots, rows, ...]."""
         slots, flat = len(bits), estimates.reshape(-1, *estimates.shape[2:])
@@ -61,7 +60,7 @@ class Recorder:
             "decoder_version": np.full(slots * len(rows), model.version),
             "payload": bits.reshape(len(flat), bits.shape[2]),
             "estimate": flat,
-            "truth": truth.channel.flatten(0, 1).numpy(),
+            "truth": truth.reshape(flat.shape),
         }
         if self.whole_band:
             scenario = lease.conditions.scenario

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gnb_server.monitor import Clock
 from gnb_server.repository import ModelVersion
@@ -100,6 +99,11 @@ class Snapshots:
             self._watched[ue] = _Watched(now, newest)
             return newest
 
+    def wants(self, lease: Lease, rows: NDArray[np.int64]) -> bool:
+        """Whether somebody looks at one of a fleet's UEs (`rows` of it)."""
+        with self._lock:
+            return any(ue - lease.first_ue in rows for ue in self._watched)
+
     def put(
         self,
         lease: Lease,
@@ -108,7 +112,7 @@ class Snapshots:
         last_sequence: int,
         received: float,
         estimates: NDArray[np.complex64],
-        truth: Tensor,
+        truth: NDArray[np.complex64],
     ) -> None:
         """Take notice of decoded reports of a fleet's UEs (`rows` of it): estimates and truth [slots, rows, ...], up to
         `last_sequence`.
@@ -119,5 +123,5 @@ class Snapshots:
         with self._lock:
             for ue, watched in self._watched.items():
                 for column in np.flatnonzero(rows + lease.first_ue == ue).tolist():
-                    mine, true = estimates[-1, column].copy(), truth[-1, column].numpy().copy()
+                    mine, true = estimates[-1, column].copy(), truth[-1, column].copy()
                     watched.newest = Snapshot(domain, last_sequence, model.version, received, mine, true)

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gnb_server.aging import AgedSums, no_reports
 from gnb_server.evaluator import Evaluator
-from gnb_server.serving.backend import Estimates
-from gnb_server.sessions import Fleet
+from gnb_server.serving.backend import Estimates, Part
 from shared.metrics import Domain, Outcomes
 
 EVERY = 8
@@ -29,36 +26,32 @@ MOST_SLOTS = 256
 
 def aged_sums(
     evaluator: Evaluator,
-    fleet: Fleet,
     domain: Domain,
-    rows: NDArray[np.int64],
-    frame: int,
-    slots: range,
+    part: Part,
     estimates: Estimates,
     own: Outcomes,
-    ages_s: list[float],
+    ready: float,
 ) -> AgedSums:
-    """Sums over reports of UEs whose slots have a duration and whose ages are known.
+    """Sums over the reports of a part, if its slots have a duration and it is known when they were measured.
 
     Args:
-        rows: [n] int64, of the fleet. frame, slots: S slots of one frame. estimates: [S, n, ...].
-        own: outcomes [S, n] against the channels of their own slots, which count as long as these last.
-        ages_s: of each slot, from its measurement to when the estimate was ready [s]; empty if they are not known.
+        estimates: [slots, n, ...], ready then [s, monotonic].
+        own: outcomes [slots, n] against the channels of their own slots, which count as long as these last.
     """
-    sums, rate = no_reports(), fleet.offered_per_s
+    sums, rate = no_reports(), part.offered_per_s
     if rate is None:
         return sums
-    for k, age_s in enumerate(ages_s):
+    for k, measured_at in enumerate(part.measured_at):
         ratio, sgcs = own.ratio[k], own.sgcs[k]
         weight = 1
-        if later := math.floor(min(age_s * rate, MOST_SLOTS)):
-            if frame % EVERY:
+        if later := math.floor(min((ready - measured_at) * rate, MOST_SLOTS)):
+            if part.frame % EVERY:
                 continue
             weight = EVERY
-            truth = evaluator.later_truth(fleet.lease, domain, rows, frame, slots[k] + later)
+            truth = evaluator.later_truth(part.lease, domain, part.rows, part.frame, part.first_slot + k + later)
             if truth is None:
                 continue
             then = Outcomes.measure(torch.from_numpy(estimates[k : k + 1]), truth)
             ratio, sgcs = then.ratio[0], then.sgcs[0]
-        sums += len(rows), weight * len(rows), weight * ratio.sum(), weight * sgcs.sum()
+        sums += len(part.rows), weight * len(part.rows), weight * ratio.sum(), weight * sgcs.sum()
     return sums

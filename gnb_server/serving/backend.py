@@ -6,7 +6,6 @@ what it needs of the world, its own uplink, by itself. Nothing else in the gNB h
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +35,9 @@ class Part:
         fields: payload fields, name -> [slots, n, count] int64.
         slots: how many.
         fates: [slots, n] uint8, what became of the reports on the air; erased ones are not decoded.
+        measured_at: [slots], when the UEs measured the channel [s, monotonic]; empty where they do not say.
+        offered_per_s: reports a second that each of them is to send; None: as they please.
+        watched: whether the estimates are wanted. shown: whether these and the true channels are.
     """
 
     lease: Lease
@@ -45,6 +47,10 @@ class Part:
     slots: int
     fields: Fields
     fates: NDArray[np.uint8]
+    measured_at: tuple[float, ...] = ()
+    offered_per_s: float | None = None
+    watched: bool = False
+    shown: bool = False
 
     @property
     def air(self) -> Air:
@@ -61,14 +67,18 @@ Estimates = NDArray[np.complex64]
 """Of a part: [slots, n, M], or images [slots, n, Q, M]."""
 
 
+class StateNotHeld(LookupError):
+    """A part goes on with a frame whose state is not held."""
+
+
 class DecodeBackend(Protocol):
     """Decoders at work."""
 
-    def decode(self, model: str, version: int, parts: list[Part]) -> list[Estimates]:
+    def decode(self, model: ModelVersion, parts: list[Part]) -> list[Estimates]:
         """Decode parts of different UEs by one model version; nothing is changed if it raises.
 
         Raises:
-            LookupError: a part goes on with a frame whose state is not held.
+            StateNotHeld: a part goes on with a frame whose state is not held.
         """
         ...
 
@@ -127,24 +137,21 @@ class InProcessBackend:
     """Decoders of this process, one call for all parts of a slot and an air. What is held is of open frames alone.
 
     Args:
-        models: finds a version by name and number.
         keep: side information stays when a frame ends, for the next one of the same number (benchmarks).
     """
 
-    def __init__(self, models: Callable[[str, int], ModelVersion], *, keep: bool = False) -> None:
-        self._models = models
+    def __init__(self, *, keep: bool = False) -> None:
         self._keep = keep
         self._frames: dict[_Key, _Frames] = {}
 
     @torch.inference_mode()
-    def decode(self, model: str, version: int, parts: list[Part]) -> list[Estimates]:
-        chosen = self._models(model, version)
+    def decode(self, model: ModelVersion, parts: list[Part]) -> list[Estimates]:
         order = sorted(range(len(parts)), key=lambda index: -parts[index].slots)
-        begun = {index: self._begin(chosen, parts[index]) for index in order}  # what is left of a slot is a prefix
+        begun = {index: self._begin(model, parts[index]) for index in order}  # what is left of a slot is a prefix
         done: dict[int, tuple[Estimates, State]] = {}
         for air in {part.air for part in parts}:
             alike = {index: each for index, each in begun.items() if each.part.air == air}
-            done |= dict(zip(alike, _decoded(chosen.scheme, air, list(alike.values())), strict=True))
+            done |= dict(zip(alike, _decoded(model.scheme, air, list(alike.values())), strict=True))
         for index, each in begun.items():
             self._end(each, done[index][1])
         return [done[index][0] for index in range(len(parts))]
@@ -165,7 +172,8 @@ class InProcessBackend:
             held = None
         new = part.rows if held is None else part.rows[held.places.frame[part.rows] != part.frame]
         if len(new) and part.first_slot > 0:
-            raise LookupError(f"frame {part.frame} of UE {part.lease.first_ue + int(new[0])}: its state is not held")
+            ue = part.lease.first_ue + int(new[0])
+            raise StateNotHeld(f"frame {part.frame} of UE {ue}: its state is not held")
         if part.first_slot == 0 and part.ends_frame and not self._keep:
             return _Begun(part, self._side(model, part, part.rows), _initial(model, part, len(part.rows)), None)
         if held is None or len(new):

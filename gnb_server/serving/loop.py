@@ -21,29 +21,29 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from gnb_server.evaluator import Evaluator
 from gnb_server.faults import Faults
 from gnb_server.monitor import Clock, Monitor
 from gnb_server.rates import RateControl
 from gnb_server.recorder import Recorder
-from gnb_server.repository import Repository
+from gnb_server.repository import ModelVersion, Repository
 from gnb_server.rollouts import RATIO, Rollouts
 from gnb_server.serving.admission import admit, received_by_slot
-from gnb_server.serving.backend import DecodeBackend, Estimates, Part
+from gnb_server.serving.backend import Part
 from gnb_server.serving.batching import FairQueue, rounds_of
 from gnb_server.serving.chunks import Ack, Admitted, Chunk, Group, Job
 from gnb_server.serving.commit import Committer
+from gnb_server.serving.execution import Executor, Failure, Result
 from gnb_server.serving.monitoring import Monitoring
 from gnb_server.serving.scoring import Decoded, NoChannel, Scored, Scorer
-from gnb_server.serving.shadow import Shadow
+from gnb_server.serving.shadow import Member, Shadow
 from gnb_server.sessions import Fleet
 from gnb_server.snapshots import Snapshots
 from gnb_server.store import Store
 from shared.errors import Conflict, CsiError, NotReady
 from shared.link.air import erased
 from shared.link.decoding import distortion
-from shared.metrics import Outcomes
 
 SHUTTING_DOWN = "gNB: is shutting down"
 
@@ -67,7 +67,7 @@ class ServingLoop:
     def __init__(
         self,
         models: Repository,
-        backend: DecodeBackend,
+        executor: Executor,
         store: Store,
         monitor: Monitor,
         rollouts: Rollouts,
@@ -81,17 +81,17 @@ class ServingLoop:
         clock: Clock = time.monotonic,
     ) -> None:
         self._models = models
-        self._backend = backend
+        self._executor = executor
         self._recorder = recorder
+        self._snapshots = snapshots
         self._faults = faults or Faults("none")
         self._evaluate = evaluate
         self._late_s = late_s
         self._clock = clock
-        self._evaluator = Evaluator()
-        self._scorer = Scorer(self._evaluator if evaluate else None, store, recorder, snapshots)
+        self._scorer = Scorer(store, recorder, snapshots, evaluate=evaluate)
         self._monitoring = monitoring if evaluate else None
         self._committer = Committer(store, monitor, recorder, rollouts, self._monitoring, write=evaluate)
-        self._shadow = Shadow(models, rollouts, self._evaluator)
+        self._shadow = Shadow(models, rollouts, executor)
         self._rollouts = rollouts
         self._changed = threading.Condition()
         self._waiting = FairQueue()
@@ -167,8 +167,7 @@ class ServingLoop:
         def free() -> None:
             if fleet.stream == stream:
                 fleet.open, fleet.broken = None, True
-                self._backend.forget(fleet.lease.token)
-                self._evaluator.forget(fleet.lease.token)
+                self._executor.forget(fleet.lease.token)
                 self._shadow.forget(fleet.lease.token)
                 if self._monitoring is not None:
                     self._monitoring.forget(fleet.lease.token)
@@ -232,13 +231,13 @@ class ServingLoop:
             admitted = list(self._admitted(round_))
             self._abandon(admitted)
             decoded = self._decoded(admitted)
-            now = self._clock()
             done: list[Scored] = []
             for job, found in admitted:
                 if job.future.done():
                     continue
                 try:
-                    latency_ms, queue_ms = 1e3 * (now - job.arrived), 1e3 * (begun - job.arrived)
+                    ready = max((result.decoded for _, result in decoded[job]), default=self._clock())
+                    latency_ms, queue_ms = 1e3 * (ready - job.arrived), 1e3 * (begun - job.arrived)
                     lost = self._faults.loses()
                     result = self._scorer.score(job, found, decoded[job], latency_ms, queue_ms, lost=lost)
                     done.append(result if lost else self._watched(result, found, decoded[job]))
@@ -263,37 +262,56 @@ class ServingLoop:
         """Free what is held for frames whose rest is dropped."""
         for job, found in admitted:
             for dropped in found.dropped:
-                token, rows = job.fleet.lease.token, found.rows[dropped.columns]
-                for holder in (self._backend, self._evaluator, self._shadow):
-                    holder.abandon(token, rows)
+                self._executor.abandon(job.fleet.lease.token, found.rows[dropped.columns])
 
     def _decoded(self, admitted: list[tuple[Job, Admitted]]) -> dict[Job, Decoded]:
-        """Estimates of chunks of disjoint UEs, all of a model version in one call."""
+        """What chunks of disjoint UEs are decoded to, all of a model version in one call."""
         decoded: dict[Job, Decoded] = {job: [] for job, _ in admitted}
-        batches: dict[tuple[str, int], list[tuple[Job, Group, Part]]] = {}
+        batches: dict[tuple[str, int], list[Member]] = {}
         for job, found in admitted:
             for group in found.groups:
                 key = group.model.name, group.model.version
-                batches.setdefault(key, []).append((job, group, self._part(job, found, group)))
-        for (name, version), members in batches.items():
-            for (job, group, _), estimates in self._decode(name, version, members):
-                decoded[job].append((group, estimates))
+                part = self._to_serve(job, found, group)
+                batches.setdefault(key, []).append((job, group, part))
+        for members in batches.values():
+            for (job, group, _), result in zip(members, self._executed(members), strict=True):
+                if isinstance(result, Result):
+                    decoded[job].append((group, result))
+                elif not job.future.done():
+                    if result.by_version:
+                        self._rollouts.fail(group.model.name, group.model.version, str(result.error))
+                    _fail(job, result.error)
         return decoded
 
-    def _decode(
-        self, name: str, version: int, members: list[tuple[Job, Group, Part]]
-    ) -> Iterator[tuple[tuple[Job, Group, Part], Estimates]]:
-        """Estimates of members that can be decoded: together, or one by one if that fails."""
-        try:
-            yield from zip(members, self._backend.decode(name, version, [part for *_, part in members]), strict=True)
-        except Exception as error:
-            if len(members) == 1:
-                if type(error) is not LookupError:  # of a state that is to be restored
-                    self._rollouts.fail(name, version, str(error))
-                _fail(members[0][0], error)
-                return
-            for member in members:
-                yield from self._decode(name, version, [member])
+    def _executed(self, members: list[Member]) -> list[Result | Failure]:
+        """What becomes of members of one model version. Where the state of a frame has gone, what is kept of the frame
+        is decoded again first.
+        """
+        model = members[0][1].model
+        results = self._executor.execute(model, [part for *_, part in members])
+        gone = [k for k, found in enumerate(results) if isinstance(found, Failure) and found.state_gone]
+        if gone:
+            logging.warning("serving: states of %d chunks have gone; their open frames are decoded again", len(gone))
+            kept = [(k, part) for k in gone for _, part in self._kept(members[k][0].fleet, members[k][2].rows)]
+            begun = zip(kept, self._executor.execute(model, [part for _, part in kept]), strict=True)
+            failed = {k: found for (k, _), found in begun if isinstance(found, Failure)}
+            going_on = [k for k in gone if k not in failed]
+            again = self._executor.execute(model, [members[k][2] for k in going_on])
+            for k, found in (*failed.items(), *zip(going_on, again, strict=True)):
+                results[k] = found
+        return results
+
+    def _to_serve(self, job: Job, admitted: Admitted, group: Group) -> Part:
+        """A group as it is decoded for its ack, with all that is wanted of it."""
+        lease, rows = job.fleet.lease, admitted.rows[group.columns]
+        recorded = self._recorder is not None and self._recorder.wants(job.frame)
+        return dataclasses.replace(
+            self._part(job, admitted, group),
+            measured_at=tuple(job.arrived - waited_s for waited_s in job.chunk.waited_s[group.skipped :]),
+            offered_per_s=job.fleet.offered_per_s,
+            watched=self._monitoring is not None,
+            shown=recorded or (self._snapshots is not None and self._snapshots.wants(lease, rows)),
+        )
 
     def _hold_target(self, job: Job, admitted: Admitted) -> None:
         """Have UEs take more or fewer bits, where their fleet is to hold an NMSE."""
@@ -314,11 +332,14 @@ class ServingLoop:
         if self._monitoring is None:
             return scored
         watched = []
-        for (group, estimates), increment in zip(decoded, scored.stored.increments, strict=False):
+        for (group, result), increment in zip(decoded, scored.stored.increments, strict=False):
+            assert result.estimates is not None  # it is watched
             part = self._part(scored.job, admitted, group)
             target = None if admitted.target is None else admitted.target[torch.from_numpy(group.columns)]
             fleet = scored.job.fleet
-            frames = self._monitoring.watch.observe(fleet, group.model, part, increment.lengths, estimates, target)
+            frames = self._monitoring.watch.observe(
+                fleet, group.model, part, increment.lengths, result.estimates, target
+            )
             if frames is not None:
                 watched.append((frames, increment.frame_means[frames.columns, RATIO]))
         return dataclasses.replace(scored, watched=watched)
@@ -345,23 +366,32 @@ class ServingLoop:
 
     def _rebuild(self, fleet: Fleet) -> None:
         assert fleet.open is not None
-        self._shadow.forget(fleet.lease.token)  # it may be ahead of the store, and follows from the next frame on
-        reached, frames = fleet.next_sequence % fleet.slots, fleet.next_sequence // fleet.slots
-        open_frames = np.unique(np.stack([fleet.version, frames, reached], axis=1), axis=0)
-        for version, frame, slots in open_frames.tolist():
+        token, rows = fleet.lease.token, np.arange(fleet.lease.ue_count)
+        self._executor.forget(token)  # it may be ahead of the store
+        self._shadow.forget(token)  # as may be this; it follows from the next frame on
+        for model, part in self._kept(fleet, rows):
+            result = self._executor.execute(model, [part])[0]
+            if isinstance(result, Failure):
+                raise result.error
+            if result.measured is not None:
+                fleet.open.outcome[:, part.rows, : part.slots] = result.measured.swapaxes(1, 2)
+
+    def _kept(self, fleet: Fleet, rows: NDArray[np.int64]) -> Iterator[tuple[ModelVersion, Part]]:
+        """What is kept of the open frames of a fleet's UEs [n], from their beginnings, and the versions of these."""
+        frames = fleet.open
+        assert frames is not None
+        reached, numbers = frames.next_sequence[rows] % fleet.slots, frames.next_sequence[rows] // fleet.slots
+        standing = np.stack([frames.version[rows], numbers, reached], axis=1)
+        for version, frame, slots in np.unique(standing, axis=0).tolist():
             if not (slots and version):  # at a frame's beginning, or dropped
                 continue
-            rows = np.flatnonzero((fleet.version == version) & (frames == frame) & (reached == slots))
+            chosen = rows[(standing == (version, frame, slots)).all(axis=1)]
             model = self._models.version(fleet.lease.model, version)
-            packed = fleet.open.reports[version][rows, :slots].swapaxes(0, 1)
+            packed = frames.reports[version][chosen, :slots].swapaxes(0, 1)
             bits = np.unpackbits(packed, axis=-1, count=model.layout.bits)
-            ues = rows + fleet.lease.first_ue
+            ues = chosen + fleet.lease.first_ue
             fields, fates = received_by_slot(fleet.lease, model, ues, frame, range(slots), bits)
-            part = Part(fleet.lease, rows, frame, 0, slots, fields, fates)
-            estimates = self._backend.decode(model.name, version, [part])[0]
-            truth = self._evaluator.truth(fleet.lease, model.scheme.domain, rows, frame, range(slots))
-            outcomes = Outcomes.measure(torch.from_numpy(estimates), truth)
-            fleet.open.outcome[:, rows, :slots] = outcomes.measured.swapaxes(1, 2)
+            yield model, Part(fleet.lease, chosen, frame, 0, slots, fields, fates)
 
 
 def _return_memory() -> None:

@@ -6,16 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from gnb_server.evaluator import Evaluator
 from gnb_server.monitoring.watch import Frames
 from gnb_server.recorder import Recorder
 from gnb_server.rollouts import Pairs
-from gnb_server.serving.aged import aged_sums
-from gnb_server.serving.backend import Estimates
 from gnb_server.serving.chunks import Ack, Admitted, Group, Job
+from gnb_server.serving.execution import Result
 from gnb_server.sessions import VersionFacts
 from gnb_server.snapshots import Snapshots
 from gnb_server.store import Increment, Progress, Reports, Store, Stored
@@ -24,7 +21,7 @@ from shared.link.air import Fates, count_fates
 from shared.link.payload import saturated
 from shared.metrics import COLUMNS, MEASURED, Outcomes
 
-Decoded = list[tuple[Group, Estimates]]
+Decoded = list[tuple[Group, Result]]
 """What became of a chunk's groups."""
 
 
@@ -61,20 +58,20 @@ class Scored:
 
 
 class Scorer:
-    """Compares decoded chunks with the truth. Without an `evaluator` nothing is compared nor stored (benchmarks)."""
+    """Adds up how decoded chunks compare with the truth. With `evaluate` off (benchmarks) nothing is added."""
 
     def __init__(
-        self, evaluator: Evaluator | None, store: Store, recorder: Recorder | None, snapshots: Snapshots | None = None
+        self, store: Store, recorder: Recorder | None, snapshots: Snapshots | None = None, *, evaluate: bool = True
     ) -> None:
-        self._evaluator = evaluator
         self._store = store
+        self._evaluate = evaluate
         self._recorder = recorder
         self._snapshots = snapshots
 
     def score(
         self, job: Job, admitted: Admitted, decoded: Decoded, latency_ms: float, queue_ms: float, *, lost: bool
     ) -> Scored:
-        """Compare a chunk; its frames in progress take notice of it.
+        """Add up a chunk; its frames in progress take notice of it.
 
         Args:
             latency_ms: from its arrival to when it was decoded. queue_ms: from its arrival to when its turn came.
@@ -87,42 +84,40 @@ class Scorer:
         versions = fleet.open.version[admitted.rows]
         stored, records = Stored(fleet.lease), []
         air_from = int(fleet.lease.by_frame.air_from(np.array(job.frame)))
-        for group, estimates in decoded:
+        for group, result in decoded:
             rows, first = admitted.rows[group.columns], chunk.first_slot + group.skipped
             fleet.open.keep(group.model.version, rows, first, admitted.bits[group.skipped :, group.columns])
             versions[group.columns] = group.model.version
             new[group.skipped :, group.columns] = not lost
             stored.progress.append(self._progress(job, group, rows))
-            if self._evaluator is None:
+            if result.measured is None:
                 continue
             slots = job.slots[group.skipped :]
-            truth = self._evaluator.truth(fleet.lease, group.model.scheme.domain, rows, job.frame, slots)
-            outcomes = Outcomes.measure(torch.from_numpy(estimates), truth)
-            if not np.isfinite(outcomes.measured).all():
+            if not np.isfinite(result.measured).all():
                 raise NoChannel("payload: decodes to numbers beyond float32; wanted values as a channel has them")
-            fleet.open.outcome[:, rows[:, None], np.array(slots)] = outcomes.measured.swapaxes(1, 2)
+            fleet.open.outcome[:, rows[:, None], np.array(slots)] = result.measured.swapaxes(1, 2)
             if lost:
                 continue
+            outcomes = Outcomes.of(result.measured)
             nmse[group.skipped :, group.columns] = outcomes.nmse
             whole = rows if slots.stop == fleet.slots else rows[:0]
             frame_means = Outcomes.of(fleet.open.outcome[:, whole]).frame_moments()
             version, each = group.model.version, chunk.wire_bytes / chunk.reports
             lengths = admitted.lengths[group.skipped :, group.columns]
             fates = admitted.fates[group.skipped :, group.columns]
-            ages = job.ages_s(latency_ms)[group.skipped :]
-            aged = aged_sums(
-                self._evaluator, fleet, group.model.scheme.domain, rows, job.frame, slots, estimates, outcomes, ages
-            )
-            added = frame_means, each, lengths, count_fates(fates), air_from, aged
+            added = frame_means, each, lengths, count_fates(fates), air_from, result.aged
             stored.increments.append(Increment(version, rows, slots, outcomes.moments(), *added))
-            kept = outcomes.measured, lengths, latency_ms, job.received, fates
+            kept = result.measured, lengths, latency_ms, job.received, fates
             stored.reports.append(Reports(version, rows, first, *kept))
+            if result.estimates is None or result.truth is None:
+                continue
             if self._snapshots is not None:
                 last, received = first + len(slots) - 1, job.received
-                self._snapshots.put(fleet.lease, group.model, rows, last, received, estimates, truth.channel)
+                self._snapshots.put(fleet.lease, group.model, rows, last, received, result.estimates, result.truth)
             if self._recorder is not None and self._recorder.wants(job.frame):
                 bits = admitted.bits[group.skipped :, group.columns]
-                records.append(self._recorder.rows(fleet.lease, group.model, rows, first, bits, estimates, truth))
+                shown = result.estimates, result.truth
+                records.append(self._recorder.rows(fleet.lease, group.model, rows, first, bits, *shown))
         for late in admitted.dropped:
             rows, first = admitted.rows[late.columns], chunk.first_slot + late.skipped
             slots = job.slots[late.skipped :]
@@ -135,7 +130,7 @@ class Scorer:
             lengths = admitted.lengths[late.skipped :, late.columns]
             stored.reports.append(Reports(0, rows, first, nothing, lengths, latency_ms, job.received))
         newly_dropped, first_time = int(dropped.sum()), new | dropped
-        if self._evaluator is not None and not first_time.all():
+        if self._evaluate and not first_time.all():
             self._add_repeats(job, admitted, versions, first_time, stored)
             self._fill_repeats(job, versions, first_time, nmse, dropped)
         at_an_end = np.broadcast_to(saturated(admitted.model.layout, admitted.fields), new.shape)

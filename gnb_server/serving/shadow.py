@@ -6,14 +6,13 @@ import logging
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from gnb_server.evaluator import Evaluator
 from gnb_server.repository import Repository
 from gnb_server.rollouts import Pairs, Rollout, Rollouts
-from gnb_server.serving.backend import InProcessBackend, Part
+from gnb_server.serving.backend import Part
 from gnb_server.serving.chunks import Group, Job
+from gnb_server.serving.execution import Executor, Failure
 from shared.errors import DamagedCheckpoint
 from shared.metrics import Outcomes
 
@@ -30,20 +29,23 @@ class _Frames:
 
 @dataclass
 class _Held:
-    """What is held for a roll-out: recurrent states, and frames by token."""
+    """What is held for a roll-out: frames by token, and in its lane recurrent states."""
 
     rollout: int
-    backend: InProcessBackend
     frames: dict[str, _Frames] = field(default_factory=dict)
+
+    @property
+    def lane(self) -> str:
+        return f"shadow {self.rollout}"
 
 
 class Shadow:
     """Decodes what the old version of a running shadow roll-out has decoded, with the new version."""
 
-    def __init__(self, models: Repository, rollouts: Rollouts, evaluator: Evaluator) -> None:
+    def __init__(self, models: Repository, rollouts: Rollouts, executor: Executor) -> None:
         self._models = models
         self._rollouts = rollouts
-        self._evaluator = evaluator
+        self._executor = executor
         self._held: dict[str, _Held] = {}  # by model
 
     def follow(self, members: list[Member]) -> dict[Job, list[Pairs]]:
@@ -57,7 +59,9 @@ class Shadow:
             return {}
         held = self._held.get(rollout.model)
         if held is None or held.rollout != rollout.number:
-            held = self._held[rollout.model] = _Held(rollout.number, InProcessBackend(self._models.version))
+            if held is not None:
+                self._executor.end(held.lane)
+            held = self._held[rollout.model] = _Held(rollout.number)
         try:
             return self._follow(rollout, held, members)
         except Exception as error:  # a fault of the new version alone
@@ -65,35 +69,32 @@ class Shadow:
             self._rollouts.fail(rollout.model, rollout.version, str(error))
             return {}
 
-    def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
-        """Free what is held for the open frames of a fleet's UEs [n]."""
-        for held in self._held.values():
-            held.backend.abandon(token, ues)
-
     def forget(self, token: str) -> None:
-        """Free what is held for a fleet."""
+        """Follow a fleet's UEs no more before their next frames."""
         for held in self._held.values():
             held.frames.pop(token, None)
-            held.backend.forget(token)
 
     def _follow(self, rollout: Rollout, held: _Held, members: list[Member]) -> dict[Job, list[Pairs]]:
         chosen = [member for member in members if self._continues(rollout, held, *member)]
         if not chosen:
             return {}
         model = self._models.version(rollout.model, rollout.version)
-        decoded = held.backend.decode(rollout.model, rollout.version, [part for *_, part in chosen])
+        results = self._executor.execute(model, [part for *_, part in chosen], held.lane)
         pairs: dict[Job, list[Pairs]] = {}
-        for (job, _, part), estimates in zip(chosen, decoded, strict=True):
-            slots = range(part.first_slot, part.first_slot + part.slots)
-            truth = self._evaluator.truth(part.lease, model.scheme.domain, part.rows, part.frame, slots)
-            found = Outcomes.measure(torch.from_numpy(estimates), truth).ratio
-            if not np.isfinite(found).all():
+        for (job, _, part), result in zip(chosen, results, strict=True):
+            slots, frames = range(part.first_slot, part.first_slot + part.slots), held.frames[job.fleet.lease.token]
+            if isinstance(result, Failure):
+                if not result.state_gone:
+                    raise result.error
+                frames.number[part.rows] = -1  # followed from the next frame on
+                continue
+            assert result.measured is not None  # no roll-out runs where nothing is compared
+            if not np.isfinite(result.measured).all():
                 raise DamagedCheckpoint("it decodes reports to numbers beyond float32")
-            ratios = held.frames[job.fleet.lease.token].ratios
-            ratios[part.rows[:, None], np.array(slots)] = found.T
+            frames.ratios[part.rows[:, None], np.array(slots)] = Outcomes.of(result.measured).ratio.T
             if slots.stop == job.fleet.slots and job.fleet.open is not None:
                 old = Outcomes.of(job.fleet.open.outcome[:, part.rows]).ratio
-                pairs.setdefault(job, []).append((ratios[part.rows].mean(axis=1), old.mean(axis=1)))
+                pairs.setdefault(job, []).append((frames.ratios[part.rows].mean(axis=1), old.mean(axis=1)))
         return pairs
 
     @staticmethod

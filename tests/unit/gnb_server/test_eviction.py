@@ -56,7 +56,7 @@ def shown(handlers: Handlers) -> list[Any]:
 def in_memory(handlers: Handlers) -> set[str]:
     """Tokens of fleets of which more than the lease is held."""
     serving = handlers._serving
-    held = {key[0] for key in (*serving._backend._frames, *serving._evaluator._held)}
+    held = {key[0] for key in (*serving._executor._backends["serving"]._frames, *serving._executor._evaluator._held)}
     return {*handlers._fleets, *handlers._monitor._fleets, *held}
 
 
@@ -124,7 +124,7 @@ def test_a_silent_fleet_is_idle_and_loses_what_is_held_for_its_open_frames(
     assert handlers.nmse()["overall"]["ues_attached"] == 2 * UES  # it has its stream
     assert silent.fleet.open is None
     assert in_memory(handlers) == {silent.fleet.lease.token, loud.fleet.lease.token}
-    assert {key[0] for key in handlers._serving._evaluator._held} == {loud.fleet.lease.token}
+    assert {key[0] for key in handlers._serving._executor._evaluator._held} == {loud.fleet.lease.token}
     with pytest.raises(NotReady, match="attach again with its token"):
         silent.send(3)
     silent.come_back()

@@ -161,11 +161,11 @@ def test_nothing_is_held_of_a_dropped_frame(handlers: Handlers, small_store: Che
     ues = Ues(handlers, small_store).open()
     ues.send(0, 1, 2)
     serving = handlers._serving
-    assert serving._backend._frames
-    assert serving._evaluator._held
+    assert serving._executor._backends["serving"]._frames
+    assert serving._executor._evaluator._held
     late(ues, clock, lambda: ues.submit(3, slots=5))
-    assert not serving._backend._frames
-    assert not serving._evaluator._held
+    assert not serving._executor._backends["serving"]._frames
+    assert not serving._executor._evaluator._held
     assert ues.submit(8, slots=8).result(30).dropped == 0
 
 

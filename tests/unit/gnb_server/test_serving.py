@@ -23,9 +23,11 @@ from csiemu.training.trainer import Recipe
 from gnb_server.app import service
 from gnb_server.handlers import Attachment, Handlers
 from gnb_server.monitor import Monitor
+from gnb_server.repository import ModelVersion
 from gnb_server.rpc import client_of
 from gnb_server.serving.backend import Estimates, InProcessBackend, Part
 from gnb_server.serving.chunks import Job
+from gnb_server.serving.execution import SERVING
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.serving.scoring import Scorer
 from gnb_server.sessions import Fleet, Lease
@@ -127,10 +129,10 @@ def breaking(stage: str, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     elif stage == "decoding":
         decode = InProcessBackend.decode
 
-        def decoding(self: InProcessBackend, model: str, version: int, parts: list[Part]) -> list[Estimates]:
+        def decoding(self: InProcessBackend, model: ModelVersion, parts: list[Part]) -> list[Estimates]:
             if any(part.lease.token == token for part in parts):
                 raise RuntimeError("shapes cannot be multiplied")
-            return decode(self, model, version, parts)
+            return decode(self, model, parts)
 
         monkeypatch.setattr(InProcessBackend, "decode", decoding)
     elif stage == "scoring":
@@ -269,7 +271,7 @@ def test_what_is_held_for_a_fleet_that_stays_away_is_freed(
     back.open()
     while away.fleet.open is not None:
         assert handlers._serving._thread.is_alive()
-    assert {key[0] for key in handlers._serving._backend._frames} == {back.fleet.lease.token}
+    assert {key[0] for key in backend_and_evaluator(handlers)[0]._frames} == {back.fleet.lease.token}
     assert back.send(2)
     with pytest.raises(NotReady, match="attach again"):
         away.open()
@@ -512,17 +514,23 @@ def test_a_fleet_whose_state_cannot_be_restored_stays_to_be_restored(
     assert ues.come_back().send(2)[0].nmse.shape == (1, UES)
 
 
+def backend_and_evaluator(handlers: Handlers) -> tuple[Any, Any]:
+    """Of what UEs are answered with."""
+    executor: Any = handlers._serving._executor
+    return executor._backends[SERVING], executor._evaluator
+
+
 def test_a_detached_fleet_holds_nothing_but_its_totals(handlers: Handlers, small_store: CheckpointStore) -> None:
     ues = Ues(handlers, small_store).open()
     ues.send(0, 1, 2)
-    serving = handlers._serving
-    assert serving._backend._frames  # type: ignore[attr-defined]  # of this one
-    assert serving._evaluator._held
+    backend, evaluator = backend_and_evaluator(handlers)
+    assert backend._frames  # of this one
+    assert evaluator._held
     handlers.detach(ues.fleet.lease.token)
-    serving.call(lambda: None).result(30)
+    handlers._serving.call(lambda: None).result(30)
     assert ues.fleet.open is None
-    assert not serving._backend._frames
-    assert not serving._evaluator._held
+    assert not backend._frames
+    assert not evaluator._held
     assert handlers.ue(0)["reports"] == 3
     assert [bytes(frame) for frame in _open_frames(handlers._store)] == [b""] * UES
     with pytest.raises(Conflict, match="has detached"):
@@ -572,14 +580,14 @@ def test_states_of_a_version_that_no_ue_is_on_are_freed(handlers: Handlers, smal
     ues.send(*range(8))
     handlers.swaps.load("hyperrnn", 2)
     ues.send(8)
-    assert {key[1] for key in handlers._serving._backend._frames} == {2}
+    assert {key[1] for key in backend_and_evaluator(handlers)[0]._frames} == {2}
     assert ues.fleet.open is not None
     assert set(ues.fleet.open.reports) == {2}
 
 
 def held_rows(handlers: Handlers) -> dict[str, int]:
     """Frames that side information, states and truth are held of."""
-    backend, evaluator = handlers._serving._backend, handlers._serving._evaluator
+    backend, evaluator = backend_and_evaluator(handlers)
     frames, truths = backend._frames.values(), evaluator._held.values()
     return {
         "side": sum(len(held.side) for held in frames),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gnb_server.handlers import Handlers
+from gnb_server.repository import ModelVersion
 from gnb_server.rollouts import Rollout
 from gnb_server.serving.backend import Estimates, InProcessBackend, Part
 from gnb_server.store import Store
@@ -112,9 +113,9 @@ def decoding(
     """What a version decodes is changed from now on."""
     decode = InProcessBackend.decode
 
-    def changed(self: InProcessBackend, model: str, chosen: int, parts: list[Part]) -> list[Estimates]:
-        found = decode(self, model, chosen, parts)
-        return change(found) if chosen == version else found
+    def changed(self: InProcessBackend, model: ModelVersion, parts: list[Part]) -> list[Estimates]:
+        found = decode(self, model, parts)
+        return change(found) if model.version == version else found
 
     monkeypatch.setattr(InProcessBackend, "decode", changed)
 
@@ -199,8 +200,9 @@ def test_nothing_is_held_for_fleets_that_have_detached(handlers: Handlers, small
     ues.send(0)
     held = handlers._serving._shadow._held[MODEL]
     assert held.frames
-    assert held.backend._frames
+    backend = handlers._serving._executor._backends[held.lane]
+    assert backend._frames
     handlers.detach(ues.fleet.lease.token)
     handlers._serving.run(lambda: None)
     assert not held.frames
-    assert not held.backend._frames
+    assert not backend._frames
