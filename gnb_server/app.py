@@ -27,9 +27,10 @@ from gnb_server.rest.access import Access
 from gnb_server.rest.app import create_app
 from gnb_server.rollouts import Rollouts
 from gnb_server.rpc import GrpcServer, bracketed, server_credentials
-from gnb_server.serving.execution import InProcessExecutor
+from gnb_server.serving.execution import Executor, InProcessExecutor
 from gnb_server.serving.loop import ServingLoop
 from gnb_server.serving.monitoring import Monitoring
+from gnb_server.serving.workers import Workers
 from gnb_server.settings import Settings
 from gnb_server.snapshots import Snapshots
 from gnb_server.store import Store
@@ -54,7 +55,22 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
     Args:
         clock: monotonic [s].
     """
-    repository = Repository(CheckpointStore(settings.checkpoints), settings.precision)
+    executor = _executor(settings, clock)
+    with contextlib.closing(executor), _decoding_by(executor, settings, clock) as handlers:
+        yield handlers
+
+
+def _executor(settings: Settings, clock: Clock) -> Executor:
+    """What decodes and compares."""
+    if settings.workers:
+        return Workers(settings.workers, evaluate=settings.evaluate)
+    return InProcessExecutor(Evaluator() if settings.evaluate else None, clock)
+
+
+@contextlib.contextmanager
+def _decoding_by(executor: Executor, settings: Settings, clock: Clock) -> Iterator[Handlers]:
+    """As `service`, over an executor."""
+    repository = Repository(CheckpointStore(settings.checkpoints), settings.precision, executor.load, executor.unload)
     if settings.precision == "bf16" and not fast_in_bf16():
         logging.warning("precision: bf16, for which this processor has no instructions; fp32 is faster here")
     store = Store(settings.store, settings.run, settings.reports_kept)
@@ -75,7 +91,7 @@ def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handl
         monitoring = Monitoring(watch, grader)
     serving = ServingLoop(
         repository,
-        InProcessExecutor(Evaluator() if settings.evaluate else None, clock),
+        executor,
         store,
         monitor,
         rollouts,

@@ -19,6 +19,7 @@ the encoder nor the downlink. It is in one of three states:
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,11 +72,23 @@ class _Model:
 class Repository:
     """Loaded decoders by name and version; in bfloat16 if that is wanted and their cards allow it. Safe to use from any
     thread.
+
+    Args:
+        hold: has who decodes hold a version, before it counts as loaded; raises DamagedCheckpoint if that cannot be.
+        free: has them hold it no more.
     """
 
-    def __init__(self, store: CheckpointStore, precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        store: CheckpointStore,
+        precision: Precision = "fp32",
+        hold: Callable[[ModelVersion], None] = lambda model: None,
+        free: Callable[[str, int], None] = lambda name, version: None,
+    ) -> None:
         self.store = store
         self.precision = precision
+        self._hold = hold
+        self._free = free
         self._models: dict[str, _Model] = {}
         self._lock = threading.RLock()
 
@@ -95,6 +108,8 @@ class Repository:
             before = model.loaded.get(found.version)
             if before is not None and (before.sha256, before.encoder_id) == (found.sha256, found.encoder_id):
                 found = before  # open frames go on with their states
+        self._hold(found)
+        with self._lock:
             model.loaded[found.version] = found
             model.blocked.pop(found.version, None)
             if serve:
@@ -142,7 +157,8 @@ class Repository:
             model = self._models.setdefault(name, _Model())
             blocked = sorted({*self._on_disk(name), *model.loaded}) if version is None else [version]
             for number in blocked:
-                model.loaded.pop(number, None)
+                if model.loaded.pop(number, None) is not None:
+                    self._free(name, number)
                 model.blocked[number] = reason
             if version is None:
                 model.serving.clear()
@@ -152,7 +168,8 @@ class Repository:
         """Free a version that nothing needs; it is loaded again should UEs of its encoder come."""
         with self._lock:
             model = self._models[name]
-            model.loaded.pop(version, None)
+            if model.loaded.pop(version, None) is not None:
+                self._free(name, version)
             model.serving = {encoder: number for encoder, number in model.serving.items() if number != version}
 
     def serving(self, name: str) -> dict[str, int]:
@@ -226,6 +243,7 @@ class Repository:
             if model is not None and version in model.blocked:
                 raise Conflict(f"model: {name}/{version} is {model.blocked[version]}; load it first")
         found = verified(self.store, name, version, self.precision)
+        self._hold(found)
         with self._lock:
             model = self._models.setdefault(name, _Model())
             model.loaded[version] = found

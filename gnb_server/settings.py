@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,17 @@ from shared.settings import CheckpointSettings, Late, OutFile, OutFolder, option
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What a bearer token may be (RFC 6750, section 2.1)."""
+
+MOST_WORKERS = 8
+"""Decode workers by default, at most."""
+
+
+def default_workers() -> int:
+    """A decode worker for each core but one, on which the rest of the gNB runs; none where there are two cores at most:
+    UEs on the same machine have the other one.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores <= 2 else min(cores - 1, MOST_WORKERS)
 
 
 class Settings(CheckpointSettings):
@@ -82,6 +94,10 @@ class Settings(CheckpointSettings):
     tls_client_ca: Path | None = None
     """Certificates of the authorities that have to have signed a UE's, PEM; without it UEs need none. REST asks for a
     token instead."""
+
+    workers: int = Field(default_factory=default_workers, ge=0, le=256)
+    """Processes that decode and compare, each for UEs of its own; 0: the gNB's own process does it. By default by the
+    cores."""
 
     record: OutFolder | None = None
     """Folder for payloads, estimates and true channels of reports (.npz); off by default."""

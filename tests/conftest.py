@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ SCENARIO = "multipath-p2:antennas=16"
 PAIRS = "cost2100-indoor-5g1-5g3:antennas=8,first_rows=4,last_rows=4,slots=2"
 IMAGES = "cost2100-indoor-csinet:antennas=8,first_rows=8,slots=2"
 RECIPE = Recipe(steps=12, batch=64, warmup=2)
+
+os.environ["CSIEMU_GNB_WORKERS"] = "0"  # tests have decode workers where they ask for them, whatever the machine
 
 
 @pytest.fixture(scope="session", autouse=True)

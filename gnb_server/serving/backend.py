@@ -19,6 +19,7 @@ from gnb_server.repository import ModelVersion
 from gnb_server.sessions import Lease
 from shared.channels.scenario import Scenario
 from shared.channels.streams import Split
+from shared.errors import NotReady
 from shared.link.air import Air, erased
 from shared.link.decoding import Fields, decode_received, initial_state, side_information
 from shared.schemes import Scheme, State
@@ -67,7 +68,7 @@ Estimates = NDArray[np.complex64]
 """Of a part: [slots, n, M], or images [slots, n, Q, M]."""
 
 
-class StateNotHeld(LookupError):
+class StateNotHeld(NotReady):
     """A part goes on with a frame whose state is not held."""
 
 

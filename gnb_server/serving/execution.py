@@ -68,6 +68,14 @@ class Failure:
 class Executor(Protocol):
     """Decodes and compares. States are those of a lane: a shadow decodes reports again, with states of its own."""
 
+    def load(self, model: ModelVersion) -> None:
+        """Get a version that is to be used. Raises DamagedCheckpoint if it cannot be."""
+        ...
+
+    def unload(self, name: str, version: int) -> None:
+        """Free a version that is not used any more."""
+        ...
+
     def execute(self, model: ModelVersion, parts: list[Part], lane: str = SERVING) -> list[Result | Failure]:
         """Decode parts of different UEs by one model version, together, and compare each. A part that goes on with a
         frame whose state is not held fails with StateNotHeld.
@@ -86,6 +94,10 @@ class Executor(Protocol):
         """Free the states of a lane that is not used any more."""
         ...
 
+    def close(self) -> None:
+        """Decode no more."""
+        ...
+
 
 class InProcessExecutor:
     """Decodes and compares in this process.
@@ -99,6 +111,12 @@ class InProcessExecutor:
         self._evaluator = evaluator
         self._clock = clock
         self._backends = defaultdict[str, InProcessBackend](lambda: InProcessBackend(keep=evaluator is None))  # by lane
+
+    def load(self, model: ModelVersion) -> None:
+        """Nothing to be done: it is in this process."""
+
+    def unload(self, name: str, version: int) -> None:
+        """Nothing to be done."""
 
     def execute(self, model: ModelVersion, parts: list[Part], lane: str = SERVING) -> list[Result | Failure]:
         found = _decoded(self._backends[lane], model, parts)
@@ -122,6 +140,9 @@ class InProcessExecutor:
 
     def end(self, lane: str) -> None:
         self._backends.pop(lane, None)
+
+    def close(self) -> None:
+        """Nothing to be done."""
 
     def _compared(self, model: ModelVersion, part: Part, estimates: Estimates, decoded: float) -> Result | Failure:
         if self._evaluator is None:

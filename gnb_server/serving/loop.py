@@ -6,8 +6,6 @@ fails that chunk alone: its fleet is restored from the store when it attaches ag
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
 import heapq
 import itertools
@@ -35,6 +33,7 @@ from gnb_server.serving.batching import FairQueue, rounds_of
 from gnb_server.serving.chunks import Ack, Admitted, Chunk, Group, Job
 from gnb_server.serving.commit import Committer
 from gnb_server.serving.execution import Executor, Failure, Result
+from gnb_server.serving.memory import return_memory
 from gnb_server.serving.monitoring import Monitoring
 from gnb_server.serving.scoring import Decoded, NoChannel, Scored, Scorer
 from gnb_server.serving.shadow import Member, Shadow
@@ -171,7 +170,7 @@ class ServingLoop:
                 self._shadow.forget(fleet.lease.token)
                 if self._monitoring is not None:
                     self._monitoring.forget(fleet.lease.token)
-                _return_memory()
+                return_memory()
 
         if not after_s:
             self.call(free)
@@ -392,12 +391,6 @@ class ServingLoop:
             ues = chosen + fleet.lease.first_ue
             fields, fates = received_by_slot(fleet.lease, model, ues, frame, range(slots), bits)
             yield model, Part(fleet.lease, chosen, frame, 0, slots, fields, fates)
-
-
-def _return_memory() -> None:
-    """Have the C library give back what is free: it keeps pages that hold anything else between them."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _started() -> Future[Any]:

@@ -27,9 +27,9 @@ class UnitaryMatrices(nn.Module):
         self.register_buffer("packed", torch.zeros(count, size, size, dtype=torch.int8))
         self.register_buffer("scales", torch.zeros(count, size))
         self._matrices: Tensor | None = None
-        nn.Module.register_load_state_dict_post_hook(self, lambda *_: self._forget())
+        nn.Module.register_load_state_dict_post_hook(self, UnitaryMatrices._forget)
 
-    def _forget(self) -> None:
+    def _forget(self, _: object) -> None:
         """What was made of other vectors."""
         self._matrices = None
 
@@ -61,4 +61,4 @@ class UnitaryMatrices(nn.Module):
             factor = 2 / torch.view_as_real(vector).square().sum((1, 2))
             products = torch.einsum("jr,jrc->jc", vector.conj(), left[:, k:, k + 1 :]) * factor[:, None]
             left[:, k:, k + 1 :] -= vector[:, :, None] * products[:, None]
-        self._forget()
+        self._matrices = None

@@ -215,3 +215,31 @@ def test_an_air_that_changes_around_crashes(spawn: Spawn, tmp_path: Path, small_
     wrong, compared = misdecoded(small_store, tmp_path / "ue.npz", recorded)
     assert wrong == 0
     assert compared > UES * 40  # a killed gNB takes the records with it that it had not written
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started (Linux)."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and whose parent has not asked yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_gnb_that_ends_leaves_no_worker(spawn: Spawn, tmp_path: Path, number: signal.Signals) -> None:
+    """Whatever ends it, and while they decode."""
+    gnb = spawn("gnb_server", workers=2, **gnb_options(tmp_path))
+    addresses = ready(tmp_path / "ready.json")
+    spawn("ue_client", gnb=addresses["grpc"], scheme="hyperrnn", ues=64)
+    wait_for(lambda: get(addresses["rest"], "/v1/nmse")["overall"]["reports"] > 1000)
+    started = children(gnb.pid)
+    assert len(started) >= 2
+    gnb.send_signal(number)
+    assert gnb.wait(60) == (-number if number == signal.SIGKILL else 0)
+    wait_for(lambda: not any(map(alive, started)))
