@@ -47,6 +47,9 @@ class Settings(CheckpointSettings):
     precision: Precision = "fp32"
     """serving: what decoders compute in, the peer's too."""
 
+    workers: str = Field("1,2", pattern="^([0-9]+(,[0-9]+)*)?$")
+    """serving: numbers of decode workers that are measured besides none."""
+
     batch: int = Field(200, ge=2, le=65536)
     """training, layouts: images a step."""
 
@@ -107,8 +110,9 @@ def _serving(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any
     names, store = _names(settings.schemes), settings.checkpoint_store()
     for name in names:
         store.load(name)  # before any of them is measured
+    workers = [int(count) for count in _names(settings.workers)]
     results = serving.measure(
-        store.root, names, settings.ues, settings.seconds, settings.rounds, settings.precision, on_progress
+        store.root, names, settings.ues, settings.seconds, settings.rounds, settings.precision, workers, on_progress
     )
     table = Table(
         "scheme",
@@ -118,11 +122,15 @@ def _serving(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any
         "share",
         "share, all on",
         "cost of the monitoring",
+        "by the clock, without it",
+        *(f"{count} workers" for count in workers),
     )
     for name, row in results["schemes"].items():
-        rates = (row[f"{mode}_per_cpu_s"] for mode in ("ceiling", "decode_only", "everything"))
+        rates = [row[f"{mode}_per_cpu_s"] for mode in ("ceiling", "decode_only", "everything")]
         shares = (row["share_of_ceiling"], row["share_of_ceiling_everything"], row["cost_of_monitoring"])
-        table.add_row(name, *(f"{rate:,.0f}" for rate in rates), *(f"{share:.2f}" for share in shares))
+        clock = [row[f"{mode}_per_s"] for mode in ("unwatched", *(f"workers_{count}" for count in workers))]
+        cells = [*map("{:,.0f}".format, rates), *map("{:.2f}".format, shares), *map("{:,.0f}".format, clock)]
+        table.add_row(name, *cells)
     return results, table
 
 

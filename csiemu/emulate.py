@@ -117,6 +117,9 @@ class Settings(RunSettings):
     precision: Precision = "fp32"
     """What decoders compute in, as of csiemu gnb."""
 
+    workers: int | None = Field(None, ge=0, le=256)
+    """Decode workers, as of csiemu gnb."""
+
     fault: Literal["none", "lose", "misdecode", "slow"] = "none"
     """Fault injection in the gNB: shows that lost and misdecoded can be other than 0."""
 
@@ -162,6 +165,7 @@ def run(settings: Settings) -> int:
                 late=settings.late,
                 late_s=settings.late_s,
                 precision=settings.precision,
+                workers=settings.workers,
             )
         )
         rest = Rest(f"http://{gnb.rest}")

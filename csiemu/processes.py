@@ -88,13 +88,20 @@ class Gnb:
         self.grpc, self.rest = str(addresses["grpc"]), str(addresses["rest"])
 
     def cpu_seconds(self) -> float:
-        """User and system time so far (Linux)."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time so far, with that of its decode workers (Linux)."""
+        stats = [(folder / "stat").read_text().rsplit(")", 1)[1].split() for folder in self._folders()]
+        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
 
     def memory_mb(self) -> float:
-        """Resident memory [MB] (Linux)."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        """Resident memory [MB], with that of its decode workers (Linux)."""
+        pages = sum(int((folder / "statm").read_text().split()[1]) for folder in self._folders())
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def _folders(self) -> list[Path]:
+        """Its folder of /proc, and those of the processes that it has started."""
+        own = Path(f"/proc/{self.process.pid}")
+        started = [pid for file in own.glob("task/*/children") for pid in file.read_text().split()]
+        return [own, *(Path(f"/proc/{pid}") for pid in started)]
 
     def __enter__(self) -> Self:
         return self

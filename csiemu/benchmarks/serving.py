@@ -4,8 +4,9 @@ The peer ("ceiling") is the decoder in this process: side information and payloa
 UEs, one thread, the same precision. The gNB is a process of its own, loaded over a real socket by UEs that send the
 packed payloads of their first frame again and again, a frame of all UEs in a chunk. `decode_only` has evaluator, store
 and world off (side information of the first frame is kept); `everything` has them on, `unwatched` all but the
-monitoring, which is measured once it has its reference. Server CPU time is the gNB process's user and system time, so
-that the load generator's share of the machine does not count.
+monitoring, which is measured once it has its reference. Server CPU time is the user and system time of the gNB's
+process and its workers, so that the load generator's share of the machine does not count. What decode workers are for
+is seen by the clock on the wall: beside `unwatched`, which has none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import itertools
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def measure(
     seconds: float,
     rounds: int,
     precision: Precision = "fp32",
+    workers: Sequence[int] = (),
     on_progress: OnProgress = lambda done, of: None,
 ) -> dict[str, Any]:
     """All figures of all schemes: medians over `rounds` interleaved rounds.
@@ -58,6 +60,7 @@ def measure(
         ues: UEs, in one fleet; also the ceiling's batch.
         seconds: length of each measurement.
         precision: of the decoders, as far as their cards allow it.
+        workers: numbers of decode workers that are measured, without the monitoring.
     """
     store = CheckpointStore(root)
     contenders: dict[tuple[str, str], Callable[[], tuple[float, float]]] = {}
@@ -68,6 +71,9 @@ def measure(
         contenders[name, "decode_only"] = partial(_served, root, checkpoint, ues, seconds, evaluate=False)
         contenders[name, "everything"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True, watch=True)
         contenders[name, "unwatched"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True)
+        for count in workers:
+            served = partial(_served, root, checkpoint, ues, seconds, evaluate=True, workers=count)
+            contenders[name, f"workers_{count}"] = served
     results: dict[str, dict[str, Any]] = {name: {} for name in schemes}
     for (name, mode), (by_cpu, by_wall) in medians(contenders, rounds, on_progress).items():
         results[name] |= {f"{mode}_per_cpu_s": by_cpu, f"{mode}_per_s": by_wall}
@@ -76,7 +82,7 @@ def measure(
         row["cost_of_monitoring"] = 1 - row["everything_per_cpu_s"] / row["unwatched_per_cpu_s"]
         row["share_of_ceiling_everything"] = row["everything_per_cpu_s"] / row["ceiling_per_cpu_s"]
     settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": precision}
-    return {"settings": settings, "machine": machine(), "schemes": results}
+    return {"settings": {**settings, "workers": list(workers)}, "machine": machine(), "schemes": results}
 
 
 def _reports(checkpoint: Checkpoint, samples: Samples) -> NDArray[np.uint8]:
@@ -103,11 +109,18 @@ def _ceiling(checkpoint: Checkpoint, ues: int, seconds: float) -> tuple[float, f
 
 
 def _served(
-    root: Path, checkpoint: Checkpoint, ues: int, seconds: float, *, evaluate: bool, watch: bool = False
+    root: Path,
+    checkpoint: Checkpoint,
+    ues: int,
+    seconds: float,
+    *,
+    evaluate: bool,
+    watch: bool = False,
+    workers: int = 0,
 ) -> tuple[float, float]:
     """Decodes per second of a gNB's CPU time, and of wall time."""
-    precision = checkpoint.scheme.precision
-    options = {"checkpoints": root, "evaluate": evaluate, "monitoring": watch, "precision": precision}
+    asked = {"evaluate": evaluate, "monitoring": watch, "workers": workers}
+    options = {"checkpoints": root, "precision": checkpoint.scheme.precision, **asked}
     with tempfile.TemporaryDirectory() as folder, Gnb(Path(folder), **options) as gnb:
         return asyncio.run(_load(gnb, checkpoint, ues, seconds, watch=watch))
 
