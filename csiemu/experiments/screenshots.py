@@ -22,7 +22,7 @@ from shared.checkpoints import default_checkpoints
 
 SCHEMES = ("hyperrnn", "hyperrnn_angles", "dldnn", "crnet", "gmtc", "transform", "type1")
 
-RATE = 4.0
+RATE = 2.0
 """Reports per second and UE."""
 
 MOST_BYTES = 300_000

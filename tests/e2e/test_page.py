@@ -140,6 +140,8 @@ def test_figures_move(gnb: Gnb, visit: Visit) -> None:
     before = figures(page, "rnn 1", 2).inner_text()
     expect(figures(page, "rnn 1", 2)).not_to_have_text(before)
     expect(page.locator("#cell")).to_have_text("cell default")
+    expect(page.locator("#strip")).to_contain_text(f"of {10 * UES + 10} 1/s")
+    expect(page.locator("#strip")).to_contain_text("Age p50 / p99")
     expect(page.locator("#flow-quality")).to_contain_text(NUMBERS)
     expect(page.locator("#flow-bits")).to_contain_text("bits")
     for chart in ("history", "plane", "rate", "latency"):
@@ -198,6 +200,17 @@ def test_what_the_gnb_refuses_is_said_in_its_words(gnb: Gnb, visit: Visit) -> No
     expect(page.locator(".notice.error")).to_contain_text(f"version: rnn/1 is decoding for UEs 0..{UES - 1}")
     page.get_by_role("button", name="Dismiss").click()
     expect(page.locator(".notice")).to_have_count(0)
+
+
+def test_alarms_are_shown_while_they_are_on(gnb: Gnb, visit: Visit) -> None:
+    alarm = {"model": "rnn", "version": 1, "first_ue": 0, "ue_count": 4, "meaning": "novelty", "unit": "dB"}
+    alarms = [{**alarm, "value": 7.25, "usual": 2.0, "cleared_at": cleared} for cleared in (None, 1.0)]
+    visit.page.route("**/v1/alarms", lambda route: route.fulfill(json={"alarms": alarms, "watched": []}))
+    page = visit.go()
+    expect(page.locator("#warnings li")).to_have_text(["Alarm of rnn 1, UEs 0 to 3: novelty is 7.3 dB, usually 2.0."])
+    alarms.clear()
+    expect(page.locator("#warnings")).to_be_hidden()
+    visit.check()
 
 
 def test_a_gnb_that_was_away(gnb: Gnb, visit: Visit, tmp_path: Path) -> None:

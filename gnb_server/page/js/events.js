@@ -30,7 +30,10 @@ export class Events {
     if (last && events[0]?.number !== last) {
       ({ events } = await get(`v1/events?limit=${FIRST}`));
       this.events = events;
-    } else this.events.push(...(last ? events.slice(1) : events));
+    } else {
+      const newest = this.events.at(-1)?.number ?? 0; // another refresh may have been quicker
+      this.events.push(...events.filter(({ number }) => number > newest));
+    }
     this.events = this.events.slice(-KEPT);
     this.#show();
   }

@@ -9,7 +9,7 @@ import { byId, say } from "./dom.js";
 import { brief, clock, count, fixed, NONE } from "./format.js";
 import { pooledLine } from "./history.js";
 import { Knobs } from "./knobs.js";
-import { drawPairs } from "./live.js";
+import { drawPairs, percentiles } from "./live.js";
 import { keyOf, METRICS, nameOf, quality } from "./metrics.js";
 import { notice } from "./notices.js";
 
@@ -105,10 +105,12 @@ export class Fleet {
     const { short, unit } = METRICS[this.metric];
     say(byId("fleet-chart-title"), `${short} of the UEs in these conditions${unit && `, ${unit}`}`);
     const [value, error] = quality(now, NONE);
+    const { offered_reports_per_s: offered } = this.fleet;
     drawPairs(byId("fleet-strip"), [
       [`${short} now`, unit ? value + (error ?? "") : value, unit],
       ["Feedback", count(now.feedback_bits), "bits a report"],
-      ["Decoded", brief(now.reports_per_s), "1/s"],
+      ["Decoded", brief(this.fleet.reports_per_s), offered ? `of ${brief(offered)} 1/s` : "1/s"],
+      ["Age p50 / p99", percentiles(this.fleet.age_ms), "ms"],
       ["Corrupted", count(now.air_corrupted), ""],
       ["Detected", count(now.air_detected), ""],
       ["Lost", count(now.air_lost), now.reports ? `of ${count(now.reports)}` : ""],

@@ -195,17 +195,6 @@ export function drawStrip(strip, answer) {
   drawPairs(strip, pairs);
 }
 
-/** One sentence where UEs are not served at the rate that they ask for; without one it is hidden. */
-export function drawBanner(banner, { schemes }) {
-  const behind = schemes.filter((row) => row.rate_held === false);
-  banner.hidden = !behind.length;
-  const texts = behind.map(({ scheme, version, offered_reports_per_s: offered, reports_per_s: served }) => {
-    const name = version ? `${scheme} ${version}` : scheme;
-    return `UEs of ${name} are to send ${brief(offered)} reports a second, ${brief(served)} are served`;
-  });
-  say(banner, behind.length ? `The rate is not held: ${texts.join("; ")}.` : "");
-}
-
 /** “2.6 / 16”: median and 99th percentile. */
 export function percentiles(times) {
   return times?.p50 == null ? NONE : `${brief(times.p50)} / ${brief(times.p99)}`;

@@ -8,13 +8,14 @@ import { clock } from "./format.js";
 import { Flow } from "./flow.js";
 import { fillGaps } from "./history.js";
 import { Link } from "./link.js";
-import { drawBanner, drawStrip, Live } from "./live.js";
+import { drawStrip, Live } from "./live.js";
 import { keep, keyOf, received } from "./metrics.js";
 import { Models } from "./models.js";
 import { Ring } from "./ring.js";
 import { Stream } from "./stream.js";
 import { followTheme } from "./theme.js";
 import { Ues } from "./ues.js";
+import { Warnings } from "./warnings.js";
 
 const TICKS = 3600; // an hour, and of what was before what the gNB has stored
 const WINDOWS = [2, 5, 10, 30, 60, 600]; // seconds
@@ -30,6 +31,7 @@ const ues = new Ues();
 const models = new Models();
 const link = new Link(ring, () => events.marks());
 const flow = new Flow();
+const warnings = new Warnings();
 const stream = new Stream(take, showState);
 let view = "";
 let behind = true; // what the gNB has stored is still to be asked for
@@ -60,7 +62,7 @@ function take(answer) {
   link.take(answer);
   ues.offer(schemes.map(({ scheme }) => scheme));
   drawStrip(byId("strip"), answer);
-  drawBanner(byId("banner"), answer);
+  warnings.take(answer);
   ({ live, link })[view]?.draw();
 }
 
@@ -91,7 +93,7 @@ function showState(state, since) {
 async function refresh() {
   if (stream.state !== "live" || document.hidden) return;
   const of = { live: flow, ues, models, link }[view];
-  await Promise.all([quietly(events.refresh()), quietly(of?.refresh())]);
+  await Promise.all([events, warnings, of].map((shown) => quietly(shown.refresh())));
 }
 
 /** Show the view that the address names: #live, #ues, #ues/7, #models, #link, #link/7. */

@@ -11,6 +11,7 @@ const [ROOM, LEAST_SPAN] = [1, 6]; // powers of two beside the points, and in al
 const FONT = 11;
 const MARK = 9; // CSS pixels
 const NEAR = 24; // CSS pixels from a point to the pointer that is on it
+const LONG = 90; // CSS pixels of a name that would reach into those of others
 const ERRORS = 2; // standard errors that a bar has to each side
 
 export class Plane {
@@ -103,7 +104,10 @@ export class Plane {
     context.restore();
   }
 
-  /** To the right of a point, or to its left where the plane ends; names of points of about as many bits are spread. */
+  /**
+   * To the right of a point; where the plane ends to its left, or above it if that would reach far. Names of points of
+   * about as many bits are spread.
+   */
   #drawNames(context, bbox, x, y, ratio) {
     context.font = fontOf(FONT, ratio);
     context.textBaseline = "middle";
@@ -126,10 +130,12 @@ export class Plane {
         bbox.top + 6 * ratio,
         bbox.top + bbox.height - 6 * ratio,
       );
+      const above = !right && width > LONG * ratio;
       context.textAlign = right ? "left" : "right";
       column.forEach(({ name, bits, look }, index) => {
         context.fillStyle = look.colour;
-        context.fillText(name, x(bits) + (right ? offset : -offset), placed[index]);
+        if (above) context.fillText(name, bbox.left + bbox.width, placed[index] - FONT * ratio);
+        else context.fillText(name, x(bits) + (right ? offset : -offset), placed[index]);
       });
     }
   }

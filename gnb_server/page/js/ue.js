@@ -56,7 +56,8 @@ export class Ue {
   }
 
   #showFigures(figures) {
-    say(byId("ue-note"), `${figures.scheme}, ${figures.scenario}, ${airWords(figures.air)}, seed ${figures.seed}, encoder ${figures.encoder_id}`);
+    const { scheme, scenario, air, seed, encoder_id: encoder } = figures;
+    say(byId("ue-note"), `${scheme}, ${scenario}, ${airWords(air)}, seed ${seed}, encoder ${encoder}`);
     drawPairs(byId("ue-strip"), [
       ["Status", figures.status, ""],
       ["Version", figures.decoder_version || NONE, ""],

@@ -77,7 +77,8 @@ export class Ues {
         fill(nmse, ...quality(row, NONE));
         fill(reports, count(row.reports));
         fill(dropped, count(row.dropped));
-        fill(scenario, row.scenario, ` seed ${row.seed}${row.delay_slots ? ` delay ${row.delay_slots}` : ""}${row.air ? `, ${airWords(row.air)}` : ""}`);
+        const delay = row.delay_slots ? ` delay ${row.delay_slots}` : "";
+        fill(scenario, row.scenario, ` seed ${row.seed}${delay}${row.air ? `, ${airWords(row.air)}` : ""}`);
       },
     );
   }
