@@ -9,7 +9,7 @@ import { byId, say } from "./dom.js";
 import { brief, clock, count, fixed, NONE } from "./format.js";
 import { pooledLine } from "./history.js";
 import { Knobs } from "./knobs.js";
-import { drawPairs, percentiles } from "./live.js";
+import { drawPairs, durations } from "./live.js";
 import { keyOf, METRICS, nameOf, quality } from "./metrics.js";
 import { notice } from "./notices.js";
 
@@ -110,7 +110,7 @@ export class Fleet {
       [`${short} now`, unit ? value + (error ?? "") : value, unit],
       ["Feedback", count(now.feedback_bits), "bits a report"],
       ["Decoded", brief(this.fleet.reports_per_s), offered ? `of ${brief(offered)} 1/s` : "1/s"],
-      ["Age p50 / p99", percentiles(this.fleet.age_ms), "ms"],
+      ["Age p50 / p99", ...durations(this.fleet.age_ms)],
       ["Corrupted", count(now.air_corrupted), ""],
       ["Detected", count(now.air_detected), ""],
       ["Lost", count(now.air_lost), now.reports ? `of ${count(now.reports)}` : ""],

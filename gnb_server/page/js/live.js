@@ -188,16 +188,24 @@ export function drawStrip(strip, answer) {
     ["Dropped", count(overall.dropped), answer.window_s ? `in ${brief(answer.window_s)} s` : ""],
     ["Feedback", ...scaled(bits, "bit/s")],
     ["On the wire", ...scaled(bytes, "B/s")],
-    ["Latency p50 / p99", percentiles(overall.latency_ms), "ms"],
+    ["Latency p50 / p99", ...durations(overall.latency_ms)],
   ];
-  if (overall.queue_ms?.p50 != null) pairs.push(["Queue p50 / p99", percentiles(overall.queue_ms), "ms"]);
-  if (overall.age_ms?.p50 != null) pairs.push(["Age p50 / p99", percentiles(overall.age_ms), "ms"]);
+  if (overall.queue_ms?.p50 != null) pairs.push(["Queue p50 / p99", ...durations(overall.queue_ms)]);
+  if (overall.age_ms?.p50 != null) pairs.push(["Age p50 / p99", ...durations(overall.age_ms)]);
   drawPairs(strip, pairs);
 }
 
 /** “2.6 / 16”: median and 99th percentile. */
 export function percentiles(times) {
   return times?.p50 == null ? NONE : `${brief(times.p50)} / ${brief(times.p99)}`;
+}
+
+const LONG_MS = 10_000;
+
+/** The same with its unit, long ones in seconds. */
+export function durations(times) {
+  if (!(times?.p99 >= LONG_MS)) return [percentiles(times), "ms"];
+  return [percentiles({ p50: times.p50 / 1000, p99: times.p99 / 1000 }), "s"];
 }
 
 /** Term, value and unit, each in its place of a description list. */

@@ -130,10 +130,10 @@ export class Plane {
         bbox.top + 6 * ratio,
         bbox.top + bbox.height - 6 * ratio,
       );
-      const above = !right && width > LONG * ratio;
       context.textAlign = right ? "left" : "right";
       column.forEach(({ name, bits, look }, index) => {
         context.fillStyle = look.colour;
+        const above = !right && context.measureText(name).width > LONG * ratio;
         if (above) context.fillText(name, bbox.left + bbox.width, placed[index] - FONT * ratio);
         else context.fillText(name, x(bits) + (right ? offset : -offset), placed[index]);
       });

@@ -7,7 +7,7 @@ import { axis, followSize, plainPlot, roomy, stepped, titled } from "./charts.js
 import { ChannelView } from "./channel.js";
 import { byId, say } from "./dom.js";
 import { clock, count, fixed, NONE, plusMinus, since } from "./format.js";
-import { drawPairs, percentiles } from "./live.js";
+import { drawPairs, durations } from "./live.js";
 
 const REPORTS = 256;
 const ERASED = new Set(["detected", "lost"]); // fates of reports of which nothing was decoded
@@ -65,7 +65,7 @@ export class Ue {
       ["SGCS", fixed(figures.sgcs, 3), ""],
       ["Reports", count(figures.reports), figures.dropped ? `${count(figures.dropped)} dropped` : ""],
       ["Feedback", count(figures.feedback_bits), "bits a report"],
-      ["Latency p50 / p99", percentiles(figures.latency_ms), "ms"],
+      ["Latency p50 / p99", ...durations(figures.latency_ms)],
     ]);
   }
 

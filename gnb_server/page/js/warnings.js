@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { byId, element, keyed, say } from "./dom.js";
 import { brief } from "./format.js";
 
-const SHOWN = 5;
+const SHOWN = 5; // alarms
 
 export class Warnings {
   constructor() {
@@ -25,10 +25,11 @@ export class Warnings {
   }
 
   #show() {
-    const texts = [...this.behind.map(ofRate), ...this.alarms.map(ofAlarm)];
-    const more = texts.length - SHOWN;
-    const shown = more > 0 ? [...texts.slice(0, SHOWN), `and ${more} more: GET /v1/alarms`] : texts;
-    byId("warnings").hidden = !texts.length;
+    const shown = this.alarms.slice(0, SHOWN).map(ofAlarm);
+    const more = this.alarms.length - shown.length;
+    if (more) shown.push(`${more} more alarms: GET /v1/alarms`);
+    if (this.behind.length) shown.unshift(`Not held: ${this.behind.map(ofRate).join(", ")} reports a second.`);
+    byId("warnings").hidden = !shown.length;
     keyed(
       byId("warnings"),
       shown.map((text, number) => ({ text, number })),
@@ -40,8 +41,7 @@ export class Warnings {
 }
 
 function ofRate({ scheme, version, offered_reports_per_s: offered, reports_per_s: served }) {
-  const name = version ? `${scheme} ${version}` : scheme;
-  return `The rate of ${name} is not held: ${brief(offered)} reports a second are asked for, ${brief(served)} served.`;
+  return `${version ? `${scheme} ${version}` : scheme} ${brief(served)} of ${brief(offered)}`;
 }
 
 function ofAlarm({ model, version, first_ue: first, ue_count: ues, meaning, unit, value, usual }) {
