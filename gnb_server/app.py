@@ -85,7 +85,7 @@ def _decoding_by(executor: Executor, settings: Settings, clock: Clock) -> Iterat
     history = History(store, monitor, repository)
     monitoring = None
     if settings.monitoring and settings.evaluate:
-        calibrator = Calibrator(repository.store)
+        calibrator = Calibrator(repository.store, settings.precision)
         watch = Watch(calibrator, settings.false_alarms, settings.alarm_window)
         grader = Grader(calibrator.expected, settings.alarm_margin_db, settings.alarm_window)
         monitoring = Monitoring(watch, grader)

@@ -22,6 +22,7 @@ from shared.link.air import erased
 from shared.link.decoding import decode_received_frames, receive
 from shared.link.encoding import target_channels
 from shared.link.evaluation import over_the_link, true_channels
+from shared.link.precision import Precision, precision_for
 from shared.link.target import TargetCoder
 from shared.metrics import Outcomes
 from shared.schemes import Scheme
@@ -93,11 +94,13 @@ class Calibrator:
     """Makes the frames that references are fitted to, and keeps what is true of them.
 
     Args:
-        store: of the checkpoints, whose encoders it needs. frames: how many it makes of each.
+        store: of the checkpoints, whose encoders it needs. precision: of decoders, as far as their cards allow it.
+        frames: how many it makes of each.
     """
 
-    def __init__(self, store: CheckpointStore, frames: int = FITTED + JUDGED) -> None:
+    def __init__(self, store: CheckpointStore, precision: Precision = "fp32", frames: int = FITTED + JUDGED) -> None:
         self._store = store
+        self._precision = precision
         self._frames = frames
         self._expected: dict[tuple[str, int], float] = {}
 
@@ -105,6 +108,7 @@ class Calibrator:
         """Frames of the test split, seed 0, other ones than the card's check takes. Raises CsiError."""
         checkpoint = self._store.load(name, version)
         scheme, conditions = checkpoint.scheme.eval(), RunConditions(checkpoint.scenario)
+        scheme.precision = precision_for(checkpoint.card, self._precision)
         found = simulate(scheme, conditions, Split.TEST, 0, self._frames)
         self._expected[name, version] = float(found.ratios.mean())
         return Calibration(found.decoded, checkpoint.scenario.slots)

@@ -122,8 +122,8 @@ class Settings(CheckpointSettings):
     monitoring: bool = True
     """Watch decoded reports by what a gNB can know of them, and raise alarms (docs/monitoring.md)."""
 
-    false_alarms: float = Field(1e-3, gt=0, le=0.5)
-    """Probability that a window of a healthy fleet's frames raises an alarm."""
+    false_alarms: float = Field(1e-5, gt=0, le=0.5)
+    """Probability that a window of a healthy fleet's frames raises an alarm, about."""
 
     alarm_window: int = Field(200, ge=20, le=4000)
     """Whole frames of a fleet that are judged together: more of them notice less, and later."""

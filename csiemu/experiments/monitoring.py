@@ -35,7 +35,7 @@ LONG = 800
 """Frames of longer windows, for comparison."""
 
 OFTEN, RARELY = 0.05, 1e-3
-"""False alarms a window that limits are set for: of the bar, and of a gNB that nobody has set otherwise."""
+"""False alarms a window that limits are set for: of the bar, and where it is asked how soon an alarm comes."""
 
 TARGET = NAMES.index("target")
 
@@ -237,7 +237,7 @@ def text(found: dict[str, dict[str, Row]], seeds: int, frames: int) -> str:
         f" {OFTEN:.0%} of healthy windows are beyond any; `any` has the share of rows of {row} frames in which one is,"
         f" `any, long` that of windows of {LONG} frames. In the rows `{CONTROL.label}` these are false alarms, and so"
         " they are where the NMSE is no worse than usual. Delay: reports of the fleet from the change to the first"
-        f" alarm with the default, {RARELY:.1%} of false alarms a window; mean over the seeds that had one, and how"
+        f" alarm with limits for {RARELY:.1%} of false alarms a window; mean over the seeds that had one, and how"
         " many had.",
         "",
         f"| checkpoint | what is the matter | NMSE, usual (dB) | {' | '.join(NAMES)} | any | any, long | delay |",
