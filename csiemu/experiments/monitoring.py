@@ -224,11 +224,12 @@ def first_alarm(windows: Windows, before: NDArray[np.float64], after: NDArray[np
 def text(found: dict[str, dict[str, Row]], seeds: int, frames: int) -> str:
     """The table, Markdown."""
     row = max(WINDOW, WINDOW // SPARSER * TARGET_EVERY)
+    only = "" if list(found) == list(CASES) else f" --only {','.join(found)}"
     lines = [
         "# What the monitoring notices",
         "",
-        f"`csiemu experiment monitoring --seeds {seeds} --frames {frames}`: first versions of the checkpoints, frame 0"
-        f" of the first {frames} UEs of the emulation's population, seeds 1 to {seeds}; references of"
+        f"`csiemu experiment monitoring{only} --seeds {seeds} --frames {frames}`: first versions of the checkpoints,"
+        f" frame 0 of the first {frames} UEs of the emulation's population, seeds 1 to {seeds}; references of"
         f" {FITTED} + {JUDGED} frames of the test split, seed 0. Windows have {WINDOW} frames; of `uplink` (every"
         f" {UPLINK_EVERY}th frame) and `target` (target CSI with every {TARGET_EVERY}th frame) {WINDOW // SPARSER}. How"
         " indicators, references and limits are made: [monitoring.md](../monitoring.md).",

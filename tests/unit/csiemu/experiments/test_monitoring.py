@@ -63,7 +63,9 @@ def test_table() -> None:
     detected = np.array([*np.linspace(0, 1, J), 1.0])
     detected[1] = np.nan
     rows = {"nothing": Row(-9.0, -9.1, detected, 0.5, [], 2), "all": Row(1.0, -9.1, detected, 1.0, [100, 200], 2)}
-    first, second = text({"crnet": rows}, 2, 1000).splitlines()[8:10]
+    lines = text({"crnet": rows}, 2, 1000).splitlines()
+    assert "`csiemu experiment monitoring --only crnet --seeds 2 --frames 1000`" in lines[2]
+    first, second = lines[8:10]
     assert first.startswith("| `crnet` | nothing | -9.00, -9.10 | 0% | - |")
     assert first.endswith("| 100% | 100% | 50% | - (0/2) |")
     assert second.endswith("| 150 (2/2) |")

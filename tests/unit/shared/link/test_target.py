@@ -28,7 +28,7 @@ def channels(shape: tuple[int, ...], count: int, seed: int = 0) -> Tensor:
     """Sparse, as images are, and weak."""
     generator = torch.Generator().manual_seed(seed)
     full = torch.complex(*(torch.randn(count, *shape, generator=generator) for _ in range(2)))
-    return 1e-3 * full * (torch.rand(count, *shape, generator=generator) < 0.3)
+    return 1e-3 * full * (torch.rand(count, *shape, generator=generator) < 0.6)
 
 
 @pytest.mark.parametrize(("domain", "shape", "entries"), SHAPES)
@@ -39,7 +39,7 @@ def test_it_is_fine_and_its_bits_are_known(domain: Domain, shape: tuple[int, ...
     assert len(sent) == -(-30 * coder.layout.bits // 8)
     own = coder.ratio(true, coder.decode(sent, 30), samples(30))
     assert own.shape == (30,)
-    assert 10 * np.log10(own.mean()) < -35
+    assert 10 * np.log10(own.mean()) < -32
 
 
 @pytest.mark.parametrize(("domain", "shape", "entries"), SHAPES)
