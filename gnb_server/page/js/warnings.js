@@ -28,7 +28,7 @@ export class Warnings {
     const shown = this.alarms.slice(0, SHOWN).map(ofAlarm);
     const more = this.alarms.length - shown.length;
     if (more) shown.push(`${more} more alarms: GET /v1/alarms`);
-    if (this.behind.length) shown.unshift(`Not held: ${this.behind.map(ofRate).join(", ")} reports a second.`);
+    if (this.behind.length) shown.unshift(`Rate not held: ${this.behind.map(ofRate).join(", ")} reports a second.`);
     byId("warnings").hidden = !shown.length;
     keyed(
       byId("warnings"),
@@ -41,7 +41,7 @@ export class Warnings {
 }
 
 function ofRate({ scheme, version, offered_reports_per_s: offered, reports_per_s: served }) {
-  return `${version ? `${scheme} ${version}` : scheme} ${brief(served)} of ${brief(offered)}`;
+  return `${version ? `${scheme} ${version}` : scheme} (${brief(served)} of ${brief(offered)})`;
 }
 
 function ofAlarm({ model, version, first_ue: first, ue_count: ues, meaning, unit, value, usual }) {
