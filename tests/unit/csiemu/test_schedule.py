@@ -66,7 +66,7 @@ def test_what_is_due_is_asked_for_once_reports_have_come(monkeypatch: pytest.Mon
     clock.now, rest.reports = 1100.0, 1
     said = []
     for clock.now in (1100.0, 1107.5, 1120.0):
-        said.append(made.step(rest))  # type: ignore[arg-type]
+        said.append(made.step(rest))  # type: ignore[arg-type]  # as far as it is used
     assert said == [
         [],
         [
