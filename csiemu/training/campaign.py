@@ -35,7 +35,7 @@ from shared.checkpoints import CheckpointStore, check_name
 from shared.conditions import RunConditions
 from shared.errors import CsiError, InvalidInput, NotFound, TooLarge
 from shared.fields import Within, check_fields
-from shared.link.evaluation import evaluate
+from shared.link.evaluation import change_in_bf16, evaluate
 from shared.schemes import ENDS, scheme_class
 from shared.stopping import end_with_parent
 from shared.writable import why_no_folder
@@ -379,6 +379,7 @@ class Member:
         evaluate(scheme, RunConditions(scheme.scenario), ues=16)  # what is compiled at the first call
         started = time.monotonic()
         evaluate(scheme, RunConditions(scheme.scenario), ues=few)
+        change_in_bf16(scheme, RunConditions(scheme.scenario), few)
         return calibrated + (time.monotonic() - started) * ues / few
 
     def say(self, what: str) -> None:
