@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
+# files of tests in as many processes as there are cores, 4 at most: each has torch in memory
+BESIDE := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: emulate test test-slow protos clean
 
@@ -14,10 +16,10 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(BESIDE) $(ARGS)
 
 test-slow: $(READY)
-	$(BIN)/pytest -m "slow or not slow" $(ARGS)
+	$(BIN)/pytest $(BESIDE) -m "slow or not slow" $(ARGS)
 
 # torch first and pinned: on Linux the CPU build, where an index of it is at hand
 $(RUNS): pyproject.toml constraints.txt
