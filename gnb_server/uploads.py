@@ -21,7 +21,7 @@ from gnb_server.archives import CARD, DECODER, ENCODER, open_archive
 from gnb_server.evaluator import check_ends
 from gnb_server.hardening import shorten
 from shared.channels.scenario import Scenario
-from shared.checkpoints import Checkpoint, CheckpointStore, check_name
+from shared.checkpoints import Checkpoint, CheckpointStore, card_text, check_name
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, InvalidInput, LimitReached, TooLarge
 from shared.schemes import scheme_class
 
@@ -120,7 +120,7 @@ class Upload:
             inside = self.folder / name / str(version)
             with _writing(store.root):
                 inside.mkdir(parents=True)
-                (inside / CARD).write_text(json.dumps({**card, "name": name, "version": version}, indent=1) + "\n")
+                (inside / CARD).write_text(card_text({**card, "name": name, "version": version}))
                 (inside / DECODER).write_bytes(archive.read(DECODER))
                 encoder = archive.read(ENCODER) if ENCODER in archive else _known_encoder(store, name, card)
                 (inside / ENCODER).write_bytes(encoder)

@@ -260,8 +260,13 @@ class CheckpointStore:
     def _write_card(folder: Path, card: dict[str, Any]) -> None:
         """In one move: a process that is killed leaves no half a card."""
         partial = folder / "card.partial"
-        partial.write_text(json.dumps(card, indent=1, separators=(",", ":")) + "\n")
+        partial.write_text(card_text(card))
         partial.replace(folder / "card.json")
+
+
+def card_text(card: dict[str, Any]) -> str:
+    """A card as its file has it."""
+    return json.dumps(card, indent=1, separators=(",", ":")) + "\n"
 
 
 def assemble(name: str, version: int, card: dict[str, Any], files: Mapping[End, bytes]) -> Checkpoint:

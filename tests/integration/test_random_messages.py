@@ -56,6 +56,8 @@ def mutate_field(message: Message, rng: random.Random) -> None:
         message.ClearField(field.name)
     elif field.message_type and field.is_repeated:
         mutate_field(found.add(), rng)
+    elif field.is_repeated:  # numbers
+        found.extend(rng.choice((rng.choice(EDGES), rng.getrandbits(64))) for _ in range(rng.randrange(5)))
     elif field.message_type:
         found.SetInParent()
         mutate_field(found, rng)
