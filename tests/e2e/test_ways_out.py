@@ -99,7 +99,8 @@ def test_an_evaluation(small_store: CheckpointStore, number: signal.Signals) -> 
         wait_for(lambda: process.poll() is not None or b"numba" in Path(f"/proc/{process.pid}/maps").read_bytes())
         process.send_signal(number)
         printed = process.communicate(timeout=120)
-    assert process.returncode in (130, -number)  # by the signal while it is being imported
+    # by the signal while it is being imported, or as by Ctrl-C, which SIGTERM is taken for, before it is ready
+    assert process.returncode in (130, -number, -signal.SIGINT)
     assert printed == (b"", b"")
 
 
