@@ -566,11 +566,12 @@ class Handlers:
                 continue
             fleet = self._stored(known, asked_for) if isinstance(known, Absent) else known
             described = functools.cache(functools.partial(describe, fleet))
-            qualities = ue_qualities(fleet, asked_for)
+            present = [(fleet.encoder_of(index), fleet.conditions_of(index)) for index in asked_for]
+            qualities = ue_qualities(fleet, asked_for, present)
             rows += [
                 {
                     "ue": fleet.lease.ues[index],
-                    **described(fleet.encoder_of(index), fleet.conditions_of(index)),
+                    **described(*encoder_and_conditions),
                     "status": fleet.status,
                     "next_sequence": int(fleet.next_sequence[index]),
                     "decoder_version": int(fleet.version[index]),
@@ -582,7 +583,7 @@ class Handlers:
                     "offered_reports_per_s": fleet.offered_per_s if fleet.attached else None,
                     "rate_held": fleet.watch.held if fleet.attached and fleet.watch else None,
                 }
-                for index, quality in zip(asked_for, qualities, strict=True)
+                for index, encoder_and_conditions, quality in zip(asked_for, present, qualities, strict=True)
             ]
         return {"ues": rows, "total": total}
 

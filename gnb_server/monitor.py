@@ -7,7 +7,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -526,8 +526,10 @@ def ue_row(
     }
 
 
-def ue_qualities(fleet: Fleet, rows: range) -> list[dict[str, float | None]]:
-    """NMSE (mean of ratios) [dB] and SGCS of all reports of a fleet's UEs by their present encoders in their present
+def ue_qualities(
+    fleet: Fleet, rows: range, present: Sequence[tuple[str, RunConditions]]
+) -> list[dict[str, float | None]]:
+    """NMSE (mean of ratios) [dB] and SGCS of all reports of a fleet's UEs by their `present` encoders in their present
     conditions, one UE a row.
     """
 
@@ -539,8 +541,8 @@ def ue_qualities(fleet: Fleet, rows: range) -> list[dict[str, float | None]]:
         )
 
     found = []
-    for place, row in enumerate(rows):
-        total = sums(fleet.encoder_of(row), fleet.conditions_of(row))[place]
+    for place, (encoder_id, conditions) in enumerate(present):
+        total = sums(encoder_id, conditions)[place]
         figures = averages(total, total)
         found.append({name: figures[name] for name in ("nmse_db", "sgcs")})
     return found

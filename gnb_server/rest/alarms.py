@@ -23,14 +23,19 @@ class Grade(BaseModel):
     reports_late: int | None = Field(description="from when it got worse to the alarm; null of a false one")
 
 
-class AlarmAnswer(BaseModel):
-    """An indicator of a fleet's reports by one version that is, or was, not as usual."""
+class OfFleet(BaseModel):
+    """A fleet's reports by one version."""
 
-    number: int
     model: str
     version: int
     first_ue: int
     ue_count: int
+
+
+class AlarmAnswer(OfFleet):
+    """An indicator that is, or was, not as usual."""
+
+    number: int
     indicator: str
     meaning: str
     unit: str
@@ -72,13 +77,9 @@ class TruthRow(BaseModel):
     windows: WindowsRow
 
 
-class WatchedRow(BaseModel):
-    """A fleet's reports by one version."""
+class WatchedRow(OfFleet):
+    """What is made of them."""
 
-    model: str
-    version: int
-    first_ue: int
-    ue_count: int
     state: str = Field(description="watched, or why not")
     frames: int = Field(description="that were judged")
     target_reports: int = Field(description="target CSI that came")

@@ -99,8 +99,7 @@ def test_an_evaluation(small_store: CheckpointStore, number: signal.Signals) -> 
         wait_for(lambda: process.poll() is not None or b"numba" in Path(f"/proc/{process.pid}/maps").read_bytes())
         process.send_signal(number)
         printed = process.communicate(timeout=120)
-    # by the signal while it is being imported, or as by Ctrl-C, which SIGTERM is taken for, before it is ready
-    assert process.returncode in (130, -number, -signal.SIGINT)
+    assert process.returncode in (130, -number)  # by the signal while it is being imported
     assert printed == (b"", b"")
 
 
