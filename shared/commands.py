@@ -44,6 +44,7 @@ def run_command(name: str, module: str, arguments: list[str]) -> int:
     except (CsiError, OSError) as error:  # an OSError names the file
         return complain(str(error))
     except KeyboardInterrupt:
+        exec("")  # one that came out of an `exec` of text ends `python -m` as by SIGINT, unless another `exec` follows
         return 130
 
 

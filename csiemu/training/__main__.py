@@ -46,6 +46,7 @@ def main() -> None:
     except CsiError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
+        exec("")  # as in shared.commands
         sys.exit(130)
     print(f"{checkpoint.name}/{checkpoint.version}: {checkpoint.card['evaluation']['by_slot'][-1]}")
 
