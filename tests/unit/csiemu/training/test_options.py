@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -78,6 +79,7 @@ def test_lists_in_the_help_are_what_there_is(
     assert all(name in by_field()["name"].help for name in (*DESIGNS, *schemes()))
     assert all(name in by_field()["recipe"].help for name in RECIPES)
     monkeypatch.setattr(sys, "argv", ["training", "--help"])
+    importlib.reload(train)  # its help is made once, and other tests may have registered schemes since
     for show in (bare.main, lambda: train.Settings(_cli_parse_args=["--help"])):
         with pytest.raises(SystemExit) as caught:
             show()
