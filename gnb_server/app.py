@@ -172,6 +172,8 @@ async def serve(settings: Settings) -> None:
             log_config=None,
             log_level="warning",
             timeout_graceful_shutdown=1,
+            http="h11",  # the same parser, whatever else is installed
+            ws="none",
             proxy_headers=False,  # a client is who is connected, whatever X-Forwarded-For says
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,
