@@ -139,7 +139,7 @@ class _Ues:
 def run(settings: Settings) -> int:
     """Emulate; 0 if nothing was lost or decoded wrongly and every process ended well, else 1."""
     settings = _with_config(settings)
-    Air.parse(settings.air)
+    Air.parse(settings.air).delayed(settings.delay_slots)
     store = settings.checkpoint_store()
     screen = console()
     rates = _rates(settings, store, screen)
@@ -224,7 +224,8 @@ def _rates(settings: Settings, store: CheckpointStore, screen: Console) -> dict[
     rates = {}
     for name in names:
         checkpoint = store.load(name)
-        checkpoint.scheme.check_scenario(settings.conditions(checkpoint).scenario, settings.delay_slots)
+        conditions = settings.conditions(checkpoint)
+        checkpoint.scheme.check_scenario(conditions.scenario, conditions.delay_slots)
         rates[name] = settings.rate if settings.rate is not None else RATES[checkpoint.scheme.domain]
     return rates
 
@@ -285,8 +286,7 @@ def _start_ues(
         slots=settings.slots,
         duration=duration,
         scenario=settings.scenario,
-        delay_slots=settings.delay_slots,
-        air=settings.air or None,
+        air=str(Air.parse(settings.air).delayed(settings.delay_slots)) or None,
         summary=summary,
         record=record,
         record_every=settings.check_every,
@@ -501,15 +501,14 @@ def _show(results: dict[str, Any], screen: Console) -> None:
     screen.print(table)
     screen.print(pace_table(results))
     screen.print(
-        f"NMSE: mean of ratios over all slots and UEs, feedback delay {results['settings']['delay_slots']} slots; bits"
-        " and wire bytes per report; aged: against the channel of the slot in which the estimate was ready, at the rate"
-        " asked for"
+        "NMSE: mean of ratios over all slots and UEs; bits and wire bytes per report; aged: against the channel of the"
+        " slot in which the estimate was ready, at the rate asked for"
     )
     disturbed = {
         name: row["versions"] for name, row in results["schemes"].items() if any(v.get("air") for v in row["versions"])
     }
     if disturbed:
-        screen.print("air: a report is corrupted (decoded with errors), detected or lost")
+        screen.print("air: a report is corrupted (decoded with errors), detected or lost; delay: of feedback, in slots")
     for name, versions in disturbed.items():
         for air in dict.fromkeys(version.get("air") or "undisturbed" for version in versions):
             of_air = [version for version in versions if (version.get("air") or "undisturbed") == air]

@@ -96,8 +96,9 @@ class Evaluator:
     @staticmethod
     def _drawn(lease: Lease, domain: Domain, rows: NDArray[np.int64], frame: int, slots: range | None = None) -> Truth:
         """True channels [rows, T, ...] of a frame, or of some slots."""
-        samples = lease.conditions.samples(Split.EMULATE, torch.from_numpy(rows + lease.first_ue), frame)
-        return true_channels(lease.conditions, domain, samples, slots)
+        conditions = lease.by_frame.at(frame)
+        samples = conditions.samples(Split.EMULATE, torch.from_numpy(rows + lease.first_ue), frame)
+        return true_channels(conditions, domain, samples, slots)
 
     def abandon(self, token: str, ues: NDArray[np.int64]) -> None:
         """Free what is held for the open frames of a fleet's UEs [n]."""

@@ -151,7 +151,7 @@ def _columns(lease: Lease, facts: dict[int, VersionFacts], rows: list[dict[str, 
     decibels_sf = 10 * np.log10(np.maximum(outcomes.ratio_sf, 1e-30))
     conditions = lease.conditions.to_json()
     air_from = lease.by_frame.air_from(np.array([row["sequence"] // slots for row in rows]))
-    airs = {frame: str(lease.by_frame.at(frame).air) or None for frame in np.unique(air_from).tolist()}
+    airs = {frame: lease.by_frame.at(frame).air for frame in np.unique(air_from).tolist()}
     return {
         "ue": [row["ue"] for row in rows],
         "sequence": [row["sequence"] for row in rows],
@@ -160,8 +160,9 @@ def _columns(lease: Lease, facts: dict[int, VersionFacts], rows: list[dict[str, 
         "scheme": [lease.model] * len(rows),
         "decoder_version": [row["version"] for row in rows],
         "encoder_id": [of.encoder_id or None for of in of_row],
-        **{name: [conditions[name]] * len(rows) for name in ("scenario", "seed", "delay_slots")},
-        "air": [airs[frame] for frame in air_from.tolist()],
+        **{name: [conditions[name]] * len(rows) for name in ("scenario", "seed")},
+        "delay_slots": [airs[frame].delay for frame in air_from.tolist()],
+        "air": [str(airs[frame]) or None for frame in air_from.tolist()],
         "fate": [fate_name(row["fate"]) for row in rows],
         "domain": [of.domain if of.encoder_id else None for of in of_row],
         "feedback_bits": [row["feedback_bits"] if row["version"] else None for row in rows],

@@ -84,10 +84,8 @@ class Grader:
         self, lease: Lease, version: int, ratios: NDArray[np.float64], raised: list[Alarm], *, alarm_on: bool
     ) -> None:
         """Take notice of frames that the watch was given: their mean ratios [n], the alarms that they have raised, and
-        whether any is on. With a feedback delay nothing is graded: the reference has none.
+        whether any is on.
         """
-        if lease.conditions.delay_slots:
-            return
         with self._lock:
             key = lease.token, version
             if (truth := self._truths.get(key)) is None:

@@ -188,9 +188,8 @@ class Handlers:
         """
         if not self.started:
             raise NotReady("gNB: is starting or stopping")
-        conditions = RunConditions(
-            Scenario.parse(request.scenario), request.seed, request.delay_slots, Air.parse(request.air)
-        )
+        air = Air.parse(request.air).delayed(request.delay_slots)
+        conditions = RunConditions(Scenario.parse(request.scenario), request.seed, air)
         if not 1 <= request.ue_count <= MAX_FLEET:
             raise InvalidInput(f"ue_count: {request.ue_count} is not in [1, {MAX_FLEET}]")
         check_offered(request.offered_per_s)
@@ -277,9 +276,11 @@ class Handlers:
 
         Raises:
             NotFound: no such UE. Conflict: the fleet has gone. LimitReached: its air has changed often enough.
+            InvalidInput: its world, a data file, ends before the delay.
         """
         with self._lock:
             fleet = self._held_fleet_of(ue)
+            fleet.lease.conditions.scenario.check_here(air.delay)
             before = fleet.lease.by_frame.newest
             self._serving.run(lambda: change_air(self._store, fleet, air))
             if (change := fleet.lease.by_frame.newest) != before:
@@ -442,7 +443,6 @@ class Handlers:
             ("scheme", request.model, lease.model),
             ("scenario", conditions.scenario, lease.conditions.scenario),
             ("seed", conditions.seed, lease.conditions.seed),
-            ("delay_slots", conditions.delay_slots, lease.conditions.delay_slots),
             ("air", conditions.air, lease.conditions.air),
             ("ue_count", request.ue_count, lease.ue_count),
             ("ue_base", lease.first_ue if request.ue_base is None else request.ue_base, lease.first_ue),

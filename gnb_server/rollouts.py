@@ -165,7 +165,7 @@ class Rollouts:
                 if len(increment.frame_means) and increment.version in (rollout.version, rollout.old_version):
                     ratios = increment.frame_means[:, RATIO]
                     conditions = lease.by_frame.at(increment.air_from)  # frames of other seeds are alike
-                    kind = f"{conditions.scenario} delay_slots={conditions.delay_slots} {conditions.air}".rstrip()
+                    kind = f"{conditions.scenario} {conditions.air}".rstrip()
                     rollout.comparison.add(kind, new=increment.version == rollout.version, ratios=ratios)
             self._changed.add(rollout.number)
 

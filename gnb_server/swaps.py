@@ -351,9 +351,8 @@ class Swaps:
         """Assign a version to some UEs of a fleet, store it, and have them told if it means another encoder."""
         if not rows.any():
             return
-        conditions = fleet.lease.conditions
         try:
-            model.scheme.check_scenario(conditions.scenario, conditions.delay_slots)
+            model.scheme.check_scenario(fleet.lease.conditions.scenario)
             if fleet.can_switch is False and model.encoder_id != fleet.encoder_id:
                 raise Conflict(CANNOT_SWITCH)
         except CsiError as error:

@@ -18,9 +18,6 @@ from shared.channels.streams import Samples, Split
 from shared.fields import Within, check_fields
 from shared.link.air import UNDISTURBED, Air
 
-MAX_DELAY_SLOTS = 1024
-"""Longest feedback delay."""
-
 
 @dataclass(frozen=True)
 class RunConditions:
@@ -29,8 +26,7 @@ class RunConditions:
     Attributes:
         scenario: the world.
         seed: of the world, 64 bits.
-        delay_slots: feedback delay: the estimate of slot t is compared with the channel of slot t + delay_slots.
-        air: what the link does to reports.
+        air: what the link does to reports, and how late their estimates are.
 
     Raises:
         InvalidInput: a value is out of range.
@@ -38,11 +34,15 @@ class RunConditions:
 
     scenario: Scenario
     seed: Annotated[int, Within(0, 2**64 - 1)] = 0
-    delay_slots: Annotated[int, Within(0, MAX_DELAY_SLOTS)] = 0
     air: Air = UNDISTURBED
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def delay_slots(self) -> int:
+        """Feedback delay, of the air."""
+        return self.air.delay
 
     def samples(self, split: Split, ue: Tensor, frame: int | Tensor) -> Samples:
         """The frames [N] of UEs `ue` ([N] int64): the same number for all, or one each."""
@@ -57,7 +57,8 @@ class RunConditions:
     def from_json(cls, found: dict[str, Any]) -> RunConditions:
         """Inverse of `to_json`; other keys are ignored. Raises NotFound, InvalidInput."""
         scenario = Scenario.parse(found["scenario"])
-        return cls(scenario, int(found["seed"]), int(found["delay_slots"]), Air.parse(found.get("air", "")))
+        air = Air.parse(found.get("air", "")).delayed(int(found["delay_slots"]))  # which older ones name there alone
+        return cls(scenario, int(found["seed"]), air)
 
 
 class AirChange(NamedTuple):

@@ -10,9 +10,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.channels.scenario import Scenario
 from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints
-from shared.conditions import MAX_DELAY_SLOTS, RunConditions
+from shared.conditions import RunConditions
 from shared.errors import NotFound
-from shared.link.air import Air
+from shared.link.air import MAX_DELAY_SLOTS, Air
 from shared.writable import why_no_file, why_no_folder
 
 Rate = Annotated[float, Field(gt=0, le=1e6)] | Literal["max"]
@@ -87,13 +87,13 @@ class RunSettings(CheckpointSettings):
     seed: Seed = 0
 
     delay_slots: int = Field(0, ge=0, le=MAX_DELAY_SLOTS)
-    """Feedback delay: slots between a report and the channel that its estimate is compared with."""
+    """Feedback delay: slots between a report and the channel that its estimate is compared with; as delay in --air."""
 
     air: str = ""
-    """What the link does to reports: ber=1e-3,loss=0.1,burst=5,crc=16,policy=last,state=continue, all of them or some;
-    default: nothing."""
+    """What the link does to reports: ber=1e-3,loss=0.1,burst=5,crc=16,policy=last,state=continue,delay=2, all of them
+    or some; default: nothing."""
 
     def conditions(self, checkpoint: Checkpoint) -> RunConditions:
         """The conditions of a run of this checkpoint. Raises NotFound, InvalidInput."""
         scenario = Scenario.parse(self.scenario) if self.scenario else checkpoint.scenario
-        return RunConditions(scenario, self.seed, self.delay_slots, Air.parse(self.air))
+        return RunConditions(scenario, self.seed, Air.parse(self.air).delayed(self.delay_slots))

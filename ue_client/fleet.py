@@ -234,7 +234,6 @@ class UeFleet:
                 encoder_id=bytes.fromhex(own.encoder_id),
                 ue_count=settings.ues,
                 ue_base=settings.ue_base if self._first_ue is None else self._first_ue,
-                delay_slots=self.conditions.delay_slots,
                 token=self._token,
                 can_switch=settings.switch,
                 rate=pb.Rate(**self.rate.to_json()),

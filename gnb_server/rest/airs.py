@@ -13,7 +13,9 @@ from gnb_server.rest.models import Strict
 from gnb_server.rest.rates import FleetUe
 from shared.link.air import Air
 
-DESCRIBED = "ber=1e-3,loss=0.1,burst=5,crc=16,policy=last,state=continue, all of them or some; empty: undisturbed"
+DESCRIBED = (
+    "ber=1e-3,loss=0.1,burst=5,crc=16,policy=last,state=continue,delay=2, all of them or some; empty: undisturbed"
+)
 
 
 class AirAsked(Strict):

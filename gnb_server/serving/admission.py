@@ -122,6 +122,6 @@ def _groups(
                 f" with {decoding.encoder_id}"
             )
         if version not in fleet.facts:
-            decoding.scheme.check_scenario(fleet.lease.conditions.scenario, fleet.lease.conditions.delay_slots)
+            decoding.scheme.check_scenario(fleet.lease.conditions.scenario)
         groups.append(Group(decoding, columns, first))
     return groups, dropped

@@ -157,7 +157,7 @@ class Committer:
         self._rollouts.observe(fleet.lease, stored.increments, scored.pairs)
         if self._monitoring is not None:
             for frames, ratios in scored.watched:
-                self._monitoring.add(fleet.lease, frames, ratios)
+                self._monitoring.add(fleet.lease, scored.job.frame, frames, ratios)
         if self._recorder is not None:
             try:
                 for record in scored.records:

@@ -23,13 +23,17 @@ class Monitoring:
     watch: Watch
     grader: Grader
 
-    def add(self, lease: Lease, frames: Frames, ratios: NDArray[np.float64]) -> None:
-        """Judge stored frames, whose mean true ratios are [n]."""
+    def add(self, lease: Lease, frame: int, frames: Frames, ratios: NDArray[np.float64]) -> None:
+        """Judge stored frames of one number, whose mean true ratios are [n]. With a feedback delay nothing is graded:
+        the reference has none.
+        """
+        delayed = lease.by_frame.at(frame).delay_slots > 0
         for first in range(0, len(ratios), AT_ONCE):
             some = slice(first, first + AT_ONCE)
             raised = self.watch.add(lease, frames.version, frames.values[:, some])
-            on = bool(self.watch.alarms.on(lease.token, frames.version))
-            self.grader.add(lease, frames.version, ratios[some], raised, alarm_on=on)
+            if not delayed:
+                on = bool(self.watch.alarms.on(lease.token, frames.version))
+                self.grader.add(lease, frames.version, ratios[some], raised, alarm_on=on)
 
     def forget(self, token: str) -> None:
         """Free what is held for a fleet."""

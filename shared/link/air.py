@@ -1,4 +1,5 @@
-"""What a radio link does to reports: bits flipped, reports lost, alone or in bursts; and the CRC that finds damage.
+"""What a radio link does to reports: bits flipped, reports lost, alone or in bursts, all of them late; and the CRC that
+finds damage.
 
 gRPC is the emulator's wiring and loses nothing, so the air is simulated on what it carried, at the gNB. Its random
 numbers are the world's kind (`shared.channels.streams`), keyed by seed, population, UE, frame and slot: whoever decodes
@@ -34,6 +35,9 @@ POLYNOMIALS = {6: 0x21, 11: 0x621, 16: 0x1021, 24: 0x864CFB}
 
 LONGEST_BURST = 100.0
 """Reports, on average."""
+
+MAX_DELAY_SLOTS = 1024
+"""Longest feedback delay."""
 
 
 class Fate(IntEnum):
@@ -89,6 +93,7 @@ class Air:
             what the decoder makes of the uplink and its state without a report, if it can (`Decoder.erased`).
         state: a recurrent decoder's state after an erased report: `continue`, as it was, or as a blind step leaves it;
             `reset`, as at a frame's beginning.
+        delay: feedback delay [slots]: the estimate of slot t is compared with the channel of slot t + delay.
 
     Raises:
         InvalidInput: a value is out of range, or bursts are shorter than those of independent losses.
@@ -100,6 +105,7 @@ class Air:
     crc: int = 0
     policy: Annotated[Policy, OneOf(get_args(Policy))] = "last"
     state: Annotated[After, OneOf(get_args(After))] = "continue"
+    delay: Annotated[int, Within(0, MAX_DELAY_SLOTS)] = 0
 
     def __post_init__(self) -> None:
         check_fields(self, "air ")
@@ -118,6 +124,12 @@ class Air:
         """Inverse of `parse`: what differs from `UNDISTURBED`."""
         values = dataclasses.asdict(self).items()
         return ",".join(f"{name}={value}" for name, value in values if value != getattr(UNDISTURBED, name))
+
+    def delayed(self, slots: int) -> Air:
+        """With a feedback delay that was named apart; 0: none was. Raises InvalidInput if this air has another one."""
+        if slots and self.delay not in (0, slots):
+            raise InvalidInput(f"delay_slots: {slots}; the air has delay={self.delay}, name one of them")
+        return dataclasses.replace(self, delay=slots or self.delay)
 
     @property
     def disturbs(self) -> bool:

@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from e2e_tools import Spawn, get, ready, wait_for
 
 from csiemu.verify import misdecoded
 from gnb_server.store import Store
+from shared.channels.streams import Split
 from shared.checkpoints import CheckpointStore
+from shared.conditions import ChangingConditions
+from shared.link.evaluation import true_channels
 
 UES, SLOTS = 6, 203  # ends within a frame
 
@@ -177,12 +181,15 @@ def test_ues_wait_for_a_gnb_that_is_not_up_yet(spawn: Spawn, tmp_path: Path) -> 
 
 
 def test_an_air_that_changes_around_crashes(spawn: Spawn, tmp_path: Path, small_store: CheckpointStore) -> None:
-    """Twice, with a kill -9 after each: all reports count once, over the air of their frame, and are decoded right."""
+    """Twice, with a kill -9 after each: all reports count once, over the air of their frame, are decoded right, and are
+    compared with the channels after the delay of that air.
+    """
     gnb = spawn("gnb_server", **gnb_options(tmp_path))
     addresses = ready(tmp_path / "ready.json")
     port = int(addresses["grpc"].rsplit(":", 1)[1])
     ue = spawn("ue_client", **ue_options(tmp_path, addresses["grpc"]))
-    for air, reports in (("loss=0.3,burst=3.0,policy=blind", 40 * UES), ("ber=0.02,crc=6,state=reset", 120 * UES)):
+    airs = {"loss=0.3,burst=3.0,policy=blind": 40 * UES, "ber=0.02,crc=6,state=reset,delay=3": 120 * UES}
+    for air, reports in airs.items():
         rest = addresses["rest"]
         wait_for(lambda rest=rest, reports=reports: get(rest, "/v1/nmse")["overall"]["reports"] >= reports)
         body = json.dumps({"air": air}).encode()
@@ -199,11 +206,7 @@ def test_an_air_that_changes_around_crashes(spawn: Spawn, tmp_path: Path, small_
     gnb.send_signal(signal.SIGTERM)
     assert gnb.wait() == 0
 
-    assert [change["air"] for change in history] == [
-        "",
-        "loss=0.3,burst=3.0,policy=blind",
-        "ber=0.02,crc=6,state=reset",
-    ]
+    assert [change["air"] for change in history] == ["", *airs]
     sent = json.loads((tmp_path / "ue.json").read_text())
     assert sent["sent"] == sent["acked"] == UES * SLOTS
     frames = [change["from_frame"] for change in history]
@@ -215,6 +218,15 @@ def test_an_air_that_changes_around_crashes(spawn: Spawn, tmp_path: Path, small_
     wrong, compared = misdecoded(small_store, tmp_path / "ue.npz", recorded)
     assert wrong == 0
     assert compared > UES * 40  # a killed gNB takes the records with it that it had not written
+    for path in recorded:
+        with np.load(path, allow_pickle=False) as file:
+            meta, keys, truth = json.loads(str(file["meta"])), np.stack([file["ue"], file["sequence"]]), file["truth"]
+        by_frame = ChangingConditions.from_json(meta)
+        for conditions, rows in by_frame.split(keys[1] // 8):
+            ues, sequence = torch.from_numpy(keys[:, rows])
+            samples = conditions.samples(Split.EMULATE, ues, sequence // 8)
+            channels = true_channels(conditions, "spatial", samples).channel
+            assert np.allclose(channels[torch.arange(len(rows)), sequence % 8], truth[rows], atol=1e-6)
 
 
 def children(pid: int) -> list[int]:

@@ -99,7 +99,8 @@ def test_an_air_that_changes_while_ues_send(start_gnb: StartGnb, small_store: Ch
     ("body", "code", "says"),
     [
         ({"air": "loss=2"}, 400, "air loss: 2.0 is not in [0, 1]"),
-        ({"air": "fog=1"}, 400, "air: field 'fog' is unknown; fields are ber, loss, burst, crc, policy, state"),
+        ({"air": "fog=1"}, 400, "air: field 'fog' is unknown; fields are ber, loss, burst, crc, policy, state, delay"),
+        ({"air": "delay=1025"}, 400, "air delay: 1025 is not in [0, 1024]"),
         ({"air": 3}, 400, "air: 3"),
         ({}, 400, "air"),
         ({"air": "", "from": 3}, 400, "'from' is unknown; known are air"),

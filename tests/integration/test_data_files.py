@@ -247,5 +247,10 @@ def test_names_and_axes_cross_the_wire(gnb: Any, data: Path) -> None:
 
 
 def test_a_delay_beyond_the_slots_of_the_file(gnb: Any, data: Path) -> None:
-    code, details = refused(gnb, "dldnn", WORLD, delay_slots=1)
-    assert (code, "slot" in details) == (CODE.INVALID_ARGUMENT, True)
+    says = "scenario slots, delay_slots: 2 + 1; the file has 2 slots a sample"
+    for fields in ({"delay_slots": 1}, {"air": "delay=1"}):
+        assert refused(gnb, "dldnn", WORLD, **fields) == (CODE.INVALID_ARGUMENT, says)
+    with gnb.stub() as stub:
+        gnb.attach(stub, "dldnn", scenario=WORLD)
+        assert gnb.call("/v1/fleets/0/air", {"air": "loss=0.1,delay=1"}) == (400, {"error": says})
+        assert gnb.call("/v1/fleets/0/air")[1]["air"] == ""

@@ -48,7 +48,7 @@ def refused(call: Any) -> tuple[grpc.StatusCode, str]:
         ({"scenario": "multipath-p2"}, CODE.INVALID_ARGUMENT, "antennas: 64"),
         ({"ue_count": 0}, CODE.INVALID_ARGUMENT, "ue_count: 0"),
         ({"ue_base": 2**32 - 1}, CODE.INVALID_ARGUMENT, "2^32"),
-        ({"delay_slots": 5000}, CODE.INVALID_ARGUMENT, "delay_slots: 5000"),
+        ({"delay_slots": 5000}, CODE.INVALID_ARGUMENT, "air delay: 5000 is not in [0, 1024]"),
         ({"offered_reports_per_s": 0.0}, CODE.INVALID_ARGUMENT, "offered_reports_per_s: 0.0 is not in [1e-06, 1e+06]"),
         ({"offered_reports_per_s": float("nan")}, CODE.INVALID_ARGUMENT, "offered_reports_per_s: nan is not in"),
         ({"token": "0123"}, CODE.NOT_FOUND, "'0123' is unknown"),

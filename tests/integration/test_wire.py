@@ -19,6 +19,7 @@ from shared.channels.transforms import to_spatial_frequency
 from shared.channels.wideband import Wideband
 from shared.checkpoints import CheckpointStore
 from shared.conditions import RunConditions
+from shared.link.air import Air
 from shared.link.evaluation import evaluate
 from shared.link.precision import CHANGE
 from ue_client.command import save_record
@@ -51,7 +52,7 @@ def test_delay_is_named_and_scored(gnb: Any, small_store: CheckpointStore) -> No
     gnb.run_ues(scheme="hyperrnn", ues=4, slots=16, seed=5, ue_base=0, delay_slots=3)
     checkpoint = small_store.load("hyperrnn")
     offline = evaluate(
-        checkpoint.scheme, RunConditions(checkpoint.scenario, 5, 3), split=Split.EMULATE, ues=4, frames=2
+        checkpoint.scheme, RunConditions(checkpoint.scenario, 5, Air(delay=3)), split=Split.EMULATE, ues=4, frames=2
     )
     row = gnb.call("/v1/nmse")[1]["schemes"][0]
     assert row["delay_slots"] == 3

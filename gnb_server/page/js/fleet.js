@@ -1,4 +1,4 @@
-// One fleet: the figures of its UEs, and knobs of their reports: bits flipped, reports lost, how many bits they take.
+// One fleet: the figures of its UEs, and knobs of their reports: bits flipped, reports lost or late, their bits.
 
 import { airFields, airWords } from "./air.js";
 import { get, quietly } from "./api.js";
@@ -21,12 +21,13 @@ const LINKS = {
   "1 % lost": { loss: "0.01" },
   "10 % lost": { loss: "0.1" },
   "30 % lost in bursts": { loss: "0.3", burst: "5" },
+  "Delay of 4 slots": { delay: "4" },
 };
 const CHOOSE = "Choose a fleet in the table to disturb its link, or to change its rate.";
 
 /** Whether a row of the stream is of a fleet's conditions, over any link, or over the one that it has now. */
 export const alike = (fleet, row) =>
-  ["scheme", "scenario", "seed", "delay_slots"].every((part) => row[part] === fleet[part]);
+  ["scheme", "scenario", "seed"].every((part) => row[part] === fleet[part]);
 export const alikeNow = (fleet, row) =>
   alike(fleet, row) && (row.air ?? "") === (fleet.air ?? "") && row.version !== null && row.reports > 0;
 

@@ -60,7 +60,7 @@ export class Link {
         air.className = fleet.air ? "warn wrap" : "quiet";
         fill(nmse, ...(now.length > 1 ? ["several"] : quality(now[0] ?? {}, NONE)));
         fill(bits, now.length ? count(now[0].feedback_bits) : NONE);
-        fill(scenario, fleet.scenario, fleet.delay_slots ? ` delay ${fleet.delay_slots}` : "");
+        fill(scenario, fleet.scenario);
       },
     );
   }

@@ -42,13 +42,12 @@ export const METRICS = {
 
 /** A row of /v1/nmse?by=version is of one of these. */
 export const keyOf = (row) =>
-  [row.scheme, row.version, row.encoder_id, row.scenario, row.seed, row.delay_slots, row.air ?? ""].join(" ");
+  [row.scheme, row.version, row.encoder_id, row.scenario, row.seed, row.air ?? ""].join(" ");
 
 /** Of what else rows differ in, as text. */
 const PARTS = {
   air: ({ air }) => airWords(air),
   scenario: ({ scenario }) => scenario,
-  delay_slots: ({ delay_slots: delay }) => `delay ${delay}`,
   seed: ({ seed }) => `seed ${seed}`,
   encoder_id: ({ encoder_id: id }) => `encoder ${id.slice(0, 8)}`,
 };

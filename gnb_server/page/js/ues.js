@@ -77,8 +77,7 @@ export class Ues {
         fill(nmse, ...quality(row, NONE));
         fill(reports, count(row.reports));
         fill(dropped, count(row.dropped));
-        const delay = row.delay_slots ? ` delay ${row.delay_slots}` : "";
-        fill(scenario, row.scenario, ` seed ${row.seed}${delay}${row.air ? `, ${airWords(row.air)}` : ""}`);
+        fill(scenario, row.scenario, ` seed ${row.seed}${row.air ? `, ${airWords(row.air)}` : ""}`);
       },
     );
   }

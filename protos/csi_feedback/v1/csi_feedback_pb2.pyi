@@ -47,7 +47,7 @@ class AttachRequest(_message.Message):
     ue_base: _builtins.int
     """first UE id; the gNB chooses if absent"""
     delay_slots: _builtins.int
-    """the estimate of slot t is compared with the channel of slot t + delay_slots"""
+    """as delay=N in air, of UEs that name it apart; 0: they do not"""
     token: _builtins.str
     """of an earlier attach, to return to its lease; all but encoder_id must be as then"""
     can_switch: _builtins.bool

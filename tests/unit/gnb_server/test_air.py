@@ -135,7 +135,9 @@ def test_what_is_sent_again_counts_once(handlers: Handlers, small_store: Checkpo
     assert 0 < row["air_lost"] < UES * SLOTS
 
 
-CHANGES = {2: "loss=0.5", 3: AIR, 5: ""}
+LATE = f"{AIR},delay=2"
+
+CHANGES = {2: "loss=0.5", 3: LATE, 5: ""}
 """Frame from which on an air is in force."""
 
 
@@ -154,7 +156,7 @@ def test_an_air_that_changes(settings: Settings, small_store: CheckpointStore, c
         found = ues.nmse(range(SLOTS), range(SLOTS, SLOTS + 3))
         assert handlers.set_air(0, Air(loss=0.5), "me")["from_frame"] == 2
         found += ues.nmse(range(SLOTS + 3, 2 * SLOTS), range(2 * SLOTS, 2 * SLOTS + 3))
-        assert handlers.set_air(0, Air.parse(AIR), "me")["from_frame"] == 3
+        assert handlers.set_air(0, Air.parse(LATE), "me")["from_frame"] == 3
         if not crash:
             found += ues.nmse(range(2 * SLOTS + 3, 3 * SLOTS), range(3 * SLOTS, 4 * SLOTS))
     with service(settings) as handlers:
@@ -173,17 +175,18 @@ def test_an_air_that_changes(settings: Settings, small_store: CheckpointStore, c
         assert {air: row["reports"] for air, row in rows.items()} == {
             "": 3 * UES * SLOTS,
             "loss=0.5": UES * SLOTS,
-            AIR: 2 * UES * SLOTS,
+            LATE: 2 * UES * SLOTS,
         }
-        assert {air: row["air_lost"] > 0 for air, row in rows.items()} == {"": False, "loss=0.5": True, AIR: True}
-        assert rows[AIR]["feedback_bits"] == rows[""]["feedback_bits"] + 6
+        assert {air: row["air_lost"] > 0 for air, row in rows.items()} == {"": False, "loss=0.5": True, LATE: True}
+        assert rows[LATE]["feedback_bits"] == rows[""]["feedback_bits"] + 6
+        assert [rows[air]["delay_slots"] for air in ("", "loss=0.5", LATE)] == [0, 0, 2]
         ratios = over_time(ues)[3 * SLOTS : 5 * SLOTS]
-        assert rows[AIR]["nmse_db"] == pytest.approx(10 * np.log10(ratios.mean()), rel=1e-3)
-        assert {air: row["ues"] for air, row in rows.items()} == {"": UES, "loss=0.5": 0, AIR: 0}
+        assert rows[LATE]["nmse_db"] == pytest.approx(10 * np.log10(ratios.mean()), rel=1e-3)
+        assert {air: row["ues"] for air, row in rows.items()} == {"": UES, "loss=0.5": 0, LATE: 0}
         of_ue = handlers.ue(3)
         assert (of_ue.get("air"), of_ue["reports"]) == (None, 3 * SLOTS)
         kept = handlers.reports(3, 1000)["reports"]
-        assert [row["air"] for row in kept][::SLOTS] == [None, None, "loss=0.5", AIR, AIR, None]
+        assert [row["air"] for row in kept][::SLOTS] == [None, None, "loss=0.5", LATE, LATE, None]
         lost = receive(ues.checkpoint.scheme, Air(loss=0.5), ues.samples, range(SLOTS), ues.bits).fates[3 * FRAMES + 2]
         assert [row["fate"] == "lost" for row in kept[2 * SLOTS : 3 * SLOTS]] == (lost == Fate.LOST).tolist()
         assert {row["fate"] for row in kept[: 2 * SLOTS]} == {"received"}
@@ -194,7 +197,7 @@ def test_an_air_that_changes(settings: Settings, small_store: CheckpointStore, c
 
 def test_ues_in_different_frames_have_different_airs(handlers: Handlers, small_store: CheckpointStore) -> None:
     """Who is still in a frame that was begun before keeps its air."""
-    ues, half = Disturbed(handlers, small_store, "loss=0.3,policy=blind").open(), UES // 2
+    ues, half = Disturbed(handlers, small_store, "loss=0.3,policy=blind,delay=3").open(), UES // 2
     by_ue = ues.bits.reshape(UES, FRAMES * SLOTS, -1)
 
     def send(first: int, slot: int) -> Any:

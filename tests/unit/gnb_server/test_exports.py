@@ -30,7 +30,7 @@ from shared.link.air import UNDISTURBED, Air
 from shared.metrics import MEASURED
 
 SLOTS, KEPT, SEED = 4, 6, 2**64 - 1
-CONDITIONS = RunConditions(Scenario.parse(f"multipath-p2:slots={SLOTS},paths=3"), SEED, 1)
+CONDITIONS = RunConditions(Scenario.parse(f"multipath-p2:slots={SLOTS},paths=3"), SEED, Air(delay=1))
 CHANNELS = Lease("a", "rnn", CONDITIONS, 10, 3)
 PRECODERS = Lease("b", "etype2", dataclasses.replace(CONDITIONS, seed=3), 20, 2)
 LEASES = {lease.token: lease for lease in (CHANNELS, PRECODERS)}
@@ -154,7 +154,7 @@ def test_what_rows_are_named_with(filled: Store) -> None:
     dropped, precoder = rows[5], rows[6]
     assert dropped["decoder_version"] == "0"
     assert {name for name, value in dropped.items() if not value} == {
-        *("air", "fate", "encoder_id", "domain", "feedback_bits", "nmse", "nmse_db", "nmse_sf_db"),
+        *("fate", "encoder_id", "domain", "feedback_bits", "nmse", "nmse_db", "nmse_sf_db"),
         *("sgcs", "rho", "error", "power", "total"),
     }
     assert (precoder["domain"], precoder["feedback_bits"], precoder["nmse"]) == ("precoder", "3", "")
@@ -166,15 +166,16 @@ def test_what_rows_are_named_with(filled: Store) -> None:
 
 
 def test_each_report_has_the_air_of_its_frame(tmp_path: Path) -> None:
-    made, air = Store(f"sqlite:///{tmp_path / 'gnb.sqlite'}", "run", 3 * SLOTS), Air(loss=0.5)
+    made, air = Store(f"sqlite:///{tmp_path / 'gnb.sqlite'}", "run", 3 * SLOTS), Air(loss=0.5, delay=3)
     made.lease(CHANNELS, "00" * 8)
     made.keep_version("rnn", 1, VersionFacts("cd" * 8, 10, "spatial"))
     for change in (AirChange(1, air), AirChange(2, UNDISTURBED)):
         made.keep_air(CHANNELS, change)
     made.commit([chunk(CHANNELS, 0, SLOTS * frame, 1, [1.0, 2.0, 4.0, 0.25, 0.5], 1.0, SLOTS) for frame in range(3)])
     header, rows = read(Export(made, Selection()).write("csv"))
-    assert [row["air"] for row in rows] == [*SLOTS * [""], *SLOTS * ["loss=0.5"], *SLOTS * [""]]
-    assert header["fleets"][0]["air_changes"] == [[1, "loss=0.5"], [2, ""]]
+    assert [row["air"] for row in rows] == [*SLOTS * ["delay=1"], *SLOTS * ["loss=0.5,delay=3"], *SLOTS * [""]]
+    assert [row["delay_slots"] for row in rows] == [*SLOTS * ["1"], *SLOTS * ["3"], *SLOTS * ["0"]]
+    assert header["fleets"][0]["air_changes"] == [[1, "loss=0.5,delay=3"], [2, ""]]
     made.close()
 
 

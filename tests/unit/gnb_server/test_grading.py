@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -78,12 +76,8 @@ def test_a_later_version_is_held_to_the_first(grader: Grader) -> None:
 
 
 def test_not_graded() -> None:
-    """Without a reference, and with a feedback delay, which the reference has not."""
+    """Without a reference."""
     unknown = Grader(lambda name, version: None, MARGIN_DB, WINDOW)
     add(unknown, 0.5, 10, alarm(1, 0, 9), on=True)
-    delayed = dataclasses.replace(LEASE, conditions=dataclasses.replace(LEASE.conditions, delay_slots=1))
-    grader = Grader(lambda name, version: USUAL, MARGIN_DB, WINDOW)
-    grader.add(delayed, 1, np.full(10, 0.5), [alarm(1, 0, 9)], alarm_on=True)
-    for each in (unknown, grader):
-        assert each.grade(1) is None
-        assert each.describe("secret", 1) is None
+    assert unknown.grade(1) is None
+    assert unknown.describe("secret", 1) is None

@@ -18,6 +18,7 @@ from gnb_server.store import Increment
 from shared.channels.scenario import Scenario
 from shared.conditions import RunConditions
 from shared.errors import InvalidInput, NotFound
+from shared.link.air import Air
 from shared.metrics import COLUMNS
 
 DB = st.floats(0, 100)
@@ -104,8 +105,8 @@ def rollout(number: int = 1, mode: Mode = "canary", model: str = "rnn", guard: G
     return Rollout(number, model, 2, 1, mode, 0.1, guard, "who", 5.0, comparison)
 
 
-def lease(seed: int = 0, delay_slots: int = 0, model: str = "rnn") -> Lease:
-    return Lease("t", model, RunConditions(SCENARIO, seed, delay_slots), 0, 4)
+def lease(seed: int = 0, delay: int = 0, model: str = "rnn") -> Lease:
+    return Lease("t", model, RunConditions(SCENARIO, seed, Air(delay=delay)), 0, 4)
 
 
 def increment(version: int, ratios: list[float], frames: int | None = None) -> Increment:
@@ -124,7 +125,7 @@ def test_frames_of_a_canary_are_compared_by_condition() -> None:
         rollouts.observe(lease(seed=version), [increment(version, ratios)], [])
     rollouts.observe(lease(), [increment(2, [7.0, 7.0], frames=0)], [])
     rollouts.observe(lease(model="dldnn"), [increment(2, [8.0])], [])
-    rollouts.observe(lease(delay_slots=1), [increment(2, [0.5])], [])
+    rollouts.observe(lease(delay=1), [increment(2, [0.5])], [])
     arms = list(running.comparison.arms.values())
     assert [sums.tolist() for sums in arms] == [
         [[2, pytest.approx(0.3), pytest.approx(0.05)], [3, pytest.approx(1.2), pytest.approx(0.5)]],

@@ -20,7 +20,7 @@ from shared.link.air import Air, Fates
 from shared.metrics import COLUMNS, MEASURED
 
 SLOTS, BITS, ENCODER = 4, 5, "00" * 8
-CONDITIONS = RunConditions(Scenario.parse(f"multipath-p2:slots={SLOTS}"), 2**64 - 1, 1)
+CONDITIONS = RunConditions(Scenario.parse(f"multipath-p2:slots={SLOTS}"), 2**64 - 1, Air(delay=1))
 LEASE = Lease("t", "rnn", CONDITIONS, 10, 3)
 FACTS = VersionFacts(ENCODER, BITS, "spatial")
 CHANGE = AirChange(3, Air(loss=0.5))

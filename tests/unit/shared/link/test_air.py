@@ -52,13 +52,13 @@ def recurrent(make_scheme: MakeScheme, name: str = "hyperrnn") -> Scheme:
 def test_text_says_all(text: str) -> None:
     air = Air.parse(text)
     assert str(air) == text
-    conditions = RunConditions(Scenario.parse(SMALL), 5, 1, air)
+    conditions = RunConditions(Scenario.parse(SMALL), 5, air)
     assert RunConditions.from_json(json.loads(json.dumps(conditions.to_json()))) == conditions
 
 
 def test_an_undisturbed_link_is_not_mentioned() -> None:
-    conditions = RunConditions(Scenario.parse(SMALL), 5, 1)
-    assert conditions.to_json() == {"scenario": str(conditions.scenario), "seed": 5, "delay_slots": 1}
+    conditions = RunConditions(Scenario.parse(SMALL), 5)
+    assert conditions.to_json() == {"scenario": str(conditions.scenario), "seed": 5, "delay_slots": 0}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,9 @@ def test_an_undisturbed_link_is_not_mentioned() -> None:
         ("crc=8", "air crc: 8; wanted 0, 6, 11, 16, 24 bits"),
         ("policy=guess", "air policy: 'guess' is not last or blind"),
         ("state=keep", "air state: 'keep' is not continue or reset"),
-        ("delay=1", "air: field 'delay' is unknown"),
+        ("fog=1", "air: field 'fog' is unknown"),
+        ("delay=1025", r"air delay: 1025 is not in \[0, 1024\]"),
+        ("delay=1.5", "air delay: '1.5' is not a number"),
     ],
 )
 def test_what_is_refused(text: str, says: str) -> None:

@@ -15,6 +15,7 @@ from shared.channels.streams import Samples, Split
 from shared.conditions import RunConditions
 from shared.errors import InvalidInput
 from shared.link import evaluation
+from shared.link.air import Air
 from shared.link.evaluation import evaluate, outcomes, over_the_link
 from shared.link.payload import PayloadLayout
 from shared.metrics import Outcomes
@@ -39,7 +40,7 @@ def build(make_scheme: MakeScheme, kind: str, scenario: str = SCENARIO) -> Schem
 
 def conditions(scheme: Scheme, seed: int = 0, delay: int = 0) -> RunConditions:
     """The scheme's own world."""
-    return RunConditions(scheme.scenario, seed, delay)
+    return RunConditions(scheme.scenario, seed, Air(delay=delay))
 
 
 def evaluated(scheme: Scheme, samples: Samples, delay: int = 0) -> Outcomes:
@@ -108,6 +109,7 @@ def test_settings_say_what_was_evaluated(make_scheme: MakeScheme) -> None:
         "ues": 2,
         "frames": 2,
         "delay_slots": 1,
+        "air": "delay=1",
         "domain": "spatial, one subcarrier",
     }
 
