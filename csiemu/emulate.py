@@ -84,6 +84,9 @@ class Settings(RunSettings):
     target_nmse: float | None = Field(None, ge=-60, le=0)
     """NMSE [dB] that the gNB is to hold with the fewest bits, of the schemes that have steps."""
 
+    target_csi: int = Field(0, ge=0, le=1_000_000)
+    """Have UEs send target CSI with every so many frames, for the monitoring, as of csiemu ue; 0: never."""
+
     swap: str = ""
     """Swaps while the UEs send, NAME:VERSION@SECONDS, comma-separated: hyperrnn:3@10s."""
 
@@ -286,6 +289,7 @@ def _start_ues(
         slots=settings.slots,
         duration=duration,
         scenario=settings.scenario,
+        target_csi=settings.target_csi or None,
         air=str(Air.parse(settings.air).delayed(settings.delay_slots)) or None,
         summary=summary,
         record=record,

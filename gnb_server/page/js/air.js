@@ -9,7 +9,7 @@ const WORDS = {
   crc: (value) => `CRC ${value}`,
   policy: (value) => `${value} step`,
   state: (value) => value,
-  delay: (value) => `delay of ${value} ${value === "1" ? "slot" : "slots"}`,
+  delay: (value) => `${value} ${value === "1" ? "slot" : "slots"} late`,
 };
 
 /** {name: text} of `ber=0.001,loss=0.1`. */

@@ -21,7 +21,7 @@ const LINKS = {
   "1 % lost": { loss: "0.01" },
   "10 % lost": { loss: "0.1" },
   "30 % lost in bursts": { loss: "0.3", burst: "5" },
-  "Delay of 4 slots": { delay: "4" },
+  "4 slots late": { delay: "4" },
 };
 const CHOOSE = "Choose a fleet in the table to disturb its link, or to change its rate.";
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -52,6 +53,24 @@ def test_who_has_ended_waits_for_nothing(tmp_path: Path, running: subprocess.Pop
     running.kill()
     running.wait()
     assert emulate._waiting([fleet_of("rnn", running, tmp_path / "none.log")], {"schemes": []}) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "air", "target_csi"),
+    [
+        ([], None, None),
+        (["--air", "loss=0.1", "--delay-slots", "2", "--target-csi", "5"], "loss=0.1,delay=2", 5),
+        (["--air", "delay=2"], "delay=2", None),
+    ],
+)
+def test_what_ues_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str], air: str | None, target_csi: int | None
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(emulate, "spawn", lambda module, log, **options: given.update(options))
+    settings = emulate.Settings(_cli_parse_args=asked)
+    emulate._start_ues(settings, tmp_path, "rnn", 20.0, {}, 0, "gnb:1")
+    assert (given["air"], given["target_csi"]) == (air, target_csi)
 
 
 def test_bad_checkpoints_are_left_out_and_named(small_store: CheckpointStore, tmp_path: Path) -> None:
