@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg
+from rich.console import Group
 from rich.table import Table
 
 from csiemu.benchmarks import OnProgress, channels, flood, layouts, overload, serving, swaps, training, vanish
+from csiemu.benchmarks.peers import load
 from csiemu.output import console, progress
 from shared.commands import write_json
 from shared.errors import InvalidInput
@@ -49,6 +52,9 @@ class Settings(CheckpointSettings):
 
     workers: str = Field("1,2", pattern="^([0-9]+(,[0-9]+)*)?$")
     """serving: numbers of decode workers that are measured besides none."""
+
+    peers: str = ""
+    """serving: servers of others that are measured too, ray-serve or litserve, comma-separated (extra `peers`)."""
 
     batch: int = Field(200, ge=2, le=65536)
     """training, layouts: images a step."""
@@ -106,13 +112,15 @@ def run(settings: Settings) -> None:
         write_json(settings.json_file, results)
 
 
-def _serving(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
+def _serving(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table | Group]:
     names, store = _names(settings.schemes), settings.checkpoint_store()
     for name in names:
         store.load(name)  # before any of them is measured
-    workers = [int(count) for count in _names(settings.workers)]
+    workers, peers = [int(count) for count in _names(settings.workers)], _names(settings.peers)
+    load.check(peers)
+    lengths = settings.seconds, settings.rounds
     results = serving.measure(
-        store.root, names, settings.ues, settings.seconds, settings.rounds, settings.precision, workers, on_progress
+        store.root, names, settings.ues, *lengths, settings.precision, workers, peers, on_progress
     )
     table = Table(
         "scheme",
@@ -131,7 +139,19 @@ def _serving(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any
         clock = [row[f"{mode}_per_s"] for mode in ("unwatched", *(f"workers_{count}" for count in workers))]
         cells = [*map("{:,.0f}".format, rates), *map("{:.2f}".format, shares), *map("{:,.0f}".format, clock)]
         table.add_row(name, *cells)
-    return results, table
+    return results, Group(table, _beside_peers(results["schemes"], peers)) if peers else table
+
+
+def _beside_peers(schemes: dict[str, Any], peers: list[str]) -> Table:
+    """What others serve, and how many times that the gNB does, decode only."""
+    table = Table("scheme", "server", "reports a request", "by the clock", "ours", "per server CPU second", "ours")
+    for (name, row), peer, at_once in itertools.product(schemes.items(), peers, load.REPORTS):
+        cells = []
+        for unit in ("per_s", "per_cpu_s"):
+            theirs = row[f"{peer}_{at_once}_{unit}"]
+            cells += [f"{theirs:,.0f}", f"{row[f'decode_only_{unit}'] / theirs:.1f} x"]
+        table.add_row(name, peer, str(at_once), *cells)
+    return table
 
 
 def _channels(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -60,6 +61,24 @@ def end(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
             process.wait()
 
 
+def family(pid: int) -> list[int]:
+    """A process, those that it has started, those that these have started, and so on (Linux)."""
+    started = [
+        int(child) for file in Path(f"/proc/{pid}").glob("task/*/children") for child in file.read_text().split()
+    ]
+    return [pid, *(each for child in started for each in family(child))]
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time so far of a process and its family (Linux)."""
+    ticks = 0
+    for each in family(pid):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            fields = Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def tail(path: Path, lines: int = 5) -> str:
     """The last lines of a log."""
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
@@ -89,19 +108,12 @@ class Gnb:
 
     def cpu_seconds(self) -> float:
         """User and system time so far, with that of its decode workers (Linux)."""
-        stats = [(folder / "stat").read_text().rsplit(")", 1)[1].split() for folder in self._folders()]
-        return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
     def memory_mb(self) -> float:
         """Resident memory [MB], with that of its decode workers (Linux)."""
-        pages = sum(int((folder / "statm").read_text().split()[1]) for folder in self._folders())
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(self.process.pid))
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-    def _folders(self) -> list[Path]:
-        """Its folder of /proc, and those of the processes that it has started."""
-        own = Path(f"/proc/{self.process.pid}")
-        started = [pid for file in own.glob("task/*/children") for pid in file.read_text().split()]
-        return [own, *(Path(f"/proc/{pid}") for pid in started)]
 
     def __enter__(self) -> Self:
         return self

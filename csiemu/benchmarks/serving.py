@@ -7,6 +7,9 @@ and world off (side information of the first frame is kept); `everything` has th
 monitoring, which is measured once it has its reference. Server CPU time is the user and system time of the gNB's
 process and its workers, so that the load generator's share of the machine does not count. What decode workers are for
 is seen by the clock on the wall: beside `unwatched`, which has none.
+
+Servers of others (`csiemu.benchmarks.peers`) decode the same payloads by the same decoder in one process, which holds
+the UEs' states, in batches of all UEs at most; like `decode_only`, they compare and store nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from csiemu.benchmarks import OnProgress, medians
+from csiemu.benchmarks.peers import load
 from csiemu.processes import Gnb
 from csiemu.rest import Rest
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
@@ -51,6 +55,7 @@ def measure(
     rounds: int,
     precision: Precision = "fp32",
     workers: Sequence[int] = (),
+    peers: Sequence[str] = (),
     on_progress: OnProgress = lambda done, of: None,
 ) -> dict[str, Any]:
     """All figures of all schemes: medians over `rounds` interleaved rounds.
@@ -61,12 +66,14 @@ def measure(
         seconds: length of each measurement.
         precision: of the decoders, as far as their cards allow it.
         workers: numbers of decode workers that are measured, without the monitoring.
+        peers: keys of `load.PEERS`, measured too.
     """
     store = CheckpointStore(root)
     contenders: dict[tuple[str, str], Callable[[], tuple[float, float]]] = {}
     for name in schemes:
         checkpoint = store.load(name)
         checkpoint.scheme.precision = precision_for(checkpoint.card, precision)
+        sent = _reports(checkpoint, _samples(ues))
         contenders[name, "ceiling"] = partial(_ceiling, checkpoint, ues, seconds)
         contenders[name, "decode_only"] = partial(_served, root, checkpoint, ues, seconds, evaluate=False)
         contenders[name, "everything"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True, watch=True)
@@ -74,6 +81,10 @@ def measure(
         for count in workers:
             served = partial(_served, root, checkpoint, ues, seconds, evaluate=True, workers=count)
             contenders[name, f"workers_{count}"] = served
+        for peer, at_once in itertools.product(peers, load.REPORTS):
+            contenders[name, f"{peer}_{at_once}"] = partial(
+                load.measure, root, checkpoint, sent, peer, at_once, seconds
+            )
     results: dict[str, dict[str, Any]] = {name: {} for name in schemes}
     for (name, mode), (by_cpu, by_wall) in medians(contenders, rounds, on_progress).items():
         results[name] |= {f"{mode}_per_cpu_s": by_cpu, f"{mode}_per_s": by_wall}
@@ -82,7 +93,11 @@ def measure(
         row["cost_of_monitoring"] = 1 - row["everything_per_cpu_s"] / row["unwatched_per_cpu_s"]
         row["share_of_ceiling_everything"] = row["everything_per_cpu_s"] / row["ceiling_per_cpu_s"]
     settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": precision}
-    return {"settings": {**settings, "workers": list(workers)}, "machine": machine(), "schemes": results}
+    return {
+        "settings": {**settings, "workers": list(workers), "peers": list(peers)},
+        "machine": machine(),
+        "schemes": results,
+    }
 
 
 def _reports(checkpoint: Checkpoint, samples: Samples) -> NDArray[np.uint8]:
