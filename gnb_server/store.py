@@ -317,6 +317,7 @@ class Store:
         self.problem: str | None = None
         """Why the last write failed, if it did."""
         self._lock: Any = None
+        self._owning = threading.Lock()
         self._event_lock = threading.Lock()
         try:
             self._engine = _engine(url)
@@ -352,6 +353,7 @@ class Store:
     def _writing(self) -> Iterator[sa.Connection]:
         """A transaction. Raises StoreUnavailable if the database is not there or takes nothing (a full disk, say)."""
         try:
+            self._keep_owning()
             with self._engine.begin() as connection:
                 yield connection
         except _OUTAGES as error:
@@ -385,14 +387,34 @@ class Store:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except OSError:
-                pass
-        else:
-            self._lock = self._engine.connect()
-            number = int.from_bytes(hashlib.sha256(self.run.encode()).digest()[:8], signed=True)
-            if self._lock.execute(sa.select(sa.func.pg_try_advisory_lock(number))).scalar():
-                return
-        self._lock.close()
+                self._lock.close()
+        elif self._advisory_lock():
+            return
         raise Conflict(f"run: '{self.run}' of {without_password(str(self._engine.url))} has a gNB; name another run")
+
+    def _advisory_lock(self) -> bool:
+        """Get PostgreSQL's lock on the run, which lasts as long as a connection of its own; whether it is to be had."""
+        self._lock = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        number = int.from_bytes(hashlib.sha256(self.run.encode()).digest()[:8], signed=True)
+        if self._lock.execute(sa.select(sa.func.pg_try_advisory_lock(number))).scalar():
+            return True
+        self._lock.close()
+        return False
+
+    def _keep_owning(self) -> None:
+        """PostgreSQL's lock goes with its connection: get it again if that has gone. Raises OSError if another gNB has
+        it by now.
+        """
+        if self._sqlite or self._lock is None:
+            return
+        with self._owning:
+            if not self._lock.closed:
+                with suppress(*_OUTAGES):
+                    self._lock.execute(sa.select(1))
+                    return
+            self._lock.close()
+            if not self._advisory_lock():
+                raise OSError(f"run '{self.run}' has another gNB by now")
 
     def _check_tables(self) -> None:
         """Raises InvalidInput if the tables are those of another version of this program."""
@@ -658,7 +680,10 @@ class Store:
         return sa.and_(table.c.run == self.run, table.c.ue.between(ues.start, ues.stop - 1))
 
     def commit(self, batch: Iterable[Stored]) -> None:
-        """Write what chunks added, in one transaction."""
+        """Write what chunks added, in one transaction; nothing if they are there already: a connection may break after
+        the server has committed and before it has said so, and then they are written again.
+        """
+        batch = list(batch)
         rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in self._upserts}
         for stored in batch:
             first_ue = stored.lease.first_ue
@@ -675,9 +700,24 @@ class Store:
             for reports in stored.reports:
                 rows[_reports.name] += self._report_rows(first_ue, reports)
         with self._writing() as connection:
+            if self._has(connection, batch):
+                return
             for name, of_table in rows.items():
                 if of_table:
                     connection.exec_driver_sql(self._upserts[name], of_table)
+
+    def _has(self, connection: sa.Connection, batch: list[Stored]) -> bool:
+        """Whether a batch is stored: all of it, if one UE is where the batch brings it. A transaction that still holds
+        that UE is waited for.
+        """
+        moved = [stored for stored in batch if stored.progress]
+        if not moved:
+            return False
+        lease, progress = moved[-1].lease, moved[-1].progress[-1]
+        ue = _ues.c.ue == lease.first_ue + int(progress.rows[-1])
+        query = sa.select(_ues.c.next_sequence).where(_ues.c.run == self.run, ue).with_for_update()
+        reached = connection.execute(query).scalar()
+        return reached is not None and reached >= progress.next_sequence
 
     def _ue_rows(self, first_ue: int, progress: Progress) -> Iterator[tuple[Any, ...]]:
         """Rows of `ues`, as its columns stand."""

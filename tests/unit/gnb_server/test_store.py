@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from gnb_server.sessions import Fleet, Lease, VersionFacts
 from gnb_server.store import Increment, Progress, Reports, Store, Stored, _metadata
 from shared.channels.scenario import Scenario
 from shared.conditions import AirChange, RunConditions
-from shared.errors import Conflict, InvalidInput
+from shared.errors import Conflict, InvalidInput, StoreUnavailable
 from shared.link.air import Air, Fates
 from shared.metrics import COLUMNS, MEASURED
 
@@ -187,6 +188,65 @@ def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
         Store(url, "r", 4)
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_commit_that_is_not_heard_of_counts_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """The connection breaks before or after the database has committed: whoever writes the batch again adds nothing."""
+    store.lease(LEASE, ENCODER)
+    fleet, chunks = a_fleet(np.random.default_rng(0))
+    store.commit(chunks[:2])
+    dialect = store._engine.dialect
+    really = dialect.do_commit
+
+    def breaks(connection: Any) -> None:
+        if committed:
+            really(connection)
+        raise store._engine.dialect.loaded_dbapi.OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(dialect, "do_commit", breaks)
+        with pytest.raises(StoreUnavailable):
+            store.commit(chunks[2:])
+    for chunk in chunks[2:]:  # together or one by one
+        store.commit([chunk])
+    again = Fleet(LEASE, ENCODER)
+    store.restore(again)
+    np.testing.assert_array_equal(again.next_sequence, fleet.next_sequence)
+    for key, totals in fleet.totals.items():
+        np.testing.assert_allclose(again.totals[key].sums, totals.sums, rtol=1e-12)
+        assert again.totals[key].lengths == totals.lengths
+
+
+def test_the_run_is_owned_again_after_an_outage(url: str) -> None:
+    """PostgreSQL's lock goes with its connection; while another gNB has it nothing is written."""
+    if url.startswith("sqlite"):
+        pytest.skip("the lock of a file stays")
+    first, second = Store(url, "run", 4), Store(url, "run", 4)
+    first.own()
+
+    def outage() -> None:
+        with second._engine.begin() as connection:
+            mine = "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid, 5000) FROM {mine}")
+
+    outage()
+    first.keep_target("rnn", 1)
+    with pytest.raises(Conflict, match=r"run: 'run' of .* has a gNB"):
+        second.own()
+    outage()
+    second.own()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="cannot be written: run 'run' has another gNB by now"):
+            first.keep_target("rnn", 2)
+    assert not first.writable()
+    assert second.targets() == {"rnn": 1}
+    second.close()
+    assert first.writable()
+    _metadata.drop_all(first._engine)
+    first.close()
+
+
 def as_before_airs_changed(store: Store) -> None:
     """Make the tables those that they were before fleets' airs could change."""
     with store._engine.begin() as connection:
@@ -232,9 +292,9 @@ def test_airs_of_a_fleet(store: Store) -> None:
     assert [lease.air_changes for lease, *_ in store.leases()] == [changes, ()]
     assert store.furthest(LEASE) == 0
     row, sums = np.array([1]), np.ones((1, 1, len(COLUMNS)))
-    for air_from, reports_ in ((0, 3), (2, 2)):
+    for reached, air_from, reports_ in ((8, 0, 3), (9, 2, 2)):
         part = Increment(7, row, range(1), sums, sums[0, :0], 1.5, np.full((1, 1), 20), Fates(air_lost=1), air_from)
-        store.commit([Stored(LEASE, [Progress(row, 9, 7, [b""], row)], reports_ * [part])])
+        store.commit([Stored(LEASE, [Progress(row, reached, 7, [b""], row)], reports_ * [part])])
     assert store.furthest(LEASE) == 9
     assert store.furthest(other) == 0
     again = Fleet(store.leases()[0][0], ENCODER)
