@@ -336,7 +336,10 @@ class UeFleet:
 
     async def _stream(self) -> None:
         """One stream: what is pending first, then what is produced, until all is acked."""
-        self._to_send = asyncio.Queue()
+        unsent, self._to_send = self._to_send, asyncio.Queue()
+        while not unsent.empty():  # what was said to the attach, which no stream has taken along yet
+            if isinstance(said := unsent.get_nowait(), pb.SwitchStatus):
+                self._to_send.put_nowait(said)
         if self.settings.rate != "max":
             self._watch = RateWatch(self.settings.ues * self.settings.rate, self.settings.ues, time.monotonic)
         for chunk in self._pending.values():

@@ -381,3 +381,36 @@ def test_a_process_that_encodes_no_more_says_so(
 def test_without_a_rate_nothing_is_judged(small_store: CheckpointStore) -> None:
     counts = asyncio.run(served(Deaf(10**9), small_store, _nothing, rate="max", slots=8))
     assert counts.not_held_after_s is None
+
+
+def test_what_ues_say_to_the_encoders_of_an_attach_is_not_lost(small_store: CheckpointStore) -> None:
+    """It is said before there is a stream, and goes with the one that follows."""
+
+    class Assigning(Deaf):
+        """Assigns the UEs the encoder that they have."""
+
+        def __init__(self) -> None:
+            super().__init__(10**9)
+            self.said: list[pb.SwitchStatus] = []
+
+        async def Attach(self, request: pb.AttachRequest, context: Any) -> pb.AttachResponse:
+            response = await super().Attach(request, context)
+            response.assigned.add(first_ue=5, ue_count=3, encoder_id=request.encoder_id, version=1)
+            return response
+
+        async def Feedback(self, requests: AsyncIterator[pb.FeedbackRequest], context: Any) -> Any:
+            async def chunks() -> AsyncIterator[pb.FeedbackRequest]:
+                async for request in requests:
+                    if request.HasField("switch_status"):
+                        self.said.append(request.switch_status)
+                    else:
+                        yield request
+
+            async for response in super().Feedback(chunks(), context):
+                yield response
+
+    gnb = Assigning()
+    asyncio.run(served(gnb, small_store, _nothing, rate="max", slots=16))
+    [said] = gnb.said
+    assert [(run.first_ue, run.ue_count, run.version) for run in said.assigned] == [(5, 3, 1)]
+    assert said.problem == ""
