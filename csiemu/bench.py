@@ -10,9 +10,21 @@ from pydantic_settings import CliPositionalArg
 from rich.console import Group
 from rich.table import Table
 
-from csiemu.benchmarks import OnProgress, channels, flood, layouts, overload, serving, swaps, training, vanish
+from csiemu.benchmarks import (
+    OnProgress,
+    channels,
+    endurance,
+    flood,
+    kills,
+    layouts,
+    overload,
+    serving,
+    swaps,
+    training,
+    vanish,
+)
 from csiemu.benchmarks.peers import load
-from csiemu.output import console, progress
+from csiemu.output import console, number, progress
 from shared.commands import write_json
 from shared.errors import InvalidInput
 from shared.link.precision import Precision
@@ -26,17 +38,22 @@ class Settings(CheckpointSettings):
     versions with different encoders swapped under full load, with `kill -9` of gNB and UEs. `vanish`: what a gNB
     holds of fleets that attach, send and vanish. `layouts`: DualNet-MP's training step with the device's own
     convolutions and with block layers. `overload`: what a gNB serves, and how late, of half to four times what it can.
+    `kills`: decode workers, gNB, PostgreSQL and UEs killed at random, whether all goes on by itself.
+    `endurance`: 10,000 UEs for five minutes, what is lost, whether memory grows, how soon REST answers.
     """
 
     model_config = options("CSIEMU_BENCH_")
 
     benchmark: CliPositionalArg[
-        Literal["serving", "channels", "training", "flood", "swaps", "vanish", "layouts", "overload"]
+        Literal[
+            "serving", "channels", "training", "flood", "swaps", "vanish", "layouts", "overload", "kills", "endurance"
+        ]
     ]
     """Which one."""
 
     schemes: str = "hyperrnn,dldnn"
-    """serving: checkpoint names, comma-separated; flood, swaps, vanish, overload: the first of them."""
+    """serving: checkpoint names, comma-separated; flood, swaps, vanish, overload, kills: the first of them; endurance:
+    a UE process for each, the same several times if you like."""
 
     presets: str = ",".join(channels.PRESETS)
     """channels: scenario presets, comma-separated."""
@@ -44,8 +61,8 @@ class Settings(CheckpointSettings):
     samples: int = Field(2048, ge=1, le=65536)
     """channels: samples made in one call."""
 
-    ues: int = Field(512, ge=1, le=8192)
-    """serving: UEs, and batch of the peer; swaps, overload: UEs."""
+    ues: int = Field(512, ge=1, le=65536)
+    """serving: UEs, and batch of the peer; swaps, overload: UEs; kills: 256 by default, endurance: 10,000."""
 
     precision: Precision = "fp32"
     """serving: what decoders compute in, the peer's too."""
@@ -78,13 +95,13 @@ class Settings(CheckpointSettings):
     """swaps: how many of them with a `kill -9`, half of the gNB and half of UEs."""
 
     seed: int = Field(0, ge=0)
-    """swaps: of the world, and of the moments of kills."""
+    """swaps, kills, endurance: of the world, and of what is killed and when."""
 
     seconds: float = Field(5.0, gt=0, le=600)
-    """Length of each measurement."""
+    """Length of each measurement. endurance: 300 by default."""
 
-    rounds: int = Field(3, ge=1, le=100)
-    """Interleaved repetitions; medians are shown."""
+    rounds: int = Field(3, ge=1, le=10_000)
+    """Interleaved repetitions; medians are shown. kills: how many, 50 by default."""
 
     json_file: JsonFile = None
 
@@ -100,6 +117,8 @@ def run(settings: Settings) -> None:
         "vanish": _vanish,
         "layouts": _layouts,
         "overload": _overload,
+        "kills": _kills,
+        "endurance": _endurance,
     }
     screen = console()
     with progress(screen) as bar:
@@ -213,7 +232,7 @@ def _swaps(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any],
     table = Table("figure", "value")
     table.add_row("swaps; kill -9 of the gNB, of UEs", "{}; {gNB}, {UEs}".format(found["swaps"], **found["kills"]))
     table.add_row("reports counted", f"{found['reports']:,}")
-    table.add_row("lost", str(found["lost"]))
+    table.add_row("lost; counted twice", f"{found['lost']}; {found['twice']}")
     table.add_row("misdecoded, of those made and decoded again", f"{found['misdecoded']} of {found['checked']:,}")
     for version, frames in found["frames_by_version"].items():
         table.add_row(f"frames on version {version}", f"{frames:,}")
@@ -257,6 +276,49 @@ def _overload(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, An
         rates = (f"{row[f'{name}_per_s']:,.0f}" for name in ("offered", "served"))
         delays = ("-" if row[f"delay_{p}_ms"] is None else f"{row[f'delay_{p}_ms']:,.1f}" for p in ("p50", "p99"))
         table.add_row(f"{row['share']:g}", *rates, *delays, f"{row['behind']:,}", f"{row['memory_mb']:.0f}")
+    return found, table
+
+
+def _kills(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
+    name, chosen = _names(settings.schemes)[0], settings.model_fields_set
+    ues = settings.ues if "ues" in chosen else kills.UES
+    rounds = settings.rounds if "rounds" in chosen else kills.ROUNDS
+    if ues % kills.FLEETS:
+        raise InvalidInput(f"ues: {ues}; wanted a multiple of {kills.FLEETS}, which is the number of UE processes")
+    settings.checkpoint_store().load(name)
+    found = kills.measure(settings.checkpoints, name, ues, rounds, settings.seed, on_progress)
+    table = Table("figure", "value")
+    for victim, row in found["kills"].items():
+        times, longest = row["times"], number(row["longest_s"], 1)
+        table.add_row(f"{victim} killed", f"{times} times; all UEs served again after {longest} s at most")
+    table.add_row(f"reports counted in {found['store']}", f"{found['reports']:,}")
+    table.add_row("lost; counted twice", f"{found['lost']}; {found['twice']}")
+    table.add_row("misdecoded, of those made and decoded again", f"{found['misdecoded']} of {found['checked']:,}")
+    table.add_row("UE processes ended with", ", ".join(map(str, found["ues_ended_with"])))
+    return found, table
+
+
+def _endurance(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any], Table]:
+    names, chosen = _names(settings.schemes), settings.model_fields_set
+    ues = settings.ues if "ues" in chosen else endurance.UES
+    seconds = settings.seconds if "seconds" in chosen else endurance.SECONDS
+    if not names or ues % len(names):
+        raise InvalidInput(f"ues: {ues}; wanted a multiple of {len(names)}, which is the number of UE processes")
+    for name in names:
+        settings.checkpoint_store().load(name)
+    found = endurance.measure(settings.checkpoints, names, ues, seconds, settings.seed, on_progress)
+    table = Table("figure", "value")
+    table.add_row("until all UEs were served (s)", f"{found['served_after_s']:.1f}")
+    table.add_row("offered; served (reports/s)", f"{found['offered_per_s']:,.0f}; {found['served_per_s']:,.0f}")
+    table.add_row("reports sent", f"{found['sent']:,}")
+    table.add_row("lost; counted twice", f"{found['lost']}; {found['twice']}")
+    table.add_row("misdecoded, of those made and decoded again", f"{found['misdecoded']} of {found['checked']:,}")
+    first, last, most = found["memory_mb"][0], found["memory_mb"][-1], max(found["memory_mb"])
+    table.add_row("memory: first, last, most (MB)", f"{first:.0f}, {last:.0f}, {most:.0f}")
+    slope, error = found["memory_mb_per_min"], found["memory_mb_per_min_se"]
+    table.add_row("its slope over the second half (MB/min)", f"{slope:+.2f}, standard error {error:.2f}")
+    for path, waits in found["rest_ms"].items():
+        table.add_row(f"GET {path}: p50, p99 (ms)", f"{waits['p50']:.0f}, {waits['p99']:.0f}")
     return found, table
 
 

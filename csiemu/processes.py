@@ -21,6 +21,9 @@ START_S = 120.0
 STORE = "gnb.sqlite"
 """A gNB's store, in its folder."""
 
+LOG = "gnb.log"
+"""Its log, there."""
+
 RESULTS = "results.json"
 """What an emulation found, in its folder."""
 
@@ -88,12 +91,12 @@ class Gnb:
     """A gNB process with its store and log in `folder`; a context manager.
 
     Attributes:
-        grpc, rest: its addresses, host:port.
+        grpc, rest: its addresses, host:port. store: its URL.
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.store = f"sqlite:///{folder / STORE}"
-        ready, log = folder / "gnb.json", folder / "gnb.log"
+        self.store = str(options.pop("store", f"sqlite:///{folder / STORE}"))
+        ready, log = folder / "gnb.json", folder / LOG
         ready.unlink(missing_ok=True)
         ports = {"grpc_port": 0, "rest_port": 0}
         self.process = spawn("gnb_server", log, **{**ports, "store": self.store, "ready_file": ready, **options})
@@ -114,6 +117,12 @@ class Gnb:
         """Resident memory [MB], with that of its decode workers (Linux)."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(self.process.pid))
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def workers(self) -> list[int]:
+        """Process ids of its decode workers (Linux)."""
+        return [
+            pid for pid in family(self.process.pid)[1:] if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
 
     def __enter__(self) -> Self:
         return self

@@ -95,31 +95,39 @@ def recoded(store: CheckpointStore, recorded: list[Path]) -> tuple[int, int]:
         (reports with other bits, or another estimate, reports compared).
     """
     wrong = compared = 0
+    begun: dict[str, Columns] = {}  # reports of frames whose rest is in files that follow, by their `meta`
     for path in recorded:
         try:
             columns = _read(path)
         except (OSError, ValueError, zipfile.BadZipFile):
             continue
-        meta = json.loads(str(columns.pop("meta")))
+        text = str(columns.pop("meta"))
+        meta = json.loads(text)
+        if text in begun:
+            columns = {name: np.concatenate([values, columns[name]]) for name, values in begun[text].items()}
+        done = np.zeros(len(columns["ue"]), bool)
         by_frame = ChangingConditions.from_json(meta)
         slots = by_frame.first.scenario.slots
         for version in np.unique(columns["decoder_version"]).tolist():
             checkpoint = _load(store, meta, version)
-            mine = columns["decoder_version"] == version
+            mine = np.flatnonzero(columns["decoder_version"] == version)
             if checkpoint.encoder_id != meta["encoder_id"]:
-                wrong += int(mine.sum())
+                wrong += len(mine)
+                done[mine] = True
                 continue
             keys, rows = _whole_frames({name: values[mine] for name, values in columns.items()}, slots)
+            done[mine[rows]] = True
             for conditions, part in _batches(by_frame, keys):
                 ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys[part].T)
                 samples = conditions.samples(Split.EMULATE, ue, frame)
                 sent = encode_frames(checkpoint.scheme, conditions.scenario, samples)
                 again = decode_frames(checkpoint.scheme, conditions.scenario, samples, sent, conditions.air).numpy()
-                found = {name: columns[name][mine][rows[part]] for name in ("payload", "estimate")}
+                found = {name: columns[name][mine[rows[part]]] for name in ("payload", "estimate")}
                 error, size = _norms(found["estimate"] - again), _norms(again)
                 largest = TOLERANCE[checkpoint.scheme.precision]
                 bad = (found["payload"] != sent).any(axis=2) | ~(error <= largest * np.maximum(size, 1e-12))
                 wrong, compared = wrong + int(bad.sum()), compared + bad.size
+        begun[text] = {name: values[~done] for name, values in columns.items()}
     return wrong, compared
 
 

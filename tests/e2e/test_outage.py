@@ -1,16 +1,22 @@
-"""A store whose disk is full for a while: UEs wait, nothing is lost, and the gNB says what is the matter."""
+"""A store that cannot be written for a while: UEs wait, nothing is lost, and the gNB says what is the matter."""
 
 from __future__ import annotations
 
 import json
 import resource
+import signal
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
 from e2e_tools import Spawn, get, ready, wait_for
 from prometheus_client.parser import text_string_to_metric_families
+
+from csiemu.benchmarks.postgres import Postgres, programs
+from csiemu.benchmarks.restarts import Tally
 
 UES, SLOTS = 4, 160
 
@@ -60,3 +66,29 @@ def test_a_full_disk(spawn: Spawn, tmp_path: Path) -> None:
     assert "can be written again" in log
     assert "Traceback" not in log
     assert "Task was destroyed" not in log
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGQUIT])
+def test_postgresql_goes_away_and_comes_back(spawn: Spawn, tmp_path: Path, number: signal.Signals) -> None:
+    """UEs wait, the gNB says so, and goes on by itself; every report is counted once."""
+    if (binaries := programs()) is None:
+        pytest.skip("PostgreSQL is not installed")
+    with tempfile.TemporaryDirectory() as folder, Postgres(binaries, Path(folder)) as postgres:
+        gnb = spawn("gnb_server", grpc_port=0, rest_port=0, store=postgres.url, ready_file=tmp_path / "ready.json")
+        rest = ready(tmp_path / "ready.json")["rest"]
+        grpc, summary = ready(tmp_path / "ready.json")["grpc"], tmp_path / "ue.json"
+        ue = spawn("ue_client", gnb=grpc, scheme="rnn", ues=UES, slots=SLOTS, rate=40, summary=summary)
+        wait_for(lambda: get(rest, "/v1/nmse")["overall"]["reports"] >= 10 * UES)
+        postgres.stop(number)
+        wait_for(lambda: not is_ready(rest))
+        held = get(rest, "/v1/nmse")["overall"]["reports"]
+        assert held < SLOTS * UES
+        assert get(rest, "/v1/nmse")["overall"]["reports"] == held
+        postgres.start()
+        assert ue.wait() == 0
+        wait_for(lambda: is_ready(rest))
+        gnb.terminate()
+        assert gnb.wait() == 0
+        assert Tally.of(postgres.url) == Tally(SLOTS * UES, 0, 0)
+    sent = json.loads(summary.read_text())
+    assert (sent["sent"], sent["acked"], sent["connects"]) == (SLOTS * UES, SLOTS * UES, 1)

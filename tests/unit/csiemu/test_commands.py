@@ -219,6 +219,10 @@ def test_results_that_could_not_be_written(
         ("dataset generate --preset=tr38901-umi-nlos --count=9 --out=x.npz", "scenario: tr38901-umi-nlos needs Sionna"),
         ("bench channels --presets=cost2100-indoor,tr38901-umi-nlos", "scenario: tr38901-umi-nlos needs Sionna, "),
         ("bench serving --schemes=rnn,nonsense", "checkpoint: 'nonsense' is unknown"),
+        ("bench kills --schemes=nonsense", "checkpoint: 'nonsense' is unknown"),
+        ("bench kills --ues=3", "ues: 3; wanted a multiple of 2"),
+        ("bench endurance --ues=10 --schemes=rnn,rnn,rnn", "ues: 10; wanted a multiple of 3"),
+        ("bench endurance --ues=10 --schemes=rnn,nonsense", "checkpoint: 'nonsense' is unknown"),
         ("dataset inspect x.mat --plot=x.txt", "plot: 'x.txt' ends in none of .png, .pdf, .svg"),
     ],
 )
