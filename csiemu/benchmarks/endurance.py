@@ -74,7 +74,7 @@ def measure(
             while _served_ues(rest) < each * len(names):
                 if time.monotonic() - begun > PATIENCE_S:
                     raise NotReady(f"gnb: it did not serve all UEs in {PATIENCE_S:g} s; wanted fewer UEs")
-                time.sleep(0.1)
+                time.sleep(0.5)
             served_after_s = time.monotonic() - begun
             found = _watched(gnb, rest, seconds, on_progress)
             for process in processes.values():
