@@ -120,9 +120,8 @@ class Gnb:
 
     def workers(self) -> list[int]:
         """Process ids of its decode workers (Linux)."""
-        return [
-            pid for pid in family(self.process.pid)[1:] if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
+        started = family(self.process.pid)[1:]
+        return [pid for pid in started if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def __enter__(self) -> Self:
         return self
