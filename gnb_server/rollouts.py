@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gnb_server.additions import Increment
 from gnb_server.comparison import Comparison, Difference
 from gnb_server.sessions import Lease
-from gnb_server.store import Increment
 from shared.errors import InvalidInput, NotFound
 from shared.metrics import COLUMNS
 

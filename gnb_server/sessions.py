@@ -11,11 +11,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gnb_server.aging import no_reports
+from gnb_server.totals import Totals
 from shared.conditions import AirChange, ChangingConditions, RunConditions
-from shared.link.air import Fates
-from shared.link.rate import OWN, Lengths, Rate
-from shared.metrics import COLUMNS, MEASURED, Domain, Sums
+from shared.link.rate import OWN, Rate
+from shared.metrics import MEASURED, Domain
 from shared.rate_watch import RateWatch
 
 
@@ -109,25 +108,6 @@ class Asked:
         edges = np.flatnonzero((np.diff(self.bits) != 0) | (np.diff(self.step) != 0)) + 1
         bounds = pairwise([0, *edges.tolist(), len(self.bits)])
         return [(first, stop - first, int(self.bits[first]), int(self.step[first])) for first, stop in bounds]
-
-
-class Totals:
-    """Sums over a fleet's stored reports that one version decoded, over one air.
-
-    Attributes:
-        sums: [ue_count, T + 1, COLUMNS] by slot of the frame; the last row sums frame means.
-        wire_bytes: [ue_count, T] float64, shares of the messages received.
-        feedback_bits: [ue_count, T] int64. lengths: all reports of the fleet by their feedback bits.
-        fates: how many of them the air changed or took. aged: sums of those whose age is known (`gnb_server.aging`).
-    """
-
-    def __init__(self, ue_count: int, slots: int) -> None:
-        self.sums: Sums = np.zeros((ue_count, slots + 1, len(COLUMNS)))
-        self.wire_bytes = np.zeros((ue_count, slots))
-        self.feedback_bits = np.zeros((ue_count, slots), np.int64)
-        self.lengths = Lengths()
-        self.fates = Fates()
-        self.aged = no_reports()
 
 
 @dataclass

@@ -14,30 +14,23 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 from sqlalchemy.dialects import postgresql, sqlite
 
-from gnb_server.aging import AGED, AgedSums, no_reports
 from gnb_server.migrations import bring_up_to_date
+from gnb_server.results import BLOCKS, KEPT, METADATA, PAGE, UES, Stored, Writer, among, reports_of, restore
 from gnb_server.sessions import Assignment, Fleet, Lease, VersionFacts
 from shared.conditions import AirChange, RunConditions
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
-from shared.link.air import Air, Fates
-from shared.link.rate import OWN, Lengths, Rate
-from shared.metrics import COLUMNS, MEASURED, Sums
-
-_metadata = sa.MetaData()
+from shared.link.air import Air
+from shared.link.rate import OWN, Rate
 
 _leases = sa.Table(
     "leases",
-    _metadata,
+    METADATA,
     sa.Column("token", sa.String, primary_key=True),
     sa.Column("run", sa.String, nullable=False),
     sa.Column("model", sa.String, nullable=False),
@@ -54,7 +47,7 @@ _leases = sa.Table(
 
 _air_changes = sa.Table(
     "air_changes",  # of fleets, since they attached
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
     sa.Column("from_frame", sa.BigInteger, primary_key=True),
@@ -63,7 +56,7 @@ _air_changes = sa.Table(
 
 _versions = sa.Table(
     "versions",  # that this run has used
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("model", sa.String, primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
@@ -74,7 +67,7 @@ _versions = sa.Table(
 
 _models = sa.Table(
     "models",  # versions that were loaded or unloaded, and when that was last
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("model", sa.String, primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
@@ -84,7 +77,7 @@ _models = sa.Table(
 
 _targets = sa.Table(
     "targets",  # the version of a model that all UEs are to use
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("model", sa.String, primary_key=True),
     sa.Column("version", sa.Integer, nullable=False),
@@ -92,7 +85,7 @@ _targets = sa.Table(
 
 _rollouts = sa.Table(
     "rollouts",
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("content", sa.String, nullable=False),  # JSON
@@ -100,7 +93,7 @@ _rollouts = sa.Table(
 
 _events = sa.Table(
     "events",  # what happened to models: the newest EVENTS_KEPT of a run
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),  # from 1
     sa.Column("at", sa.Float, nullable=False),  # seconds since 1970
@@ -109,88 +102,14 @@ _events = sa.Table(
 
 _runs = sa.Table(
     "runs",  # when the store was tried after an outage
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("written_at", sa.Float, nullable=False),
 )
 
-_ues = sa.Table(
-    "ues",
-    _metadata,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("ue", sa.BigInteger, primary_key=True),
-    sa.Column("next_sequence", sa.BigInteger, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),  # of the open or last frame
-    sa.Column(
-        "open_frame", sa.LargeBinary, nullable=False
-    ),  # reports of the open frame's slots so far, whole bytes each
-    sa.Column("dropped", sa.BigInteger, nullable=False),  # reports that came too late
-)
-
-_totals = sa.Table(
-    "totals",  # slot t of the frame; slot -1 sums frame means
-    _metadata,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("ue", sa.BigInteger, primary_key=True),
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("air_from", sa.BigInteger, primary_key=True),  # frame from which on their air was in force first
-    sa.Column("slot", sa.Integer, primary_key=True),
-    *(sa.Column(name, sa.Float, nullable=False) for name in COLUMNS),
-    sa.Column("wire_bytes", sa.Float, nullable=False),
-    sa.Column("feedback_bits", sa.BigInteger, nullable=False),
-)
-
-_lengths = sa.Table(
-    "lengths",  # reports of a fleet by their feedback bits
-    _metadata,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("air_from", sa.BigInteger, primary_key=True),
-    sa.Column("feedback_bits", sa.Integer, primary_key=True),
-    sa.Column("reports", sa.BigInteger, nullable=False),
-)
-
-_fates = sa.Table(
-    "fates",  # reports of a fleet that the air changed or took, by what became of them
-    _metadata,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("air_from", sa.BigInteger, primary_key=True),
-    sa.Column("fate", sa.String, primary_key=True),
-    sa.Column("reports", sa.BigInteger, nullable=False),
-)
-
-_aged = sa.Table(
-    "aged",  # sums over reports of a fleet against the channels of the slots in which their estimates were ready
-    _metadata,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("air_from", sa.BigInteger, primary_key=True),
-    *(sa.Column(name, sa.Float, nullable=False) for name in AGED),
-)
-
-_reports = sa.Table(
-    "reports",  # the newest of each UE: ring = sequence modulo reports_kept; version 0: dropped
-    _metadata,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("ue", sa.BigInteger, primary_key=True),
-    sa.Column("ring", sa.Integer, primary_key=True),
-    sa.Column("sequence", sa.BigInteger, nullable=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    *(sa.Column(name, sa.Float, nullable=False) for name in MEASURED),
-    sa.Column("feedback_bits", sa.Integer, nullable=False),
-    sa.Column("fate", sa.Integer),  # `shared.link.air.Fate`; NULL: dropped, or kept when it was not noted yet
-    sa.Column("latency_ms", sa.Float, nullable=False),
-    sa.Column("received_at", sa.Float, nullable=False),
-)
-
-
 _processes = sa.Table(
     "processes",  # gNBs of the run: when each began, on which machine and with which settings
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("at", sa.Float, primary_key=True),  # seconds since 1970
     sa.Column("content", sa.String, nullable=False),  # JSON
@@ -198,7 +117,7 @@ _processes = sa.Table(
 
 _checkpoints = sa.Table(
     "checkpoints",  # that decoded reports of the run; a version whose files were replaced has several rows
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("model", sa.String, primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
@@ -208,7 +127,7 @@ _checkpoints = sa.Table(
 
 _snapshots = sa.Table(
     "snapshots",  # what the totals were from time to time
-    _metadata,
+    METADATA,
     sa.Column("run", sa.String, primary_key=True),
     sa.Column("at", sa.Float, primary_key=True),  # seconds since 1970
     sa.Column("content", sa.String, nullable=False),  # JSON
@@ -217,91 +136,8 @@ _snapshots = sa.Table(
 EVENTS_KEPT = 10_000
 """Events of a run that are kept, the newest."""
 
-PAGE = 4096
-"""Reports that are read at once."""
-
 _OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError)
 """Errors of a database that is away, full or read-only: what is to be written is not at fault."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a chunk brought the UEs of some rows of a fleet.
-
-    Attributes:
-        rows: [n] int64. next_sequence: of all of them.
-        version: of the open frame (or the last). open_frame: its reports so far, one of n byte strings per row.
-        dropped: [n] int64, reports of each UE that were, since the start of the run.
-    """
-
-    rows: NDArray[np.int64]
-    next_sequence: int
-    version: int
-    open_frame: list[bytes]
-    dropped: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Increment:
-    """What the reports of one version in a chunk add to the sums of some UEs of a fleet.
-
-    Attributes:
-        version: that decoded them.
-        rows: [n] int64. slots: of the frame, S of them.
-        sums: [S, n, COLUMNS] by slot. frame_means: [n, COLUMNS] of frames that they complete, or [0, COLUMNS].
-        wire_bytes: of each report.
-        lengths: [S, n] int64, feedback bits of each report; 0 of one that is not new.
-        fates: of the new ones.
-        air_from: of the chunk's frame, as in `shared.conditions.ChangingConditions`.
-        aged: sums over those whose age is known (`gnb_server.aging`).
-    """
-
-    version: int
-    rows: NDArray[np.int64]
-    slots: range
-    sums: Sums
-    frame_means: Sums
-    wire_bytes: float
-    lengths: NDArray[np.int64]
-    fates: Fates = field(default_factory=Fates)
-    air_from: int = 0
-    aged: AgedSums = field(default_factory=no_reports)
-
-    def counted(self) -> Lengths:
-        """New reports by their feedback bits."""
-        return Lengths(self.lengths[self.sums[..., 0] > 0].tolist())
-
-
-@dataclass(frozen=True)
-class Reports:
-    """Single reports of one version in a chunk, in the order of an increment's [slots, rows].
-
-    Attributes:
-        version: that decoded them; 0: they were dropped, and nothing was measured.
-        rows: [n] int64. first_sequence: of the S reports of each.
-        measured: [MEASURED, S, n]. lengths: [S, n] int64, feedback bits.
-        fates: [S, n] uint8, what became of them on the air; None of dropped ones.
-        latency_ms: from arrival to when they were decoded. received_at: seconds since 1970.
-    """
-
-    version: int
-    rows: NDArray[np.int64]
-    first_sequence: int
-    measured: NDArray[np.float64]
-    lengths: NDArray[np.int64]
-    latency_ms: float
-    received_at: float
-    fates: NDArray[np.uint8] | None = None
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What one chunk of a fleet adds to the store."""
-
-    lease: Lease
-    progress: list[Progress] = field(default_factory=list)
-    increments: list[Increment] = field(default_factory=list)
-    reports: list[Reports] = field(default_factory=list)
 
 
 class Store:
@@ -322,32 +158,14 @@ class Store:
         try:
             self._engine = _engine(url)
             self._sqlite = self._engine.dialect.name == "sqlite"
-            bring_up_to_date(self._engine, _metadata)
-            _metadata.create_all(self._engine)
+            bring_up_to_date(self._engine, reports_kept)
+            METADATA.create_all(self._engine)
         except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
             wanted = "wanted sqlite:///FILE, or postgresql://USER@HOST/NAME with the extra `postgres`"
             raise InvalidInput(f"store: '{without_password(url)}' cannot be used; {wanted}: {error}") from None
         self._check_tables()
         self._insert: Any = sqlite.insert if self._sqlite else postgresql.insert
-        self._upserts = {
-            _ues.name: self._upsert(_ues),
-            _totals.name: self._upsert(_totals, add=True),
-            _lengths.name: self._upsert(_lengths, add=True),
-            _fates.name: self._upsert(_fates, add=True),
-            _aged.name: self._upsert(_aged, add=True),
-            _reports.name: self._upsert(_reports),
-        }
-
-    def _upsert(self, table: sa.Table, *, add: bool = False) -> str:
-        """SQL that inserts rows, given as tuples of all columns; those that are there are replaced or, with `add`,
-        added to. As text, for the driver: SQLAlchemy's handling of single parameters takes longer than the database.
-        """
-        statement: Any = self._insert(table)
-        keys = [column.name for column in table.primary_key]
-        new = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in keys}
-        changes = {name: table.c[name] + value for name, value in new.items()} if add else new
-        upsert = statement.on_conflict_do_update(index_elements=keys, set_=changes)
-        return str(upsert.compile(dialect=self._engine.dialect))
+        self._results = Writer(self._engine.dialect, run, reports_kept)
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
@@ -419,7 +237,7 @@ class Store:
     def _check_tables(self) -> None:
         """Raises InvalidInput if the tables are those of another version of this program."""
         inspector = sa.inspect(self._engine)
-        for table in _metadata.sorted_tables:
+        for table in METADATA.sorted_tables:
             missing = {column.name for column in table.columns} - {c["name"] for c in inspector.get_columns(table.name)}
             if missing:
                 what = f"table {table.name} of {self._engine.url} lacks {', '.join(sorted(missing))}"
@@ -471,7 +289,7 @@ class Store:
 
     def furthest(self, lease: Lease) -> int:
         """The highest sequence that the gNB waits for of any UE of a fleet."""
-        query = sa.select(sa.func.max(_ues.c.next_sequence)).where(self._among(_ues, lease))
+        query = sa.select(sa.func.max(UES.c.next_sequence)).where(among(UES.c.ue, self.run, lease))
         with self._reading() as connection:
             return int(connection.execute(query).scalar() or 0)
 
@@ -479,7 +297,7 @@ class Store:
         """Mark a lease as finished and forget its open frames."""
         with self._writing() as connection:
             connection.execute(sa.update(_leases).where(_leases.c.token == lease.token).values(finished=True))
-            connection.execute(sa.update(_ues).where(self._among(_ues, lease)).values(open_frame=b""))
+            connection.execute(sa.update(UES).where(among(UES.c.ue, self.run, lease)).values(open_frame=b""))
 
     def leases(self) -> list[tuple[Lease, str, bool]]:
         """All leases of the run, each with its encoder id and whether it is finished, in the order of their ids."""
@@ -641,117 +459,20 @@ class Store:
 
     def restore(self, fleet: Fleet, rows: range | None = None) -> None:
         """Put a fleet's stored sequences, versions, sums and open frames into its arrays, or those of some rows."""
-        lease, slots = fleet.lease, fleet.slots
+        wanted = sa.select(_leases.c.assigned, _leases.c.rate).where(_leases.c.token == fleet.lease.token)
         with self._reading() as connection:
-            wanted = sa.select(_leases.c.assigned, _leases.c.rate).where(_leases.c.token == lease.token)
             if (found := connection.execute(wanted).first()) is not None:
                 fleet.rate = Rate.from_text(found.rate)
                 for first, count, version in json.loads(found.assigned):
                     fleet.assigned[first : first + count] = version
-            for row in connection.execute(sa.select(_ues).where(self._among(_ues, lease, rows))):
-                index = row.ue - lease.first_ue
-                fleet.next_sequence[index], fleet.version[index] = row.next_sequence, row.version
-                fleet.dropped[index] = row.dropped
-                if fleet.open is not None and row.version and (reached := row.next_sequence % slots):
-                    reports = np.frombuffer(row.open_frame, np.uint8).reshape(reached, -1)
-                    fleet.open.room_for(row.version, reports.shape[1])[index, :reached] = reports
-            for row in connection.execute(sa.select(_totals).where(self._among(_totals, lease, rows))):
-                totals, index = fleet.totals_of(row.version, row.air_from), row.ue - lease.first_ue
-                totals.sums[index, row.slot] = row[5:-2]  # slot -1 is the last row
-                if row.slot >= 0:
-                    totals.wire_bytes[index, row.slot] = row.wire_bytes
-                    totals.feedback_bits[index, row.slot] = row.feedback_bits
-            mine = (_lengths.c.run == self.run) & (_lengths.c.first_ue == lease.first_ue)
-            for row in connection.execute(sa.select(_lengths).where(mine)):
-                fleet.totals_of(row.version, row.air_from).lengths[row.feedback_bits] = row.reports
-            mine = (_fates.c.run == self.run) & (_fates.c.first_ue == lease.first_ue)
-            for row in connection.execute(sa.select(_fates).where(mine)):
-                fleet.totals_of(row.version, row.air_from).fates[row.fate] = row.reports
-            mine = (_aged.c.run == self.run) & (_aged.c.first_ue == lease.first_ue)
-            for row in connection.execute(sa.select(_aged).where(mine)):
-                fleet.totals_of(row.version, row.air_from).aged[:] = row[4:]
-        if fleet.open is not None:
-            fleet.open.next_sequence[:], fleet.open.version[:] = fleet.next_sequence, fleet.version
-            fleet.open.dropped[:] = fleet.dropped
-
-    def _among(self, table: sa.Table, lease: Lease, rows: range | None = None) -> sa.ColumnElement[bool]:
-        """The rows of a lease's UEs, or of some of them."""
-        ues = lease.ues if rows is None else lease.ues[rows.start : rows.stop]
-        return sa.and_(table.c.run == self.run, table.c.ue.between(ues.start, ues.stop - 1))
+            restore(connection, self.run, fleet, rows)
 
     def commit(self, batch: Iterable[Stored]) -> None:
-        """Write what chunks added, in one transaction; nothing if they are there already: a connection may break after
-        the server has committed and before it has said so, and then they are written again.
-        """
-        batch = list(batch)
-        rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in self._upserts}
-        for stored in batch:
-            first_ue = stored.lease.first_ue
-            for progress in stored.progress:
-                rows[_ues.name] += self._ue_rows(first_ue, progress)
-            for increment in stored.increments:
-                rows[_totals.name] += self._total_rows(first_ue, increment)
-                rows[_lengths.name] += self._length_rows(first_ue, increment)
-                for fate, count in increment.fates.items():
-                    rows[_fates.name].append((self.run, first_ue, increment.version, increment.air_from, fate, count))
-                if increment.aged.any():
-                    key = self.run, first_ue, increment.version, increment.air_from
-                    rows[_aged.name].append((*key, *increment.aged.tolist()))
-            for reports in stored.reports:
-                rows[_reports.name] += self._report_rows(first_ue, reports)
+        """Write what chunks added, in one transaction; then it is in their fleets' totals, too."""
         with self._writing() as connection:
-            if self._has(connection, batch):
-                return
-            for name, of_table in rows.items():
-                if of_table:
-                    connection.exec_driver_sql(self._upserts[name], of_table)
-
-    def _has(self, connection: sa.Connection, batch: list[Stored]) -> bool:
-        """Whether a batch is stored: all of it, if one UE is where the batch brings it. A transaction that still holds
-        that UE is waited for.
-        """
-        moved = [stored for stored in batch if stored.progress]
-        if not moved:
-            return False
-        lease, progress = moved[-1].lease, moved[-1].progress[-1]
-        ue = _ues.c.ue == lease.first_ue + int(progress.rows[-1])
-        query = sa.select(_ues.c.next_sequence).where(_ues.c.run == self.run, ue).with_for_update()
-        reached = connection.execute(query).scalar()
-        return reached is not None and reached >= progress.next_sequence
-
-    def _ue_rows(self, first_ue: int, progress: Progress) -> Iterator[tuple[Any, ...]]:
-        """Rows of `ues`, as its columns stand."""
-        ues, dropped = (first_ue + progress.rows).tolist(), progress.dropped.tolist()
-        for ue, frame, count in zip(ues, progress.open_frame, dropped, strict=True):
-            yield self.run, ue, progress.next_sequence, progress.version, frame, count
-
-    def _total_rows(self, first_ue: int, increment: Increment) -> Iterator[tuple[Any, ...]]:
-        """Rows of `totals`, as its columns stand."""
-        ues, run = (first_ue + increment.rows).tolist(), self.run
-        version, air_from = increment.version, increment.air_from
-        by_slot = zip(increment.slots, increment.sums.tolist(), increment.lengths.tolist(), strict=True)
-        for slot, of_rows, lengths in by_slot:
-            for ue, sums, bits in zip(ues, of_rows, lengths, strict=True):
-                yield run, ue, version, air_from, slot, *sums, increment.wire_bytes, bits
-        if len(increment.frame_means):
-            for ue, sums in zip(ues, increment.frame_means.tolist(), strict=True):
-                yield run, ue, version, air_from, -1, *sums, 0.0, 0
-
-    def _length_rows(self, first_ue: int, increment: Increment) -> Iterator[tuple[Any, ...]]:
-        """Rows of `lengths`, as its columns stand."""
-        for bits, reports in increment.counted().items():
-            yield self.run, first_ue, increment.version, increment.air_from, bits, reports
-
-    def _report_rows(self, first_ue: int, reports: Reports) -> Iterator[tuple[Any, ...]]:
-        """Rows of `reports`, as its columns stand."""
-        ues, run, version = (first_ue + reports.rows).tolist(), self.run, reports.version
-        unknown = np.full(reports.lengths.shape, None)
-        fates = (unknown if reports.fates is None else reports.fates).tolist()
-        by_slot = zip(np.moveaxis(reports.measured, 0, -1).tolist(), reports.lengths.tolist(), fates, strict=True)
-        for sequence, of_slot in enumerate(by_slot, reports.first_sequence):
-            ring = sequence % self.reports_kept
-            for ue, measured, bits, fate in zip(ues, *of_slot, strict=True):
-                yield run, ue, ring, sequence, version, *measured, bits, fate, reports.latency_ms, reports.received_at
+            totals = self._results.write(connection, batch)
+        for new in totals:
+            new.keep()
 
     def reports(
         self, ue: int, first: int = 0, limit: int | None = None, *, dropped: bool = False
@@ -759,49 +480,44 @@ class Store:
         """Kept reports of a UE from sequence `first` on, the newest `limit`, ascending; if asked, with those that were
         dropped, whose version is 0.
         """
-        query = (
-            sa.select(_reports)
-            .where(_reports.c.run == self.run, _reports.c.ue == ue, _reports.c.sequence >= first)
-            .where(_reports.c.version >= (0 if dropped else 1))
-            .order_by(_reports.c.sequence.desc())
-            .limit(limit)
-        )
+        query = sa.select(KEPT).where(KEPT.c.run == self.run, KEPT.c.ue == ue)
         with self._reading() as connection:
-            return [dict(row) for row in reversed(connection.execute(query).mappings().all())]
+            rows = connection.execute(query).all()
+        newest = [report for of_ue in reports_of(rows, self.reports_kept) for report in of_ue]
+        found = [row for row in newest if row["sequence"] >= first and (dropped or row["version"])]
+        return found if limit is None else found[-limit:]
 
     def kept_reports(self, ues: range, since: float = 0.0) -> Iterator[dict[str, Any]]:
         """Kept reports of UEs that were received then [s since 1970] or later, dropped ones among them, by UE and
         sequence. They are read page by page, each in a transaction of its own: whoever takes long holds up nobody, and
         what is written meanwhile is there or not. No more than a page and the reports of one UE are in memory.
         """
-        for _, of_ue in groupby(self._by_place(ues, since), key=lambda row: row["ue"]):
-            yield from sorted(of_ue, key=lambda row: row["sequence"])
+        for of_ue in reports_of(self._by_place(ues), self.reports_kept):
+            yield from (report for report in of_ue if report["received_at"] >= since)
 
-    def _by_place(self, ues: range, since: float) -> Iterator[dict[str, Any]]:
-        """Kept reports by UE and place in the ring: by the primary key, so that a page needs no sorting."""
-        table, place = _reports.c, (ues.start, -1)
-        mine = (table.run == self.run) & (table.ue < ues.stop) & (table.received_at >= since)
-        page = sa.select(_reports).where(mine).order_by(table.ue, table.ring).limit(PAGE)
+    def _by_place(self, ues: range) -> Iterator[sa.Row[Any]]:
+        """Rows of kept reports by UE and place: by the primary key, so that a page needs no sorting."""
+        table, place = KEPT.c, (ues.start, -1)
+        mine = (table.run == self.run) & (table.ue < ues.stop)
+        page = sa.select(KEPT).where(mine).order_by(table.ue, table.place).limit(PAGE)
         while True:
             with self._reading() as connection:
-                after = sa.tuple_(table.ue, table.ring) > place
-                rows = [dict(row) for row in connection.execute(page.where(after)).mappings()]
+                rows = connection.execute(page.where(sa.tuple_(table.ue, table.place) > place)).all()
             yield from rows
             if len(rows) < PAGE:
                 return
-            place = rows[-1]["ue"], rows[-1]["ring"]
+            place = rows[-1].ue, rows[-1].place
 
     def counted(self) -> dict[str, int]:
         """Reports in the store's totals, by token."""
         query = (
-            sa.select(_leases.c.token, sa.func.sum(_totals.c.count))
+            sa.select(_leases.c.token, sa.func.sum(BLOCKS.c.reports))
             .join(
-                _totals,
+                BLOCKS,
                 sa.and_(
-                    _totals.c.run == _leases.c.run,
-                    _totals.c.slot >= 0,
-                    _totals.c.ue >= _leases.c.first_ue,
-                    _totals.c.ue < _leases.c.first_ue + _leases.c.ue_count,
+                    BLOCKS.c.run == _leases.c.run,
+                    BLOCKS.c.first_ue >= _leases.c.first_ue,
+                    BLOCKS.c.first_ue < _leases.c.first_ue + _leases.c.ue_count,
                 ),
             )
             .where(_leases.c.run == self.run)
@@ -812,12 +528,12 @@ class Store:
 
     def dropped(self) -> dict[str, int]:
         """Reports that came too late and were dropped, by token."""
-        mine = (_ues.c.run == _leases.c.run) & _ues.c.ue.between(
+        mine = (UES.c.run == _leases.c.run) & UES.c.ue.between(
             _leases.c.first_ue, _leases.c.first_ue + _leases.c.ue_count - 1
         )
         query = (
-            sa.select(_leases.c.token, sa.func.sum(_ues.c.dropped))
-            .join(_ues, mine)
+            sa.select(_leases.c.token, sa.func.sum(UES.c.dropped))
+            .join(UES, mine)
             .where(_leases.c.run == self.run)
             .group_by(_leases.c.token)
         )

@@ -89,12 +89,13 @@ class Committer:
             logging.warning("store: can be written again")
 
     def _store_all(self, batch: list[Scored]) -> None:
-        if not self._write:
-            return
         for scored in batch:
-            for version in scored.facts.keys() - scored.job.fleet.facts.keys():
-                self._store.keep_version(scored.job.fleet.lease.model, version, scored.facts[version])
-        self._store.commit(scored.stored for scored in batch)
+            fleet = scored.job.fleet
+            for version in scored.facts.keys() - fleet.facts.keys() if self._write else ():
+                self._store.keep_version(fleet.lease.model, version, scored.facts[version])
+            fleet.facts |= scored.facts
+        if self._write:
+            self._store.commit(scored.stored for scored in batch)
 
     def _one_by_one(self, batch: list[Scored], fail: Fail) -> list[Scored]:
         done: list[Scored] = []
@@ -111,9 +112,8 @@ class Committer:
         return done
 
     def _apply(self, scored: Scored) -> None:
-        """Bring memory to what has been stored."""
+        """Bring memory to what has been stored; the fleet's totals are there."""
         fleet, stored = scored.job.fleet, scored.stored
-        fleet.facts |= scored.facts
         for progress in stored.progress:
             fleet.next_sequence[progress.rows] = progress.next_sequence
             fleet.version[progress.rows] = progress.version
@@ -122,18 +122,10 @@ class Committer:
             self._monitor.drop(fleet.lease, fleet.encoder_id, scored.dropped)
         saturated = dict(scored.saturated)
         for increment in stored.increments:
-            totals = fleet.totals_of(increment.version, increment.air_from)
             slots = slice(increment.slots.start, increment.slots.stop)
-            totals.sums[increment.rows, slots] += increment.sums.swapaxes(0, 1)
-            totals.wire_bytes[increment.rows, slots] += increment.wire_bytes
-            totals.feedback_bits[increment.rows, slots] += increment.lengths.T
-            totals.lengths.update(lengths := increment.counted())
-            totals.fates.update(increment.fates)
-            totals.aged += increment.aged
             added = np.zeros((fleet.slots + 1, len(COLUMNS)))
             added[slots] = increment.sums.sum(axis=1)
             if len(increment.frame_means):
-                totals.sums[increment.rows, -1] += increment.frame_means
                 added[-1] = increment.frame_means.sum(axis=0)
             version, encoder_id = increment.version, fleet.facts[increment.version].encoder_id
             wire_bytes = increment.wire_bytes * len(increment.rows) * len(increment.slots)
@@ -145,7 +137,7 @@ class Committer:
                 version,
                 added,
                 wire_bytes,
-                lengths,
+                increment.counted(),
                 increment.fates,
                 scored.latency_ms,
                 at_an_end,

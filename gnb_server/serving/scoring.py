@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnb_server.additions import Increment, Progress, Reports
 from gnb_server.monitoring.watch import Frames
 from gnb_server.recorder import Recorder
+from gnb_server.results import Stored
 from gnb_server.rollouts import Pairs
 from gnb_server.serving.chunks import Ack, Admitted, Group, Job
 from gnb_server.serving.execution import Result
 from gnb_server.sessions import VersionFacts
 from gnb_server.snapshots import Snapshots
-from gnb_server.store import Increment, Progress, Reports, Store, Stored
+from gnb_server.store import Store
 from shared.errors import InvalidInput
 from shared.link.air import Fates, count_fates
 from shared.link.payload import saturated
@@ -82,7 +84,7 @@ class Scorer:
         nmse = np.full((chunk.slot_count, chunk.ue_count), np.nan)
         new, dropped = np.zeros_like(nmse, bool), np.zeros_like(nmse, bool)
         versions = fleet.open.version[admitted.rows]
-        stored, records = Stored(fleet.lease), []
+        stored, records = Stored(fleet), []
         air_from = int(fleet.lease.by_frame.air_from(np.array(job.frame)))
         for group, result in decoded:
             rows, first = admitted.rows[group.columns], chunk.first_slot + group.skipped

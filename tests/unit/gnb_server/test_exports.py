@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnb_server import exports, store
+from gnb_server.additions import Reports
 from gnb_server.exports import COLUMNS, Export, Selection
-from gnb_server.sessions import Lease, VersionFacts
-from gnb_server.store import Reports, Store, Stored
+from gnb_server.results import Stored
+from gnb_server.sessions import Fleet, Lease, VersionFacts
+from gnb_server.store import Store
 from gnb_server.tables import NoParquet
 from shared.channels.scenario import Scenario
 from shared.conditions import AirChange, RunConditions
@@ -36,6 +39,9 @@ PRECODERS = Lease("b", "etype2", dataclasses.replace(CONDITIONS, seed=3), 20, 2)
 LEASES = {lease.token: lease for lease in (CHANNELS, PRECODERS)}
 
 FATES = ("received", "corrupted", "detected", "lost")
+
+REACHED: Counter[tuple[str, int]] = Counter()
+"""Sequence that each UE of a fleet goes on with."""
 
 Row = dict[str, Any]
 
@@ -60,18 +66,18 @@ def chunk(lease: Lease, row: int, first: int, version: int, measured: list[float
     values = np.tile((values * (version > 0))[:, None, None], (1, slots, 1))
     lengths = np.arange(first, first + slots)[:, None]
     fates = lengths.astype(np.uint8) % 4 if version else None
-    return Stored(lease, reports=[Reports(version, np.array([row]), first, values, lengths, at / 3, at, fates)])
+    reports = Reports(version, np.array([row]), first, values, lengths, at / 3, at, fates)
+    return Stored(Fleet(lease, "00" * 8), reports=[reports])
 
 
 finite = st.floats(1e-12, 1e12, allow_subnormal=False)
 chunks = st.tuples(
     st.sampled_from(["a", "b"]),
     st.integers(0, 1),
-    st.integers(0, 30),
     st.integers(0, 1),
     st.lists(finite, min_size=len(MEASURED), max_size=len(MEASURED)),
     st.floats(0, 2e9),
-    st.integers(1, 9),
+    st.integers(1, SLOTS),
 )
 
 
@@ -89,7 +95,13 @@ def number(text: str) -> float:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(chunks, max_size=12), st.floats(0, 2e9))
 def test_csv_read_back_is_the_store(opened: Store, made: list[Any], since: float) -> None:
-    opened.commit(chunk(LEASES[token], *others) for token, *others in made)
+    batch = []
+    for token, row, version, measured, at, slots in made:
+        first = REACHED[token, row]
+        slots = min(slots, SLOTS - first % SLOTS)
+        batch.append(chunk(LEASES[token], row, first, version, measured, at, slots))
+        REACHED[token, row] += slots
+    opened.commit(batch)
     _, rows = read(Export(opened, Selection(since=since)).write("csv"))
     ues = [ue for lease in LEASES.values() for ue in lease.ues]
     kept = [row for ue in ues for row in opened.reports(ue, dropped=True) if row["received_at"] >= since]

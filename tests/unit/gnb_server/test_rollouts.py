@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gnb_server.additions import Increment
 from gnb_server.comparison import Comparison, Difference
 from gnb_server.rollouts import RATIO, Guard, Mode, Rollout, Rollouts
 from gnb_server.sessions import Lease
-from gnb_server.store import Increment
 from shared.channels.scenario import Scenario
 from shared.conditions import RunConditions
 from shared.errors import InvalidInput, NotFound

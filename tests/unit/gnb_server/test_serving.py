@@ -24,6 +24,7 @@ from gnb_server.app import service
 from gnb_server.handlers import Attachment, Handlers
 from gnb_server.monitor import Monitor
 from gnb_server.repository import ModelVersion
+from gnb_server.results import Stored
 from gnb_server.rpc import client_of
 from gnb_server.serving.backend import Estimates, InProcessBackend, Part
 from gnb_server.serving.chunks import Job
@@ -32,7 +33,7 @@ from gnb_server.serving.loop import ServingLoop
 from gnb_server.serving.scoring import Scorer
 from gnb_server.sessions import Fleet, Lease
 from gnb_server.settings import Settings
-from gnb_server.store import Store, Stored
+from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput, LimitReached, NotFound, NotReady, SequenceGap, StoreUnavailable
 from shared.link.decoding import check_probe
@@ -158,7 +159,7 @@ def breaking(stage: str, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
 
         def committing(self: Store, batch: Any) -> None:
             chunks: list[Stored] = list(batch)
-            if any(stored.lease.token == token for stored in chunks):
+            if any(stored.fleet.lease.token == token for stored in chunks):
                 raise OSError("integer out of range")
             commit(self, chunks)
 

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
+from gnb_server.additions import Increment, Progress, Reports
+from gnb_server.results import KEPT, METADATA, Stored
 from gnb_server.sessions import Fleet, Lease, VersionFacts
-from gnb_server.store import Increment, Progress, Reports, Store, Stored, _metadata
+from gnb_server.store import Store
 from shared.channels.scenario import Scenario
 from shared.conditions import AirChange, RunConditions
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
@@ -41,7 +44,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def store(url: str) -> Iterator[Store]:
     opened = Store(url, "run", 4)
     yield opened
-    _metadata.drop_all(opened._engine)
+    METADATA.drop_all(opened._engine)
     opened.close()
 
 
@@ -49,7 +52,8 @@ def reports(sequences: range) -> Stored:
     """Of row 1: error 1, power and total 2, sgcs 0.5, rho 0.6."""
     measured = np.tile(np.array([1.0, 2.0, 2.0, 0.5, 0.6])[:, None, None], (1, len(sequences), 1))
     lengths = np.array(sequences)[:, None] + 20
-    return Stored(LEASE, reports=[Reports(7, np.array([1]), sequences.start, measured, lengths, 3.0, 4.0)])
+    of_row = Reports(7, np.array([1]), sequences.start, measured, lengths, 3.0, 4.0)
+    return Stored(Fleet(LEASE, ENCODER), reports=[of_row])
 
 
 def test_leases(store: Store) -> None:
@@ -66,10 +70,10 @@ def test_leases(store: Store) -> None:
 
 
 def a_fleet(generator: np.random.Generator) -> tuple[Fleet, list[Stored]]:
-    """A fleet whose first UEs are two slots into a frame and whose third has had the first two of it dropped, and its
-    chunks.
+    """A fleet whose first UEs are two slots into a frame and whose third has had the first two of it dropped, and the
+    chunks that bring another one there.
     """
-    fleet, chunks = Fleet(LEASE, ENCODER), []
+    fleet, other, chunks = Fleet(LEASE, ENCODER), Fleet(LEASE, ENCODER), []
     assert fleet.open is not None
     for version, rows, first, count in ((7, [0, 1, 2], 0, 4), (8, [0, 1], 4, 1), (8, [0, 1], 5, 1)):
         index = np.array(rows)
@@ -82,7 +86,7 @@ def a_fleet(generator: np.random.Generator) -> tuple[Fleet, list[Stored]]:
         slots = range(first % SLOTS, first % SLOTS + count)
         progress = Progress(index, first + count, version, frames, np.zeros(len(rows), np.int64))
         lengths = generator.integers(20, 24, (count, len(rows)))
-        chunks.append(Stored(LEASE, [progress], [Increment(version, index, slots, sums, whole, 1.5, lengths)]))
+        chunks.append(Stored(other, [progress], [Increment(version, index, slots, sums, whole, 1.5, lengths)]))
         totals = fleet.totals_of(version)
         totals.sums[index, slots.start : slots.stop] += sums.swapaxes(0, 1)
         totals.sums[index[: len(whole)], -1] += whole
@@ -93,8 +97,15 @@ def a_fleet(generator: np.random.Generator) -> tuple[Fleet, list[Stored]]:
     third = np.array([2])
     fleet.open.drop(third, 4, 2)
     fleet.next_sequence[2], fleet.version[2], fleet.dropped[2] = 6, 0, 2
-    chunks.append(Stored(LEASE, [Progress(third, 6, 0, [b""], fleet.open.dropped[third])]))
+    chunks.append(Stored(other, [Progress(third, 6, 0, [b""], fleet.open.dropped[third])]))
     return fleet, chunks
+
+
+def check_totals(found: Fleet, expected: Fleet) -> None:
+    assert set(found.totals) == set(expected.totals)
+    for key, totals in expected.totals.items():
+        np.testing.assert_array_equal(found.totals[key].table, totals.table)
+        assert found.totals[key].lengths == totals.lengths
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -111,11 +122,8 @@ def test_a_fleet_comes_back_as_it_was(store: Store, together: bool) -> None:
         np.testing.assert_array_equal(getattr(again, name), getattr(fleet, name))
         np.testing.assert_array_equal(getattr(again.open, name), getattr(fleet.open, name))
     assert set(again.totals) == {(7, 0), (8, 0)}
-    for key, totals in fleet.totals.items():
-        np.testing.assert_array_equal(again.totals[key].sums, totals.sums)
-        np.testing.assert_array_equal(again.totals[key].wire_bytes, totals.wire_bytes)
-        np.testing.assert_array_equal(again.totals[key].feedback_bits, totals.feedback_bits)
-        assert again.totals[key].lengths == totals.lengths
+    check_totals(again, fleet)
+    check_totals(chunks[0].fleet, fleet)
     assert set(again.open.reports) == {8}
     np.testing.assert_array_equal(again.open.reports[8][:2, :2], fleet.open.reports[8][:2, :2])
     assert store.counted() == {"t": 16}
@@ -128,7 +136,8 @@ def test_a_fleet_comes_back_as_it_was(store: Store, together: bool) -> None:
 
 
 def test_ring(store: Store) -> None:
-    for part in (range(3), range(3, 6), range(6, 7)):
+    """The newest are there, in whatever chunks they came; others take no room but for some frames."""
+    for part in (range(3), range(3, 4), range(4, 6), range(6, 7)):
         store.commit([reports(part)])
     assert [(row["sequence"], row["feedback_bits"]) for row in store.reports(11)] == [(n, n + 20) for n in range(3, 7)]
     assert [row["sequence"] for row in store.reports(11, first=5)] == [5, 6]
@@ -141,13 +150,21 @@ def test_ring(store: Store) -> None:
         "sgcs": 0.5,
         "rho": 0.6,
     }
+    for frame in range(2, 40):
+        slots = range(SLOTS * frame, SLOTS * (frame + 1))
+        store.commit([reports(range(slot, slot + 1)) for slot in slots] if frame % 5 else [reports(slots)])
+        assert [row["sequence"] for row in store.reports(11)] == list(slots)
+        assert list(store.kept_reports(LEASE.ues)) == store.reports(11)
+    with store._engine.connect() as connection:
+        assert len(connection.execute(sa.select(KEPT)).all()) <= 2 * SLOTS
 
 
 def test_reports_that_were_dropped_have_their_places_in_the_ring(store: Store) -> None:
     store.commit([reports(range(3))])
-    nothing = np.zeros((len(MEASURED), 2, 1))
-    lengths = np.full((2, 1), 20)
-    store.commit([Stored(LEASE, reports=[Reports(0, np.array([1]), 3, nothing, lengths, 3.0, 4.0)])])
+    nothing, lengths = np.zeros((len(MEASURED), 1, 1)), np.full((1, 1), 20)
+    for sequence in (3, 4):
+        dropped = Reports(0, np.array([1]), sequence, nothing, lengths, 3.0, 4.0)
+        store.commit([Stored(Fleet(LEASE, ENCODER), reports=[dropped])])
     assert [row["sequence"] for row in store.reports(11)] == [1, 2]
     assert [row["sequence"] for row in store.reports(11, limit=1)] == [2]
     kept = store.reports(11, first=2, dropped=True)
@@ -183,8 +200,8 @@ def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'old.sqlite'}"
     Store(url, "r", 4).close()
     with sqlite3.connect(tmp_path / "old.sqlite") as connection:
-        connection.execute("ALTER TABLE totals DROP COLUMN rho")
-    with pytest.raises(InvalidInput, match=r"store: table totals of .*old\.sqlite lacks rho"):
+        connection.execute("ALTER TABLE ues DROP COLUMN dropped")
+    with pytest.raises(InvalidInput, match=r"store: table ues of .*old\.sqlite lacks dropped"):
         Store(url, "r", 4)
 
 
@@ -213,9 +230,7 @@ def test_a_commit_that_is_not_heard_of_counts_once(
     again = Fleet(LEASE, ENCODER)
     store.restore(again)
     np.testing.assert_array_equal(again.next_sequence, fleet.next_sequence)
-    for key, totals in fleet.totals.items():
-        np.testing.assert_allclose(again.totals[key].sums, totals.sums, rtol=1e-12)
-        assert again.totals[key].lengths == totals.lengths
+    check_totals(again, fleet)
 
 
 def test_the_run_is_owned_again_after_an_outage(url: str) -> None:
@@ -243,17 +258,41 @@ def test_the_run_is_owned_again_after_an_outage(url: str) -> None:
     assert second.targets() == {"rnn": 1}
     second.close()
     assert first.writable()
-    _metadata.drop_all(first._engine)
+    METADATA.drop_all(first._engine)
     first.close()
 
 
-def as_before_airs_changed(store: Store) -> None:
-    """Make the tables those that they were before fleets' airs could change."""
+def as_an_earlier_version(store: Store, fleet: Fleet, sequences: range, *, airs_change: bool) -> None:
+    """Make the tables of results those of a version that had a row for each UE and slot, and for each report; before
+    fleets' airs could change they had neither `air_from` nor `fate`.
+    """
+    air, fate = ({"air_from": 0}, {"fate": 2}) if airs_change else ({}, {})
+    sums = (*COLUMNS, "wire_bytes", "feedback_bits")
+    rows = {
+        "totals": [
+            {"run": "run", "ue": ue, "version": version, **air, "slot": slot, **dict(zip(sums, of_ue, strict=True))}
+            for (version, _), totals in fleet.totals.items()
+            for slot in (-1, *range(SLOTS))
+            for ue, of_ue in zip(LEASE.ues, totals.table[slot].tolist(), strict=True)
+        ],
+        "reports": [
+            {"run": "run", "ue": 11, "ring": sequence % 4, "sequence": sequence, "version": 7}
+            | {"error": 1.0, "power": 2.0, "total": 2.0, "sgcs": 0.5, "rho": 0.6}
+            | {"feedback_bits": sequence + 20, **fate, "latency_ms": 3.0, "received_at": 4.0}
+            for sequence in sequences
+        ],
+    }
+    types = {str: sa.String, int: sa.BigInteger, float: sa.Float}
     with store._engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE air_changes")
-        connection.exec_driver_sql("ALTER TABLE reports DROP COLUMN fate")
-        for name in ("totals", "lengths", "fates"):
-            table = _metadata.tables[name]
+        for name, of_table in rows.items():
+            columns = [sa.Column(column, types[type(value)]) for column, value in of_table[0].items()]
+            earlier = sa.Table(name, sa.MetaData(), *columns)
+            earlier.create(connection)
+            connection.execute(sa.insert(earlier), of_table)
+        for name in ("total_blocks", "kept_reports"):
+            connection.exec_driver_sql(f"DROP TABLE {name}")
+        for name in () if airs_change else ("lengths", "fates"):
+            table = METADATA.tables[name]
             columns = ", ".join(column.name for column in table.columns if column.name != "air_from")
             keys = ", ".join(column.name for column in table.primary_key if column.name != "air_from")
             connection.exec_driver_sql(f"CREATE TABLE earlier AS SELECT {columns} FROM {name}")
@@ -262,22 +301,26 @@ def as_before_airs_changed(store: Store) -> None:
             connection.exec_driver_sql(f"ALTER TABLE earlier RENAME TO {name}")
 
 
-def test_a_store_from_before_airs_changed_goes_on(store: Store, url: str) -> None:
+@pytest.mark.parametrize("airs_change", [True, False])
+def test_a_store_of_an_earlier_version_goes_on(store: Store, url: str, airs_change: bool) -> None:
     fleet, chunks = a_fleet(np.random.default_rng(0))
     store.lease(LEASE, ENCODER)
     store.commit(chunks[:1])
-    store.commit([reports(range(3))])
-    as_before_airs_changed(store)
+    as_an_earlier_version(store, chunks[0].fleet, range(2, 4), airs_change=airs_change)
     again = Store(url, "run", 4)
-    assert [row["fate"] for row in again.reports(11)] == 3 * [None]
-    again.commit(chunks[1:])
     found = Fleet(LEASE, ENCODER)
     again.restore(found)
-    for key, totals in fleet.totals.items():
-        np.testing.assert_array_equal(found.totals[key].sums, totals.sums)
-        assert found.totals[key].lengths == totals.lengths
+    check_totals(found, chunks[0].fleet)
+    assert again.counted() == {"t": 12}
+    again.commit([*chunks[1:], reports(range(4, 7))])
+    kept = [(row["sequence"], row["feedback_bits"], row["fate"], row["rho"]) for row in again.reports(11)]
+    assert kept == [(3, 23, 2 if airs_change else None, 0.6), *((n, n + 20, None, 0.6) for n in range(4, 7))]
+    found = Fleet(LEASE, ENCODER)
+    again.restore(found)
+    check_totals(found, fleet)
     again.keep_air(LEASE, CHANGE)
     assert again.leases()[0][0].air_changes == (CHANGE,)
+    assert not {"totals", "reports"} & set(sa.inspect(again._engine).get_table_names())
     again.close()
 
 
@@ -291,10 +334,10 @@ def test_airs_of_a_fleet(store: Store) -> None:
     changes = (AirChange(2, Air(loss=0.1)), AirChange(5, Air(loss=0.4)))
     assert [lease.air_changes for lease, *_ in store.leases()] == [changes, ()]
     assert store.furthest(LEASE) == 0
-    row, sums = np.array([1]), np.ones((1, 1, len(COLUMNS)))
-    for reached, air_from, reports_ in ((8, 0, 3), (9, 2, 2)):
+    fleet, row, sums = Fleet(LEASE, ENCODER), np.array([1]), np.ones((1, 1, len(COLUMNS)))
+    for air_from, reports_ in ((0, 3), (2, 2)):
         part = Increment(7, row, range(1), sums, sums[0, :0], 1.5, np.full((1, 1), 20), Fates(air_lost=1), air_from)
-        store.commit([Stored(LEASE, [Progress(row, reached, 7, [b""], row)], reports_ * [part])])
+        store.commit([Stored(fleet, [Progress(row, 9, 7, [b""], row)], reports_ * [part])])
     assert store.furthest(LEASE) == 9
     assert store.furthest(other) == 0
     again = Fleet(store.leases()[0][0], ENCODER)

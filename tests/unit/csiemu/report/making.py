@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gnb_server.sessions import Lease, VersionFacts
-from gnb_server.store import Increment, Store, Stored
+from gnb_server.additions import Increment
+from gnb_server.results import Stored
+from gnb_server.sessions import Fleet, Lease, VersionFacts
+from gnb_server.store import Store
 from shared.channels.scenario import Scenario
 from shared.conditions import RunConditions
 from shared.link.air import Fates
@@ -46,6 +48,7 @@ class MadeRun:
 
     def __init__(self, folder: Path, *, by_history: bool = True) -> None:
         folder.mkdir(exist_ok=True)
+        self._fleets: dict[str, Fleet] = {}
         self.store = Store(f"sqlite:///{folder / 'gnb.sqlite'}", "default", 4)
         if by_history:
             machine = {"processor": "P", "cores": 2, "csiemu": "1"}
@@ -67,12 +70,13 @@ class MadeRun:
         lease = Lease(f"t{first_ue}-{model}", model, conditions(**fields), first_ue, len(ratios))
         if lease.token not in {known.token for known, *_ in self.store.leases()}:
             self.store.lease(lease, f"{version:016x}")
+        fleet = self._fleets.setdefault(lease.token, Fleet(lease, f"{version:016x}"))
         rows, lengths = np.arange(len(ratios)), np.full((SLOTS, len(ratios)), bits)
         self.store.keep_version(model, version, VersionFacts(f"{version:016x}", bits, domain))
         for frame in range(ratios.shape[1]):
             by_slot, means = totals_of(ratios[:, frame : frame + 1], scaled=domain != "precoder")
             increment = Increment(version, rows, range(SLOTS), by_slot, means, 3.0, lengths, fates or Fates(), air_from)
-            self.store.commit([Stored(lease, increments=[increment])])
+            self.store.commit([Stored(fleet, increments=[increment])])
 
     def snapshot(self, at: float, rows: Sequence[Row], dropped: int = 0, **fates: int) -> None:
         """The totals at a time: (scheme, version, ratios so far [ues, frames, SLOTS]) each."""
