@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import secrets
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any
 from gnb_server.airs import change_air
 from gnb_server.course import course
 from gnb_server.exports import Export, Selection
+from gnb_server.hardening import shorten
 from gnb_server.monitor import LONGEST_WINDOW_S, Clock, Monitor, describe, report_rows, ue_qualities, ue_row
 from gnb_server.rates import RateControl
 from gnb_server.repository import ModelVersion, Repository
@@ -46,6 +48,8 @@ left for whoever comes next. Whose those of an earlier process are is not known 
 
 MOST_IDS = 2**32
 
+_TOKEN = re.compile("[0-9a-f]{16}")
+
 LINGER_S = 5.0
 """How long what is held for the open frames of a fleet that has gone stays, to be at hand if it comes back soon."""
 
@@ -64,6 +68,7 @@ class Attachment:
     ue_base: int | None = None
     delay_slots: int = 0
     token: str = ""
+    new_token: str = ""
     client: str = ""
     can_switch: bool = False
     rate: Rate = OWN
@@ -193,15 +198,20 @@ class Handlers:
         if not 1 <= request.ue_count <= MAX_FLEET:
             raise InvalidInput(f"ue_count: {request.ue_count} is not in [1, {MAX_FLEET}]")
         check_offered(request.offered_per_s)
+        if request.new_token and not _TOKEN.fullmatch(request.new_token):
+            raise InvalidInput(
+                f"new_token: '{shorten(request.new_token)}'; wanted 16 hexadecimal digits, small letters"
+            )
         model = self._model_for(request)
         model.scheme.check_scenario(conditions.scenario, conditions.delay_slots)
         with self._lock:
             self.swaps.check_encoder(model.name, model.version, model.encoder_id)
             # before the lease, which cannot be read back without it, should this process be killed in between
             self._store.keep_version(model.name, model.version, model.facts)
-            if request.token:
-                fleet = self._return_to_lease(request, conditions)
-                self._store.keep_encoder(request.token, model.encoder_id)
+            if request.token or request.new_token in self._known():
+                token = request.token or request.new_token
+                fleet = self._return_to_lease(token, request, conditions)
+                self._store.keep_encoder(token, model.encoder_id)
                 fleet.facts[model.version] = model.facts
                 fleet.encoder_id = model.encoder_id
             else:
@@ -400,7 +410,7 @@ class Handlers:
         first_ue = self._free_ids(request.ue_count) if request.ue_base is None else request.ue_base
         if first_ue + request.ue_count > MOST_IDS:
             raise InvalidInput(f"ue_base: {first_ue} + {request.ue_count} ids go beyond 2^32")
-        lease = Lease(secrets.token_hex(8), request.model, conditions, first_ue, request.ue_count)
+        lease = Lease(request.new_token or secrets.token_hex(8), request.model, conditions, first_ue, request.ue_count)
         self._store.lease(lease, model.encoder_id, request.rate)
         fleet = Fleet(lease, model.encoder_id, request.rate)
         fleet.facts[model.version] = model.facts  # before others can ask for it
@@ -431,10 +441,10 @@ class Handlers:
             last = max(last, stop)
         raise LimitReached(f"ue_count: {count} ids in a row are not free")
 
-    def _return_to_lease(self, request: Attachment, conditions: RunConditions) -> Fleet:
-        absent = self._absent.get(request.token)
+    def _return_to_lease(self, token: str, request: Attachment, conditions: RunConditions) -> Fleet:
+        absent = self._absent.get(token)
         if absent is None or absent.status == "finished":
-            fleet = self._fleet(request.token)
+            fleet = self._fleet(token)
         else:
             fleet = Fleet(absent.lease, absent.encoder_id)
             fleet.facts, fleet.broken = self._store.versions().get(absent.lease.model, {}), True

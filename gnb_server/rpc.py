@@ -75,6 +75,7 @@ class CsiFeedbackService(pb_grpc.CsiFeedbackServicer):
             ue_base=request.ue_base if request.HasField("ue_base") else None,
             delay_slots=request.delay_slots,
             token=request.token,
+            new_token=request.new_token,
             client=client_of(context.peer()),
             can_switch=request.can_switch,
             rate=rate,

@@ -154,6 +154,7 @@ class Store:
         """Why the last write failed, if it did."""
         self._lock: Any = None
         self._owning = threading.Lock()
+        self._unheard: set[str] = set()  # tokens of leases whose keeping was not confirmed
         self._event_lock = threading.Lock()
         try:
             self._engine = _engine(url)
@@ -244,8 +245,12 @@ class Store:
                 raise InvalidInput(f"store: {what}: another version wrote it; move it away or name another store")
 
     def lease(self, lease: Lease, encoder_id: str, rate: Rate = OWN) -> None:
-        """Keep a new lease, of UEs with this encoder and rate. Raises Conflict if one of its ids is taken."""
+        """Keep a new lease, of UEs with this encoder and rate. Raises Conflict if one of its ids is taken. Of those
+        before it that perhaps were kept, for all that was heard, none is: nobody was told of them.
+        """
+        self._unheard.add(lease.token)
         with self._writing() as connection:
+            connection.execute(sa.delete(_leases).where(_leases.c.token.in_(self._unheard)))
             taken = sa.select(_leases.c.first_ue, _leases.c.ue_count).where(
                 _leases.c.run == self.run,
                 _leases.c.first_ue < lease.first_ue + lease.ue_count,
@@ -261,6 +266,7 @@ class Store:
             connection.execute(
                 sa.insert(_leases).values(**ids, **text, assigned="[]", rate=rate.to_text(), finished=False)
             )
+        self._unheard.clear()
 
     def keep_encoder(self, token: str, encoder_id: str) -> None:
         """Note the encoder that a fleet came back with."""

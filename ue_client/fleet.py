@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -43,6 +44,9 @@ PHASES, PHASE_UES = 4, 64
 """With a rate, UEs spread their sending over the slot: into so many parts of equal length, if so many UEs are left for
 each. More than `chunk_ues` a part are spread further.
 """
+
+ASKED_FOR = "asked-for"
+"""Stands behind the token in its file until there is a lease of it."""
 
 WATCH_S = 1.0
 """How often it is looked whether the rate is held."""
@@ -126,7 +130,7 @@ class UeFleet:
         self._encoders = Encoders(checkpoint, settings.ues)
         self._rates: Rates | None = None  # of each UE; None: the scheme's own
         self._switching: asyncio.Task[None] | None = None
-        self._token = self._kept_token()
+        self._token, self._new_token = self._kept_token()
         self._first_ue: int | None = None  # before the first attach
         self._limit: asyncio.Timeout | None = None  # of `run`
         self._stopping = asyncio.Event()
@@ -172,6 +176,7 @@ class UeFleet:
         return self.counts
 
     async def _live(self) -> None:
+        self._keep_token()
         await self._attach_patiently()
         producer, watcher = asyncio.create_task(self._produce()), asyncio.create_task(self._watch_rate())
         try:
@@ -235,6 +240,7 @@ class UeFleet:
                 ue_count=settings.ues,
                 ue_base=settings.ue_base if self._first_ue is None else self._first_ue,
                 token=self._token,
+                new_token="" if self._token else self._new_token,
                 can_switch=settings.switch,
                 rate=pb.Rate(**self.rate.to_json()),
                 air=str(self.conditions.air),
@@ -274,18 +280,23 @@ class UeFleet:
         if self.settings.token_file:
             self.settings.token_file.unlink(missing_ok=True)
 
-    def _kept_token(self) -> str:
-        """Of the lease that an earlier process had; empty if there is none."""
+    def _kept_token(self) -> tuple[str, str]:
+        """Of the lease that an earlier process had, empty if there is none; and the one that a new lease is to have,
+        which that process may have asked for, too.
+        """
         kept = self.settings.token_file
-        return kept.read_text().strip() if kept and kept.is_file() else ""
+        token, *asked = (kept.read_text().split() if kept and kept.is_file() else []) or [""]
+        return ("", token) if asked else (token, secrets.token_hex(8))
 
     def _keep_token(self) -> None:
-        """For the next process, and for nobody else: who has it has the lease."""
+        """For the next process, and for nobody else: who has it has the lease. With a word behind it as long as nobody
+        has answered.
+        """
         if kept := self.settings.token_file:
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_name(kept.name + ".partial")
             partial.touch(0o600)
-            partial.write_text(self._token + "\n")
+            partial.write_text(f"{self._token}\n" if self._token else f"{self._new_token} {ASKED_FOR}\n")
             partial.replace(kept)
 
     async def _recover(self, error: grpc.aio.AioRpcError) -> None:

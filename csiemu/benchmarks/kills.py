@@ -40,6 +40,9 @@ WITHIN_S, AWAY_S = 1.0, 3.0
 """Something is killed so long after all are served (or something else was killed), at most; and so long PostgreSQL
 stays away, at most."""
 
+FIRST, START_S = 4, 4.0
+"""Before the first round so many are killed, so long after each other at most: UEs start and attach meanwhile."""
+
 PATIENCE_S = 120.0
 """How long it may take until all UEs are served again."""
 
@@ -99,6 +102,10 @@ def _rounds(
         victims["PostgreSQL"] = lambda: _kill(postgres, chance)
     killed: Counter[str] = Counter()
     longest: dict[str, float] = {}
+    for victim in chance.choices(sorted(victims), k=FIRST):
+        time.sleep(chance.uniform(0, START_S))
+        victims[victim]()
+        killed[victim] += 1
     reached = _served(run, dict.fromkeys(range(ues), 0), "the beginning")
     for number in range(rounds):
         chosen = chance.choices(sorted(victims), k=chance.choice((1, 1, 2)))

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)protos/csi_feedback/v1/csi_feedback.proto\x12\x0f\x63si_feedback.v1\"\xaf\x02\n\rAttachRequest\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\nencoder_id\x18\x04 \x01(\x0c\x12\x10\n\x08ue_count\x18\x05 \x01(\r\x12\x14\n\x07ue_base\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x64\x65lay_slots\x18\x07 \x01(\r\x12\r\n\x05token\x18\x08 \x01(\t\x12\x12\n\ncan_switch\x18\t \x01(\x08\x12\x0b\n\x03\x61ir\x18\x0b \x01(\t\x12\"\n\x15offered_reports_per_s\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12#\n\x04rate\x18\n \x01(\x0b\x32\x15.csi_feedback.v1.RateB\n\n\x08_ue_baseB\x18\n\x16_offered_reports_per_s\"n\n\x04Rate\x12\x11\n\x04\x62its\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x11\n\x04step\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0etarget_nmse_db\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x07\n\x05_bitsB\x07\n\x05_stepB\x11\n\x0f_target_nmse_db\"P\n\x0eRateAssignment\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x0c\n\x04\x62its\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\r\"\\\n\x11\x45ncoderAssignment\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x12\n\nencoder_id\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\r\"\xb7\x02\n\x0e\x41ttachResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x66irst_ue\x18\x02 \x01(\r\x12\x10\n\x08ue_count\x18\x03 \x01(\r\x12\x15\n\rnext_sequence\x18\x04 \x03(\x04\x12\x15\n\rfeedback_bits\x18\x05 \x01(\r\x12\x17\n\x0fslots_per_frame\x18\x06 \x01(\r\x12\x34\n\x08\x61ssigned\x18\x07 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12\x30\n\x04open\x18\x08 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12.\n\x05rates\x18\n \x03(\x0b\x32\x1f.csi_feedback.v1.RateAssignment\x12\x13\n\x0bmust_switch\x18\t \x01(\x08\"\x85\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x12\n\nencoder_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x66irst_ue\x18\x02 \x01(\r\x12\x10\n\x08ue_count\x18\x03 \x01(\r\x12\x12\n\nfirst_slot\x18\x04 \x01(\x04\x12\x12\n\nslot_count\x18\x05 \x01(\r\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\x12\x11\n\twaited_us\x18\x08 \x03(\x04\x12\x18\n\x0b\x61\x63k_wait_us\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06target\x18\n \x01(\x0c\x12\x34\n\rswitch_status\x18\x07 \x01(\x0b\x32\x1d.csi_feedback.v1.SwitchStatusB\x0e\n\x0c_ack_wait_us\"i\n\x0cSwitchStatus\x12\x34\n\x08\x61ssigned\x18\x01 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12\x12\n\nfirst_slot\x18\x02 \x01(\x04\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\xac\x01\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12#\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x14.csi_feedback.v1.AckH\x00\x12\x38\n\x0eswitch_encoder\x18\x02 \x01(\x0b\x32\x1e.csi_feedback.v1.SwitchEncoderH\x00\x12.\n\tset_rates\x18\x03 \x01(\x0b\x32\x19.csi_feedback.v1.SetRatesH\x00\x42\t\n\x07message\":\n\x08SetRates\x12.\n\x05rates\x18\x01 \x03(\x0b\x32\x1f.csi_feedback.v1.RateAssignment\"E\n\rSwitchEncoder\x12\x34\n\x08\x61ssigned\x18\x01 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\"\x89\x01\n\x03\x41\x63k\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x12\n\nfirst_slot\x18\x03 \x01(\x04\x12\x12\n\nslot_count\x18\x04 \x01(\r\x12\x17\n\x0f\x64\x65\x63oder_version\x18\x05 \x03(\r\x12\x0c\n\x04nmse\x18\x06 \x03(\x02\x12\x0f\n\x07\x64ropped\x18\x07 \x01(\r\"8\n\x13\x46\x65tchEncoderRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nencoder_id\x18\x02 \x01(\x0c\"c\n\x14\x46\x65tchEncoderResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.csi_feedback.v1.EncoderHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"+\n\rEncoderHeader\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\x1e\n\rDetachRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65tachResponse2\xd7\x02\n\x0b\x43siFeedback\x12I\n\x06\x41ttach\x12\x1e.csi_feedback.v1.AttachRequest\x1a\x1f.csi_feedback.v1.AttachResponse\x12S\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12 .csi_feedback.v1.FeedbackRequest\x1a!.csi_feedback.v1.FeedbackResponse(\x01\x30\x01\x12]\n\x0c\x46\x65tchEncoder\x12$.csi_feedback.v1.FetchEncoderRequest\x1a%.csi_feedback.v1.FetchEncoderResponse0\x01\x12I\n\x06\x44\x65tach\x12\x1e.csi_feedback.v1.DetachRequest\x1a\x1f.csi_feedback.v1.DetachResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)protos/csi_feedback/v1/csi_feedback.proto\x12\x0f\x63si_feedback.v1\"\xc2\x02\n\rAttachRequest\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\nencoder_id\x18\x04 \x01(\x0c\x12\x10\n\x08ue_count\x18\x05 \x01(\r\x12\x14\n\x07ue_base\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0b\x64\x65lay_slots\x18\x07 \x01(\r\x12\r\n\x05token\x18\x08 \x01(\t\x12\x12\n\ncan_switch\x18\t \x01(\x08\x12\x0b\n\x03\x61ir\x18\x0b \x01(\t\x12\"\n\x15offered_reports_per_s\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12\x11\n\tnew_token\x18\r \x01(\t\x12#\n\x04rate\x18\n \x01(\x0b\x32\x15.csi_feedback.v1.RateB\n\n\x08_ue_baseB\x18\n\x16_offered_reports_per_s\"n\n\x04Rate\x12\x11\n\x04\x62its\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x11\n\x04step\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0etarget_nmse_db\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\x07\n\x05_bitsB\x07\n\x05_stepB\x11\n\x0f_target_nmse_db\"P\n\x0eRateAssignment\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x0c\n\x04\x62its\x18\x03 \x01(\r\x12\x0c\n\x04step\x18\x04 \x01(\r\"\\\n\x11\x45ncoderAssignment\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x12\n\nencoder_id\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\r\"\xb7\x02\n\x0e\x41ttachResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x66irst_ue\x18\x02 \x01(\r\x12\x10\n\x08ue_count\x18\x03 \x01(\r\x12\x15\n\rnext_sequence\x18\x04 \x03(\x04\x12\x15\n\rfeedback_bits\x18\x05 \x01(\r\x12\x17\n\x0fslots_per_frame\x18\x06 \x01(\r\x12\x34\n\x08\x61ssigned\x18\x07 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12\x30\n\x04open\x18\x08 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12.\n\x05rates\x18\n \x03(\x0b\x32\x1f.csi_feedback.v1.RateAssignment\x12\x13\n\x0bmust_switch\x18\t \x01(\x08\"\x85\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x12\n\nencoder_id\x18\x01 \x01(\x0c\x12\x10\n\x08\x66irst_ue\x18\x02 \x01(\r\x12\x10\n\x08ue_count\x18\x03 \x01(\r\x12\x12\n\nfirst_slot\x18\x04 \x01(\x04\x12\x12\n\nslot_count\x18\x05 \x01(\r\x12\x0f\n\x07payload\x18\x06 \x01(\x0c\x12\x11\n\twaited_us\x18\x08 \x03(\x04\x12\x18\n\x0b\x61\x63k_wait_us\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06target\x18\n \x01(\x0c\x12\x34\n\rswitch_status\x18\x07 \x01(\x0b\x32\x1d.csi_feedback.v1.SwitchStatusB\x0e\n\x0c_ack_wait_us\"i\n\x0cSwitchStatus\x12\x34\n\x08\x61ssigned\x18\x01 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\x12\x12\n\nfirst_slot\x18\x02 \x01(\x04\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\xac\x01\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12#\n\x03\x61\x63k\x18\x01 \x01(\x0b\x32\x14.csi_feedback.v1.AckH\x00\x12\x38\n\x0eswitch_encoder\x18\x02 \x01(\x0b\x32\x1e.csi_feedback.v1.SwitchEncoderH\x00\x12.\n\tset_rates\x18\x03 \x01(\x0b\x32\x19.csi_feedback.v1.SetRatesH\x00\x42\t\n\x07message\":\n\x08SetRates\x12.\n\x05rates\x18\x01 \x03(\x0b\x32\x1f.csi_feedback.v1.RateAssignment\"E\n\rSwitchEncoder\x12\x34\n\x08\x61ssigned\x18\x01 \x03(\x0b\x32\".csi_feedback.v1.EncoderAssignment\"\x89\x01\n\x03\x41\x63k\x12\x10\n\x08\x66irst_ue\x18\x01 \x01(\r\x12\x10\n\x08ue_count\x18\x02 \x01(\r\x12\x12\n\nfirst_slot\x18\x03 \x01(\x04\x12\x12\n\nslot_count\x18\x04 \x01(\r\x12\x17\n\x0f\x64\x65\x63oder_version\x18\x05 \x03(\r\x12\x0c\n\x04nmse\x18\x06 \x03(\x02\x12\x0f\n\x07\x64ropped\x18\x07 \x01(\r\"8\n\x13\x46\x65tchEncoderRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x12\n\nencoder_id\x18\x02 \x01(\x0c\"c\n\x14\x46\x65tchEncoderResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32\x1e.csi_feedback.v1.EncoderHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"+\n\rEncoderHeader\x12\x0c\n\x04\x63\x61rd\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\"\x1e\n\rDetachRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65tachResponse2\xd7\x02\n\x0b\x43siFeedback\x12I\n\x06\x41ttach\x12\x1e.csi_feedback.v1.AttachRequest\x1a\x1f.csi_feedback.v1.AttachResponse\x12S\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12 .csi_feedback.v1.FeedbackRequest\x1a!.csi_feedback.v1.FeedbackResponse(\x01\x30\x01\x12]\n\x0c\x46\x65tchEncoder\x12$.csi_feedback.v1.FetchEncoderRequest\x1a%.csi_feedback.v1.FetchEncoderResponse0\x01\x12I\n\x06\x44\x65tach\x12\x1e.csi_feedback.v1.DetachRequest\x1a\x1f.csi_feedback.v1.DetachResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,37 +32,37 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.csi_feedback.v1.csi_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ATTACHREQUEST']._serialized_start=63
-  _globals['_ATTACHREQUEST']._serialized_end=366
-  _globals['_RATE']._serialized_start=368
-  _globals['_RATE']._serialized_end=478
-  _globals['_RATEASSIGNMENT']._serialized_start=480
-  _globals['_RATEASSIGNMENT']._serialized_end=560
-  _globals['_ENCODERASSIGNMENT']._serialized_start=562
-  _globals['_ENCODERASSIGNMENT']._serialized_end=654
-  _globals['_ATTACHRESPONSE']._serialized_start=657
-  _globals['_ATTACHRESPONSE']._serialized_end=968
-  _globals['_FEEDBACKREQUEST']._serialized_start=971
-  _globals['_FEEDBACKREQUEST']._serialized_end=1232
-  _globals['_SWITCHSTATUS']._serialized_start=1234
-  _globals['_SWITCHSTATUS']._serialized_end=1339
-  _globals['_FEEDBACKRESPONSE']._serialized_start=1342
-  _globals['_FEEDBACKRESPONSE']._serialized_end=1514
-  _globals['_SETRATES']._serialized_start=1516
-  _globals['_SETRATES']._serialized_end=1574
-  _globals['_SWITCHENCODER']._serialized_start=1576
-  _globals['_SWITCHENCODER']._serialized_end=1645
-  _globals['_ACK']._serialized_start=1648
-  _globals['_ACK']._serialized_end=1785
-  _globals['_FETCHENCODERREQUEST']._serialized_start=1787
-  _globals['_FETCHENCODERREQUEST']._serialized_end=1843
-  _globals['_FETCHENCODERRESPONSE']._serialized_start=1845
-  _globals['_FETCHENCODERRESPONSE']._serialized_end=1944
-  _globals['_ENCODERHEADER']._serialized_start=1946
-  _globals['_ENCODERHEADER']._serialized_end=1989
-  _globals['_DETACHREQUEST']._serialized_start=1991
-  _globals['_DETACHREQUEST']._serialized_end=2021
-  _globals['_DETACHRESPONSE']._serialized_start=2023
-  _globals['_DETACHRESPONSE']._serialized_end=2039
-  _globals['_CSIFEEDBACK']._serialized_start=2042
-  _globals['_CSIFEEDBACK']._serialized_end=2385
+  _globals['_ATTACHREQUEST']._serialized_end=385
+  _globals['_RATE']._serialized_start=387
+  _globals['_RATE']._serialized_end=497
+  _globals['_RATEASSIGNMENT']._serialized_start=499
+  _globals['_RATEASSIGNMENT']._serialized_end=579
+  _globals['_ENCODERASSIGNMENT']._serialized_start=581
+  _globals['_ENCODERASSIGNMENT']._serialized_end=673
+  _globals['_ATTACHRESPONSE']._serialized_start=676
+  _globals['_ATTACHRESPONSE']._serialized_end=987
+  _globals['_FEEDBACKREQUEST']._serialized_start=990
+  _globals['_FEEDBACKREQUEST']._serialized_end=1251
+  _globals['_SWITCHSTATUS']._serialized_start=1253
+  _globals['_SWITCHSTATUS']._serialized_end=1358
+  _globals['_FEEDBACKRESPONSE']._serialized_start=1361
+  _globals['_FEEDBACKRESPONSE']._serialized_end=1533
+  _globals['_SETRATES']._serialized_start=1535
+  _globals['_SETRATES']._serialized_end=1593
+  _globals['_SWITCHENCODER']._serialized_start=1595
+  _globals['_SWITCHENCODER']._serialized_end=1664
+  _globals['_ACK']._serialized_start=1667
+  _globals['_ACK']._serialized_end=1804
+  _globals['_FETCHENCODERREQUEST']._serialized_start=1806
+  _globals['_FETCHENCODERREQUEST']._serialized_end=1862
+  _globals['_FETCHENCODERRESPONSE']._serialized_start=1864
+  _globals['_FETCHENCODERRESPONSE']._serialized_end=1963
+  _globals['_ENCODERHEADER']._serialized_start=1965
+  _globals['_ENCODERHEADER']._serialized_end=2008
+  _globals['_DETACHREQUEST']._serialized_start=2010
+  _globals['_DETACHREQUEST']._serialized_end=2040
+  _globals['_DETACHRESPONSE']._serialized_start=2042
+  _globals['_DETACHRESPONSE']._serialized_end=2058
+  _globals['_CSIFEEDBACK']._serialized_start=2061
+  _globals['_CSIFEEDBACK']._serialized_end=2404
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,7 @@ class AttachRequest(_message.Message):
     CAN_SWITCH_FIELD_NUMBER: _builtins.int
     AIR_FIELD_NUMBER: _builtins.int
     OFFERED_REPORTS_PER_S_FIELD_NUMBER: _builtins.int
+    NEW_TOKEN_FIELD_NUMBER: _builtins.int
     RATE_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     """checkpoint name"""
@@ -56,9 +57,13 @@ class AttachRequest(_message.Message):
     """what the simulated link does to reports (docs/air.md); empty: nothing"""
     offered_reports_per_s: _builtins.float
     """that each UE is to send; absent: as many as are acknowledged"""
+    new_token: _builtins.str
+    """without token: what the new lease is to be named, 16 hexadecimal digits by chance; who"""
     @_builtins.property
     def rate(self) -> Global___Rate:
-        """with a new lease: what its reports are to take; a lease that is there has its own"""
+        """was not answered asks for it again and gets the same lease. Empty: the gNB chooses
+        with a new lease: what its reports are to take; a lease that is there has its own
+        """
 
     def __init__(
         self,
@@ -74,11 +79,12 @@ class AttachRequest(_message.Message):
         can_switch: _builtins.bool = ...,
         air: _builtins.str = ...,
         offered_reports_per_s: _builtins.float | None = ...,
+        new_token: _builtins.str = ...,
         rate: Global___Rate | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_offered_reports_per_s", b"_offered_reports_per_s", "_ue_base", b"_ue_base", "offered_reports_per_s", b"offered_reports_per_s", "rate", b"rate", "ue_base", b"ue_base"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offered_reports_per_s", b"_offered_reports_per_s", "_ue_base", b"_ue_base", "air", b"air", "can_switch", b"can_switch", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "offered_reports_per_s", b"offered_reports_per_s", "rate", b"rate", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_offered_reports_per_s", b"_offered_reports_per_s", "_ue_base", b"_ue_base", "air", b"air", "can_switch", b"can_switch", "delay_slots", b"delay_slots", "encoder_id", b"encoder_id", "new_token", b"new_token", "offered_reports_per_s", b"offered_reports_per_s", "rate", b"rate", "scenario", b"scenario", "scheme", b"scheme", "seed", b"seed", "token", b"token", "ue_base", b"ue_base", "ue_count", b"ue_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__offered_reports_per_s: _TypeAlias = _typing.Literal["offered_reports_per_s"]  # noqa: Y015
     _WhichOneofArgType__offered_reports_per_s: _TypeAlias = _typing.Literal["_offered_reports_per_s", b"_offered_reports_per_s"]  # noqa: Y015

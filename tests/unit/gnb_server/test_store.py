@@ -205,6 +205,27 @@ def test_tables_of_another_version_are_refused(tmp_path: Path) -> None:
         Store(url, "r", 4)
 
 
+def test_a_lease_that_is_not_heard_of_takes_no_ids(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection breaks after the database has committed; whoever asks next, the same fleet or another, has it."""
+    dialect = store._engine.dialect
+    really = dialect.do_commit
+
+    def breaks(connection: Any) -> None:
+        really(connection)
+        raise store._engine.dialect.loaded_dbapi.OperationalError("server closed the connection unexpectedly")
+
+    other = dataclasses.replace(LEASE, token="u", first_ue=11)
+    for lease in (LEASE, other):
+        with monkeypatch.context() as broken:
+            broken.setattr(dialect, "do_commit", breaks)
+            with pytest.raises(StoreUnavailable):
+                store.lease(lease, ENCODER)
+    store.lease(other, ENCODER)
+    with pytest.raises(Conflict):
+        store.lease(LEASE, ENCODER)
+    assert [lease.token for lease, *_ in store.leases()] == ["u"]
+
+
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_commit_that_is_not_heard_of_counts_once(
     store: Store, monkeypatch: pytest.MonkeyPatch, committed: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -223,6 +224,34 @@ def test_a_kept_token_returns_to_the_lease(small_store: CheckpointStore, tmp_pat
     assert [(chunk.first_ue, chunk.first_slot, chunk.slot_count) for chunk in again.chunks] == [(5, 11, 5), (5, 16, 4)]
     assert counts.acked == 3 * 9
     assert not list(kept.parent.iterdir())  # the lease is over
+
+
+def test_who_was_not_answered_asks_for_the_same_lease(small_store: CheckpointStore, tmp_path: Path) -> None:
+    """Again, or by the next process after a kill."""
+    kept = tmp_path / "token"
+
+    class Unheard(Deaf):
+        async def Attach(self, request: pb.AttachRequest, context: Any) -> pb.AttachResponse:
+            response = await super().Attach(request, context)
+            if len(self.attaches) < 3:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+            return response
+
+    gnb = Unheard(10**9)
+
+    async def killed() -> None:
+        fleet = asyncio.ensure_future(served(gnb, small_store, _nothing, token_file=kept, ue_base=5))
+        while len(gnb.attaches) < 2:
+            await asyncio.sleep(0.01)
+        fleet.cancel()
+
+    asyncio.run(killed())
+    asyncio.run(served(gnb, small_store, _nothing, rate="max", slots=8, token_file=kept, ue_base=5))
+    assert len(gnb.attaches) == 3
+    [token] = {request.new_token for request in gnb.attaches}
+    assert re.fullmatch("[0-9a-f]{16}", token)
+    assert {request.token for request in gnb.attaches} == {""}
+    assert not kept.exists()
 
 
 def test_without_a_file_no_token_is_kept(small_store: CheckpointStore, tmp_path: Path) -> None:
