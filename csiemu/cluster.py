@@ -1,0 +1,96 @@
+"""A Ray cluster for commands that are given --ray: one that runs already, or one of this machine alone for as long as
+the command runs. Ray is the extra `ray`, and imported when a command asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from shared.errors import InvalidInput, NotReady
+from shared.stopping import SIGNALS
+
+AUTO = "auto"
+
+ANSWER_S = 5.0
+"""How long a cluster may take to answer [s]; Ray itself waits for minutes."""
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[1-9][0-9]{0,4}")
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Ray is there to be used, `import ray`, and what runs by this driver ends with the context.
+
+    Args:
+        address: host:port of a running cluster, of which this machine is a node; or `auto`: the cluster of RAY_ADDRESS,
+            else the one that `ray start` has begun on this machine, else a new one of this machine alone.
+
+    Raises:
+        InvalidInput: it is no address, or Ray is not installed.
+        NotReady: no cluster answers there, or it does not take this machine.
+    """
+    if address != AUTO and not _ADDRESS.fullmatch(address):
+        raise InvalidInput(f"ray: '{address}': wanted {AUTO}, or host:port of a cluster, an IPv6 host in brackets")
+    try:
+        import ray
+        from ray._private.services import find_bootstrap_address
+    except ImportError:
+        raise InvalidInput(
+            "ray: Ray is not installed; pip install 'csi-feedback-emulator[ray]', or go without --ray"
+        ) from None
+    named = os.environ.get("RAY_ADDRESS") if address == AUTO else address
+    # of `ray start`: its file, which may be left from a cluster that is gone
+    found = named or find_bootstrap_address(None)
+    if found is not None and not _answers(found):
+        if named:
+            raise NotReady(f"ray: no cluster answers at {named}; `ray start --head` begins one")
+        found = None
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        with _own_signals():
+            ray.init(
+                found or "local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise NotReady(f"ray: {found or 'a cluster of this machine'}: {' '.join(str(error).split())}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _answers(address: str) -> bool:
+    """Whether a cluster's head serves there, by the health check that all gRPC servers of Ray have."""
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            HealthStub(channel).Check(HealthCheckRequest(), timeout=ANSWER_S)
+        except grpc.RpcError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Our signal handlers are there again afterwards: Ray's for SIGTERM exits in the midst of what is being done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

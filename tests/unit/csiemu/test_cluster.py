@@ -1,0 +1,49 @@
+"""Connecting to a Ray cluster, and what is said where there is none."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import pytest
+
+from csiemu.cluster import connected
+from shared.errors import InvalidInput, NotReady
+from shared.stopping import stopping
+
+
+def test_refused_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for address in ("nonsense", "ray://head:10001", "::1:6379", "head:", "head:0"):
+        with pytest.raises(InvalidInput, match=f"ray: '{address}': wanted auto, or host:port of a cluster"):
+            connected(address).__enter__()
+    with pytest.raises(NotReady, match=r"ray: no cluster answers at 127\.0\.0\.1:9; `ray start --head` begins one"):
+        connected("127.0.0.1:9").__enter__()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(NotReady, match=r"ray: no cluster answers at 127\.0\.0\.1:9"):
+        connected("auto").__enter__()
+
+
+def test_where_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InvalidInput, match=r"ray: Ray is not installed; pip install 'csi-feedback-emulator\[ray\]'"):
+        connected("auto").__enter__()
+
+
+def test_a_cluster_that_runs_is_the_one_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    import ray
+
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        with stopping():
+            ours = signal.getsignal(signal.SIGTERM)
+            with connected("auto"):
+                assert ray.cluster_resources()["CPU"] == 3
+                assert signal.getsignal(signal.SIGTERM) is ours  # Ray's would exit at once
+            assert not ray.is_initialized()
+        with connected(f"127.0.0.1:{cluster.address.rpartition(':')[2]}"):
+            assert ray.cluster_resources()["CPU"] == 3
+    finally:
+        cluster.shutdown()
