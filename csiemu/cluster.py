@@ -24,6 +24,9 @@ AUTO = "auto"
 ANSWER_S = 5.0
 """How long a cluster may take to answer [s]; Ray itself waits for minutes."""
 
+_OF_A_NEW_ONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""Variables of a cluster that is begun here: it reports nothing, and its processes are no slower than ours."""
+
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):[1-9][0-9]{0,4}")
 
 
@@ -55,7 +58,7 @@ def connected(address: str) -> Iterator[None]:
         if named:
             raise NotReady(f"ray: no cluster answers at {named}; `ray start --head` begins one")
         found = None
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(_OF_A_NEW_ONE)
     try:
         with _own_signals():
             ray.init(

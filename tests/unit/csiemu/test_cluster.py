@@ -6,6 +6,8 @@ import signal
 import sys
 
 import pytest
+import ray
+from ray.cluster_utils import Cluster
 
 from csiemu.cluster import connected
 from shared.errors import InvalidInput, NotReady
@@ -31,10 +33,7 @@ def test_where_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_that_runs_is_the_one_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    import ray
-
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
     try:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         with stopping():
