@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import MISSING
 from typing import Any
 
@@ -18,12 +19,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from csiemu.cluster import connected
 from csiemu.output import console, number
 from csiemu.training import trainer
-from csiemu.training.campaign import CAMPAIGN_OPTIONS, Campaign, asked
+from csiemu.training.campaign import CAMPAIGN_OPTIONS, SHARE_OPTIONS, Campaign, asked, file_name, label, run_alone
 from csiemu.training.job import TrainingJob
 from csiemu.training.options import Option, options
 from shared import settings as shared_settings
+from shared.errors import InvalidInput
 
 
 def _field(option: Option) -> Any:
@@ -38,18 +41,53 @@ class _Settings(BaseSettings):
 
     model_config = shared_settings.options("CSIEMU_TRAIN_")
 
+    ray: str | None = None
+    """A campaign's trainings as tasks of a Ray cluster: its host:port, or auto for one that runs or else a new one."""
 
-_fields = {option.field: _field(option) for option in [*options(), *CAMPAIGN_OPTIONS]}
+
+_fields = {option.field: _field(option) for option in [*options(), *CAMPAIGN_OPTIONS, *SHARE_OPTIONS]}
 Settings = create_model("Settings", __base__=_Settings, __doc__=_Settings.__doc__, **_fields)
 
 
 def run(settings: _Settings) -> None:
     """Train a design, or those of a campaign. Raises as they do."""
-    job = asked(settings.model_dump(exclude_unset=True), _plan)
-    if isinstance(job, Campaign):
+    given = settings.model_dump(exclude_unset=True)
+    cluster = given.pop("ray", None)
+    job = asked(given, _plan)
+    if cluster is None:
+        for field in (option.field for option in SHARE_OPTIONS if option.field in given):
+            raise InvalidInput(f"{field}: {given[field]} is for a cluster; name one with --ray")
+    if not isinstance(job, Campaign):
+        if cluster is not None:
+            raise InvalidInput(f"ray: {cluster} is for a campaign; name its plan with --campaign")
+        _train(job)
+    elif cluster is None:
         job.run()
     else:
-        _train(job)
+        _run_on_cluster(job, cluster)
+
+
+def _run_on_cluster(campaign: Campaign, address: str) -> None:
+    """Train what is not there yet, as many at once as the cluster has room for. Raises as `connected` and `run_tasks`.
+
+    A training that names no steps keeps its recipe's, unless there is a budget: then it is fitted to this time from
+    when its task begins, whatever runs beside it.
+    """
+    with connected(address):
+        from csiemu.tasks import Task, run_tasks
+
+        tasks = []
+        for job, share in zip(campaign.jobs, campaign.shares, strict=True):
+            if not campaign.is_finished(job):
+                work = functools.partial(run_alone, job, campaign.budget)
+                names = [job.saved_as, *(source.partition("/")[0] for source in job.sources)]
+                takes = [
+                    f"{file_name(job)}.zip",
+                    f"states/{file_name(job)}",
+                    *(f"checkpoints/{name}" for name in names),
+                ]
+                tasks.append(Task(label(job), work, tuple(takes), share.num_cpus, share.gpus(job.device)))
+        run_tasks(tasks, campaign.out)
 
 
 def _plan(text: str) -> Any:

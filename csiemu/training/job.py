@@ -86,6 +86,17 @@ class TrainingJob:
         return self.save_as or self.name
 
     @property
+    def sources(self) -> list[str]:
+        """NAME[/VERSION] of the checkpoints that it goes out from."""
+        named = (self.freeze_encoder_from, self.start_from, self.frozen_from, self.pilots_from)
+        return [source for source in named if source is not None]
+
+    @property
+    def names_steps(self) -> bool:
+        """Whether its number of steps is not just its recipe's."""
+        return self.epochs is not None or "steps" in self.changes
+
+    @property
     def design(self) -> Design:
         """The design with other sizes and scenario. Raises NotFound, InvalidInput."""
         found = recipes.design(self.name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from shared.errors import InvalidInput, NotFound, TooLarge
 from shared.schemes.pilots import PilotConfig
 
 SCENARIO = "multipath-p2:antennas=4,slots=2"
+TINY: dict[str, Any] = {"scenario": SCENARIO, "batch": 4, "evaluation_ues": 16}
 
 
 def planned(folder: Path, plan: Any, **given: Any) -> Campaign:
@@ -82,7 +86,13 @@ def test_a_plan_in_yaml(tmp_path: Path) -> None:
         ([{"name": "rnn", "version": 0}], "training 1: version: 0 is less than 1"),
         ([{"name": "rnn", "set": "bits=3"}], "training 1: set: field 'bits' is unknown"),
         ([{"name": "rnn", "as": "../rnn"}], "training 1: checkpoint: '../rnn' is not a name"),
-        ([{"name": "rnn", "steps": 9}], "training 1: steps: 9; a campaign sets it itself"),
+        ([{"name": "rnn", "num_gpus": 2}], "training 1: num_gpus: 2.0 is not in \\[0, 1\\]"),
+        ([{"name": "rnn", "num-cpus": 0}], "training 1: num_cpus: 0.0 is not in \\[0.01, 1024\\]"),
+        (
+            [{"name": "rnn", "device": "cuda", "num-gpus": 0}],
+            "training 1: num_gpus: 0 leaves a training on cuda without",
+        ),
+        ([{"name": "rnn", "checkpoints": "here"}], "training 1: checkpoints: here; a campaign sets it itself"),
         ([{"name": "rnn", "state": "here"}], "training 1: state: here; a campaign sets it itself"),
         ([{"name": "rnn"}, {"name": "rnn"}], "training 2: rnn/1 is there twice; name another with as or version"),
     ],
@@ -110,7 +120,8 @@ def test_refused_command_lines(tmp_path: Path) -> None:
         ({"campaign": plan, "budget": 0.5}, "budget: 0.5 is less than 1"),
         ({"campaign": plan, "out": file}, "out: .* is not a folder"),
         ({"campaign": tmp_path / "none"}, "campaign: .*none cannot be read: .*No such file"),
-        ({"campaign": plan, "epochs": 3}, "training 1: epochs: 3; a campaign sets it itself"),
+        ({"campaign": plan, "state": file}, "training 1: state: .*file; a campaign sets it itself"),
+        ({"name": "rnn", "num_cpus": 2.0}, "num_cpus: 2.0 is for a campaign; name its plan with --campaign"),
     ):
         with pytest.raises(InvalidInput, match=message):
             asked(given, json.loads)
@@ -134,7 +145,8 @@ def test_measuring_the_speed_changes_nothing(tmp_path: Path) -> None:
             assert isinstance(trainer, Trainer)
             if fit:
                 job = TrainingJob("rnn", state=tmp_path / "none")
-                assert campaign.Member(job, tmp_path, 1.0, 0.0, Alone()).seconds_a_step(trainer) > 0
+                member = campaign.Member(job, tmp_path, 1.0, 0.0, threading.Barrier(1))
+                assert member.seconds_a_step(trainer, 0.05) > 0
             trainer.recipe = Recipe(steps=6, batch=4, warmup=2)
 
         name = f"rnn-{fit}".lower()
@@ -147,11 +159,33 @@ def test_measuring_the_speed_changes_nothing(tmp_path: Path) -> None:
     assert made[0].card["training"]["frames_seen"] == 24
 
 
-class Alone:
-    """In place of the barrier of several processes."""
+def test_a_training_that_names_its_steps_keeps_them(tmp_path: Path) -> None:
+    (job,) = planned(tmp_path, [{"name": "rnn", "set": "feedback_bits=6"}], steps=4, **TINY).jobs
+    campaign.run_alone(job, 60.0, tmp_path / "fits")
+    campaign.run_alone(
+        dataclasses.replace(job, changes={"batch": 4, "frames": 8}, epochs=1), None, tmp_path / "of-epochs"
+    )
+    for folder, steps in (("fits", 4), ("of-epochs", 2)):
+        card = CheckpointStore(tmp_path / folder / "checkpoints").card("rnn", 1)
+        assert card["training"]["recipe"]["steps"] == steps
+        assert (tmp_path / folder / "rnn-1.zip").exists()
+        assert not list((tmp_path / folder / "states").iterdir())
 
-    def wait(self, timeout: float | None = None) -> int:
-        return 0
+
+def test_a_training_whose_time_is_over_keeps_its_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (job,) = planned(tmp_path, [{"name": "rnn", "set": "feedback_bits=6"}], steps=10**9, **TINY).jobs
+    campaign.run_alone(job, 0.1, tmp_path / "late")
+    saved = saved_recipe(tmp_path / "late" / "states" / "rnn-1")
+    assert saved is not None
+    assert saved.steps == 10**9
+    assert re.search(r"rnn/1: stops at step \d+ of 1000000000; the same command goes on", capsys.readouterr().out)
+
+
+def test_shares_of_a_node(tmp_path: Path) -> None:
+    plan = [{"name": "rnn", "num-gpus": 0.25}, {"name": "dldnn", "device": "cuda"}, {"name": "hyperrnn"}]
+    found = planned(tmp_path, plan, num_cpus=0.5)
+    shares = [(share.num_cpus, share.gpus(job.device)) for job, share in zip(found.jobs, found.shares, strict=True)]
+    assert shares == [(0.5, 0.25), (0.5, 1.0), (0.5, 0.0)]
 
 
 def test_an_archive_is_one_that_a_gnb_takes(job: TrainingJob, small_store: CheckpointStore, tmp_path: Path) -> None:
