@@ -1,22 +1,26 @@
 """A table of trainings beside the paper's numbers: train what is missing, evaluate, write the table and the plot.
 
 Every arm is a checkpoint under runs/experiments, named by what it is, so that tables share arms, and a stopped run goes
-on where it was. Needs no more than training does, and matplotlib for the plot.
+on where it was. Needs no more than training does, matplotlib for the plot, and Ray for arms on more than one machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import multiprocessing
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from csiemu.training.campaign import SHARE_OPTIONS, Share
 from csiemu.training.recipes import Design, recipe
 from csiemu.training.run import measure, train
 from csiemu.training.trainer import PRECISIONS, STARTS, Progress, Recipe
@@ -26,6 +30,9 @@ from shared.fields import differences
 
 WARMUP = 60
 """Steps of warm-up that a small share of a recipe keeps: what Adam's moments need."""
+
+STATES = "states"
+"""Folder of what unfinished trainings have, among the checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,40 @@ class Budget:
         return "-".join([f"share-{self.share:g}", *(f"{name}-{value}" for name, value in sorted(self.changes.items()))])
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where arms are trained.
+
+    Attributes:
+        device: cpu or cuda.
+        at_once: so many beside each other on this machine, each in a process of its own if that is more than one.
+        ray: instead, as tasks of this cluster (`csiemu.cluster.connected`).
+        taken: cores and GPUs of a node there that each takes.
+    """
+
+    device: str
+    at_once: int
+    ray: str | None
+    taken: tuple[float, float]
+
+
+def add_place_options(parser: argparse.ArgumentParser) -> None:
+    """Those that `place` reads."""
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--at-once", type=int, default=1, help="trainings beside each other")
+    parser.add_argument(
+        "--ray", help="trainings as tasks of a Ray cluster: host:port, or auto for one that runs or else a new one"
+    )
+    for option in SHARE_OPTIONS:
+        parser.add_argument(f"--{option.name.replace('_', '-')}", type=float, default=option.default, help=option.help)
+
+
+def place(options: argparse.Namespace) -> Place:
+    """What the options ask for. Raises InvalidInput."""
+    share = Share(**{option.field: getattr(options, option.field) for option in SHARE_OPTIONS})
+    return Place(options.device, options.at_once, options.ray, (share.num_cpus, share.gpus(options.device)))
+
+
 Figures = Mapping[str, Callable[[Checkpoint], str]]
 """Further columns of a table: title, and what stands there for a checkpoint."""
 
@@ -95,7 +136,7 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm], figures: Figur
     parser.add_argument("--start", choices=STARTS)
     parser.add_argument("--precision", choices=PRECISIONS)
     parser.add_argument("--compiled", action="store_true", default=None)
-    parser.add_argument("--device", default="cpu")
+    add_place_options(parser)
     parser.add_argument("--ues", type=int, default=5000, help="of the evaluation")
     parser.add_argument("--only", default="", help="run arms whose name contains this; show all that are there")
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"))
@@ -105,7 +146,8 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm], figures: Figur
     changes = {name: value for name in fields if (value := getattr(options, name)) is not None}
     budget = Budget(options.share, changes, options.ues)
     store = CheckpointStore(options.out / str(budget))
-    done = list(all_trained(arms, options.only, budget, store, options.device))
+    train_all([arm for arm in arms if options.only in arm.name], budget, store, place(options))
+    done = all_trained(arms, store)
     folder = store.root / title.split(":")[0].lower().replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
     text = table(title, columns, budget, done, figures or {})
@@ -114,15 +156,9 @@ def main(title: str, columns: Sequence[str], arms: Sequence[Arm], figures: Figur
     print(f"{text}\nwritten to {folder}")
 
 
-def all_trained(
-    arms: Iterable[Arm], only: str, budget: Budget, store: CheckpointStore, device: str = "cpu"
-) -> Iterator[tuple[Arm, Checkpoint]]:
-    """Train the arms whose name contains `only`; all that are there then."""
-    for arm in arms:
-        if only in arm.name:
-            trained(arm, budget, store, device)
-        if arm.name in store.names():
-            yield arm, store.load(arm.name)
+def all_trained(arms: Sequence[Arm], store: CheckpointStore) -> list[tuple[Arm, Checkpoint]]:
+    """The arms that are there."""
+    return [(arm, store.load(arm.name)) for arm in arms if arm.name in store.names()]
 
 
 def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Checkpoint:
@@ -154,13 +190,62 @@ def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Ch
         arm.design,
         chosen,
         store=store,
-        state=store.root / "states" / arm.name,
+        state=store.root / STATES / arm.name,
         device=device,
         frozen_from=frozen_from,
         evaluation_ues=budget.ues,
         report_every=min(500, steps_an_epoch),
         on_progress=show,
     )
+
+
+Training = Callable[[Arm, Budget, CheckpointStore, str], Checkpoint]
+"""`trained`, or the same of a module that registers schemes: processes that train import it."""
+
+
+def train_all(
+    arms: Sequence[Arm], budget: Budget, store: CheckpointStore, where: Place, one: Training = trained
+) -> None:
+    """Train the arms that are not there, after those that they go on from.
+
+    Raises:
+        Conflict: as `trained`. TasksFailed, InvalidInput, NotReady: as `csiemu.tasks` and `csiemu.cluster`, with Ray.
+    """
+    work = functools.partial(_train, one, budget, where.device)
+    if where.ray is not None:
+        from csiemu.cluster import connected
+
+        with connected(where.ray):
+            from csiemu.tasks import Task, run_tasks
+
+            for wave in _waves(arms):
+                tasks = [Task(arm.name, functools.partial(work, arm), _taken(arm), *where.taken) for arm in wave]
+                run_tasks(tasks, store.root)
+    elif where.at_once == 1:
+        for arm in (arm for wave in _waves(arms) for arm in wave):
+            work(arm, store.root)
+    else:
+        context = multiprocessing.get_context("spawn")  # CUDA survives no fork
+        with ProcessPoolExecutor(where.at_once, context, torch.set_num_threads, (1,)) as pool:
+            for wave in _waves(arms):
+                for training in [pool.submit(work, arm, store.root) for arm in wave]:
+                    training.result()
+
+
+def _train(one: Training, budget: Budget, device: str, arm: Arm, folder: Path) -> None:
+    one(arm, budget, CheckpointStore(folder), device)
+
+
+def _waves(arms: Iterable[Arm]) -> list[list[Arm]]:
+    """The arms, once each, and those that they go on from, these in earlier lists."""
+    first = {arm.frozen_from.name: arm.frozen_from for arm in arms if arm.frozen_from is not None}
+    rest = {arm.name: arm for arm in arms if arm.name not in first}
+    return [*(_waves(first.values()) if first else []), list(rest.values())]
+
+
+def _taken(arm: Arm) -> tuple[str, ...]:
+    """What is needed of the folder of checkpoints to begin with an arm, or to go on."""
+    return f"{STATES}/{arm.name}", arm.name, *(() if arm.frozen_from is None else (arm.frozen_from.name,))
 
 
 def table(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from csiemu.experiments.dualnet_mp.arms import equal_bits, magnitude, phase
 from csiemu.experiments.dualnet_mp.measures import evaluation_samples, outcomes
-from csiemu.experiments.grid import Arm, Budget, all_trained
+from csiemu.experiments.grid import Arm, Budget, add_place_options, all_trained, place, train_all
 from shared.channels.downlink import DownlinkView
 from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import InvalidInput
@@ -59,6 +59,7 @@ def main() -> None:
     """Train what is missing, compare, print and write `table.md`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=30)
+    add_place_options(parser)
     parser.add_argument("--only", default="", help="train arms whose name contains this; compare all that are there")
     parser.add_argument("--out", type=Path, default=Path("runs/experiments/dualnet_mp-protocol"))
     options = parser.parse_args()
@@ -69,7 +70,7 @@ def main() -> None:
         found: dict[str, dict[int, Ratios]] = {}
         bits: dict[str, int] = {}
         for label, seeds in arms.items():
-            for arm, checkpoint in all_trained(seeds, options.only, budget, store):
+            for arm, checkpoint in all_trained(seeds, store):
                 found.setdefault(label, {})[arm.seed] = measure(checkpoint)
                 bits[label] = checkpoint.scheme.layout.bits
         return table(found, bits)
@@ -86,6 +87,8 @@ def main() -> None:
         for label, config in PHASES.items()
     }
     whole, short = magnitudes(options.epochs), magnitudes(max(1, options.epochs // 6), magnitude_compression=32)
+    all_of_them = [arm for group in (phases, whole, short) for seeds in group.values() for arm in seeds]
+    train_all([arm for arm in all_of_them if options.only in arm.name], budget, store, place(options))
     lines = [f"Indoor 1/8, {FRAMES:,} frames, {options.epochs} epochs, {UES:,} UEs of the test split.", ""]
     lines += [
         "Phase branches, NMSE of the images, truncated domain:",

@@ -5,22 +5,20 @@ references that learn nothing. Trains what is missing, evaluates all of it by ha
 from __future__ import annotations
 
 import argparse
-import functools
-import multiprocessing
 import os
 import platform
 import shlex
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from csiemu.experiments.grid import Arm, Budget, trained
+from csiemu.experiments import grid
+from csiemu.experiments.grid import Arm, Budget
 from csiemu.experiments.hyperrnn import soft
 from csiemu.training.recipes import EPOCH, Design
 from csiemu.training.run import measure, train
@@ -125,8 +123,7 @@ def main(figure: Figure) -> None:
     parser.add_argument("--batch", type=int, default=1024, help="frames a step")
     parser.add_argument("--precision", choices=PRECISIONS)
     parser.add_argument("--compiled", action="store_true", default=None)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--at-once", type=int, default=1, help="trainings beside each other")
+    grid.add_place_options(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of worlds and weights, a training each")
     parser.add_argument("--values", type=int, nargs="+", help=f"points at these {figure.across} alone")
     parser.add_argument("--only", nargs="+", default=[""], help="curves whose names contain one of these alone")
@@ -145,7 +142,7 @@ def main(figure: Figure) -> None:
         if (not options.values or point.x in options.values) and any(part in point.curve for part in options.only)
     ]
     arms = [point.arm(seed) for seed in options.seeds for point in points if point.trained]
-    train_all(arms, budget, store, options.device, options.at_once)
+    grid.train_all(arms, budget, store, grid.place(options), trained)
     done: dict[Point, list[Checkpoint]] = {}
     for point in points:
         if point.trained:
@@ -161,21 +158,9 @@ def main(figure: Figure) -> None:
     print(f"{text}\nwritten to {folder}")
 
 
-def train_all(arms: Sequence[Arm], budget: Budget, store: CheckpointStore, device: str, at_once: int) -> None:
-    """Train the arms that are not there, so many at once, each in a process of its own if that is more than one."""
-    one = functools.partial(_train, budget=budget, store=store, device=device)
-    if at_once == 1:
-        for arm in arms:
-            one(arm)
-        return
-    context = multiprocessing.get_context("spawn")  # CUDA survives no fork
-    with ProcessPoolExecutor(at_once, context, torch.set_num_threads, (1,)) as pool:
-        for _ in pool.map(one, arms):
-            pass
-
-
-def _train(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> None:
-    trained(arm, budget, store, device)
+def trained(arm: Arm, budget: Budget, store: CheckpointStore, device: str) -> Checkpoint:
+    """As `grid.trained`, by a process that has imported this module, and so knows the scheme of `soft`."""
+    return grid.trained(arm, budget, store, device)
 
 
 def reference(point: Point, seed: int, ues: int, store: CheckpointStore) -> Checkpoint:

@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.cluster_utils import Cluster
 
 from csiemu.experiments import grid
 from csiemu.experiments.crnet import figure_5, linear, shipped, table_1, table_2, table_3, table_4
-from csiemu.experiments.grid import Arm, Budget, slope_at_the_end
+from csiemu.experiments.grid import Arm, Budget, Place, slope_at_the_end
+from csiemu.experiments.hyperrnn import curves
 from csiemu.training.recipes import Design
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput
 from shared.schemes.crnet import CrNetConfig
+from shared.schemes.dualnet_mp import DualNetConfig
+from shared.schemes.pilots import PilotConfig
 
 TINY = Design("crnet", "cost2100-indoor-csinet:antennas=8,first_rows=8", CrNetConfig(compression=2))
 ARMS = [Arm("one", ("one",), TINY, "cosine", 1000, -26.99), Arm("two", ("two",), TINY, "const", 2000, None)]
@@ -62,6 +66,28 @@ def test_an_arm_of_another_recipe_is_not_taken_for_this_one(monkeypatch: pytest.
     text = run(monkeypatch, tmp_path, "--only", "one", "--ues", "24")  # the last --ues counts
     assert "24 UEs" in text
     assert store.card("one", 1)["evaluation"]["reports"] == 24
+
+
+def test_arms_on_a_cluster_are_those_of_this_machine(tmp_path: Path) -> None:
+    """Also one that goes on from another, and one whose scheme an experiment registers."""
+    pairs, pilots = "cost2100-indoor-5g1-5g3:antennas=8,first_rows=4,last_rows=4", "multipath-p2:antennas=4,slots=2"
+    branches = Design("dualnet_mp", pairs, DualNetConfig())
+    first = Arm("first", (), branches, "magnitude", 1, None)
+    then = Arm("then", (), branches, "phase", 1, None, frozen_from=first)
+    soft = Arm("soft", (), Design("hyperrnn_soft", pilots, PilotConfig(feedback_bits=5)), "default", 1, None)
+    budget = Budget(1.0, {"frames": 16, "batch": 8}, 16)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        made = []
+        for address in (cluster.address, None):
+            store = CheckpointStore(tmp_path / f"{address}")
+            grid.train_all([then, soft], budget, store, Place("cpu", 1, address, (0.5, 0)), curves.trained)
+            assert store.names() == ["first", "soft", "then"]
+            assert store.card("then", 1)["training"]["frozen_from"] == "first/1"
+            made.append({name: store.card(name, 1)["sha256"] for name in store.names()})
+    finally:
+        cluster.shutdown()
+    assert made[0] == made[1]
 
 
 def test_a_budget_is_a_share_of_the_papers() -> None:
