@@ -23,6 +23,7 @@ IMAGES = "cost2100-indoor-csinet:antennas=8,first_rows=8,slots=2"
 RECIPE = Recipe(steps=12, batch=64, warmup=2)
 
 os.environ["CSIEMU_GNB_WORKERS"] = "0"  # tests have decode workers where they ask for them, whatever the machine
+os.environ.update({"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0"})  # Ray's processes are as fast as ours
 
 
 @pytest.fixture(scope="session", autouse=True)

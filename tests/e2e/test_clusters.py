@@ -18,9 +18,8 @@ SIZES = f"--batch 16 --scenario multipath-p2:antennas=4,slots=2 --evaluation-ues
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def cluster() -> Iterator[Cluster]:
     """A head that has no cores for trainings."""
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # else other tests on this machine come first
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield made
     made.shutdown()
