@@ -24,7 +24,7 @@ from rich.live import Live
 from rich.table import Table
 
 from csiemu.output import console, number, progress, with_error
-from csiemu.pace import median_and_tail, not_held, pace, pace_table
+from csiemu.pace import median_and_tail, not_held, of_version, pace, pace_table
 from csiemu.processes import RESULTS, STORE, Gnb, end, spawn, tail
 from csiemu.rest import Rest
 from csiemu.schedule import Change, Schedule, Swap, parse_air_changes, parse_swaps
@@ -500,8 +500,7 @@ def _show(results: dict[str, Any], screen: Console) -> None:
             continue
         table.add_row(*sent, *5 * [""], number(row["round_trip_ms"].get("p50"), 1))
         for version in row["versions"]:
-            air = f", {version['air']}" if version.get("air") else ""
-            table.add_row(f"  version {version['version']}{air}", "", str(version["reports"]), "", *_figures(version))
+            table.add_row(of_version(version), "", str(version["reports"]), "", *_figures(version))
     screen.print(table)
     screen.print(pace_table(results))
     screen.print(

@@ -58,8 +58,13 @@ def pace_table(results: dict[str, Any]) -> Table:
             continue
         table.add_row(name, *rates, *5 * [""])
         for version in row["versions"]:
-            table.add_row(f"  version {version['version']}", *3 * [""], *_delays(version))
+            table.add_row(of_version(version), *3 * [""], *_delays(version))
     return table
+
+
+def of_version(row: dict[str, Any]) -> str:
+    """What a row below that of its scheme is of."""
+    return ", ".join([f"  version {row['version']}", *filter(None, (row.get("air") or "").split(","))])
 
 
 def _delays(row: dict[str, Any]) -> list[str]:

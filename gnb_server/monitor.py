@@ -7,7 +7,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -17,7 +17,7 @@ from gnb_server.aging import AgedSums, aged_figures, no_reports
 from gnb_server.latency import Delays, LatencyHistogram, RecentDelays
 from gnb_server.sessions import Fleet, Lease, VersionFacts
 from shared.conditions import RunConditions
-from shared.link.air import FATES, Fates, fate_name
+from shared.link.air import FATES, Air, Fates, fate_name
 from shared.link.rate import Lengths, summarise_lengths
 from shared.metrics import COLUMNS, DOMAIN_NAMES, MEASURED, Outcomes, Sums, averages, summarise
 from shared.rate_watch import RateWatch
@@ -25,6 +25,11 @@ from shared.rate_watch import RateWatch
 LONGEST_WINDOW_S = 600.0
 BUCKET_S = 0.5
 """The window moves in steps of this."""
+
+AIRS = 16
+"""How many airs of a run are told apart in snapshots, which the store keeps; there is no end of those that UEs may ask
+for.
+"""
 
 Clock = Callable[[], float]
 
@@ -35,6 +40,9 @@ conditions that their fleets begin in): reports that have all in common are aver
 
 _Shown = tuple[str, str, RunConditions, int | None]
 """What a row is for: the same; version None for all of an encoder."""
+
+_Series = tuple[str, int, str, str, str | None]
+"""Model, version, encoder id, preset of scenarios, and air; None: of any."""
 
 
 @dataclass
@@ -335,20 +343,23 @@ class Monitor:
                     "sgcs_sum": float(total.sums[0, COLUMNS.index("sgcs")]),
                     **self._row(total, groups, None)[0],
                 }
-                for (name, version, encoder_id, preset), (total, groups) in self._by_preset().items()
+                for (name, version, encoder_id, preset, _), (total, groups) in self._by_preset(()).items()
             ]
 
     def snapshot(self) -> list[dict[str, Any]]:
-        """What all that was received has come to since the start of the run, in the rows of `series`: sums of reports
-        and of frame means, [COLUMNS] each, to take the difference of two snapshots.
+        """What all that was received has come to since the start of the run, in the rows of `series`, the first AIRS
+        airs of the run apart: sums of reports and of frame means, [COLUMNS] each, to take the difference of two
+        snapshots. `air` is None of all other airs.
         """
         with self._lock:
+            airs = list(dict.fromkeys(conditions.air for _, _, conditions in self._places))[:AIRS]
             return [
                 {
                     "scheme": name,
                     "version": version or None,
                     "encoder_id": encoder_id,
                     "preset": preset,
+                    "air": air,
                     "domain": total.facts.domain,
                     "ues_attached": total.ues_attached,
                     "dropped": total.dropped,
@@ -357,16 +368,19 @@ class Monitor:
                     "reports": total.sums[0].tolist(),
                     "frames": total.sums[1].tolist(),
                 }
-                for (name, version, encoder_id, preset), (total, _) in self._by_preset().items()
+                for (name, version, encoder_id, preset, air), (total, _) in self._by_preset(airs).items()
             ]
 
-    def _by_preset(self) -> dict[tuple[str, int, str, str], tuple[_Total, list[_Group]]]:
-        """Totals over all slots, and recent buckets, by scheme, version, encoder and preset of scenarios."""
-        merged: dict[tuple[str, int, str, str], tuple[_Total, list[_Group]]] = {}
+    def _by_preset(self, airs: Collection[Air]) -> dict[_Series, tuple[_Total, list[_Group]]]:
+        """Totals over all slots, and recent buckets, by scheme, version, encoder, preset of scenarios, and air if it is
+        one of these.
+        """
+        merged: dict[_Series, tuple[_Total, list[_Group]]] = {}
         for key, total in self._totals(whole_run=True).items():
             name, encoder_id, conditions, version = key
             preset = str(conditions.scenario).partition(":")[0]
-            _merge(merged, (name, version, encoder_id, preset), total.of_all_slots(), self._groups.get(key))
+            air = str(conditions.air) if conditions.air in airs else None
+            _merge(merged, (name, version, encoder_id, preset, air), total.of_all_slots(), self._groups.get(key))
         return merged
 
     def _totals(self, model: str | None = None, *, whole_run: bool) -> dict[_Key, _Total]:

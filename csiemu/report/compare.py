@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, CliPositionalArg
 from rich.console import Console
 from rich.table import Table
 
-from csiemu.output import console, number
+from csiemu.output import console, error_text, number, with_error
 from csiemu.report.differences import Comparison, Difference, compare_runs
 from csiemu.report.page import comparison_page, plain
 from csiemu.report.places import RUN
@@ -83,10 +83,10 @@ def _name(row: Row) -> str:
 
 
 def _figure(row: Row, value: str, error: str, digits: int) -> str:
-    return f"{number(row[value], digits)} ± {number(row[error], digits)}"
+    return f"{with_error(row[value], row[error], digits)}"
 
 
 def _change(difference: Difference | None, digits: int) -> str:
     if difference is None:
         return "-"
-    return f"{difference.value:+.{digits}f} ± {number(difference.standard_error, digits)}"
+    return f"{difference.value:+.{digits}f} ± {error_text(difference.standard_error, digits)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from datetime import datetime
@@ -32,8 +33,8 @@ Style = dict[str, Any]
 
 
 class Styles:
-    """The look of each scheme and version, the same in all plots: a colour for the scheme, marker and line for the
-    version and the air.
+    """The look of each scheme, version and air, the same in all plots: colours differ as long as there are enough of
+    them, the first of each scheme being as in other runs of the same schemes; marker and line are by version and air.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -43,13 +44,14 @@ class Styles:
                 of_scheme, kind = kinds.setdefault(row["scheme"], []), (row["version"], row.get("air", ""))
                 of_scheme += [] if kind in of_scheme else [kind]
         self._places: dict[tuple[str, int, str | None], tuple[int, int]] = {}
+        further = itertools.count(len(kinds))
         for index, (scheme, of_scheme) in enumerate(kinds.items()):
             for place, (version, air) in enumerate(sorted(of_scheme)):
-                self._places[scheme, version, air] = index, place
-                self._places.setdefault((scheme, version, None), (index, place))
+                self._places[scheme, version, air] = next(further) if place else index, place
+                self._places.setdefault((scheme, version, None), self._places[scheme, version, air])
 
-    def of(self, scheme: str, version: int, air: str | None = None) -> Style:
-        """Arguments of plot; air None: of all of them."""
+    def of(self, scheme: str, version: int, air: str | None) -> Style:
+        """Arguments of plot; air None: of several of them."""
         index, place = self._places[scheme, version, air]
         turn, colour = divmod(index, len(PALETTE))
         marker = MARKERS[(place + turn) % len(MARKERS)]
@@ -166,8 +168,9 @@ def over_time(course: Timeline, marks: Sequence[tuple[float, str]], styles: Styl
         figure = Figure(figsize=(9, 1.15 * sum(heights) + 0.8), layout="constrained")
         panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
         rates = ["reports_per_s", *["bits"] * varies]
-        for (scheme, version), of_key in course.series.items():
-            style = styles.of(scheme, version) | {"ms": 3, "label": f"{scheme}/{version}"}
+        for (scheme, version, air), of_key in course.series.items():
+            name = name_of({"scheme": scheme, "version": version, "air": air})
+            style = styles.of(scheme, version, air) | {"ms": 3, "label": name}
             for axes, (value, error) in zip(panels, quality, strict=False):
                 _band(axes, middles, of_key, value, error, style)
             for axes, named in zip(panels[len(quality) :], rates, strict=False):

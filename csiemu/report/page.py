@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from csiemu.output import number
+from csiemu.output import error_text, number
 from csiemu.report import figures
 from csiemu.report.differences import Comparison, Pair
 from csiemu.report.figures import CONFIDENCE, Styles
@@ -82,7 +82,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"number": number, "count": _count, "bits": _bits, "plain": plain}
+    environment.filters |= {"number": number, "error": error_text, "count": _count, "bits": _bits, "plain": plain}
     environment.filters |= {"interval": _interval, "when": _when, "rate": _rate, "air": _air}
     return environment.get_template(template).render(palette=PALETTE, dark_palette=DARK_PALETTE, **values)
 
@@ -94,7 +94,7 @@ def _markup(text: str | None) -> Markup | None:
 def _marks(run: Run) -> list[tuple[float, str, str]]:
     """What happened, by time: (seconds since 1970, label in the plot, what it was)."""
     happened = [
-        (event["at"], f"air of {event['text']}" if event["kind"] == "air" else _of_version(event))
+        (event["at"], f"air of {event['model']}, {event['text']}" if event["kind"] == "air" else _of_version(event))
         for event in run.events
         if event["kind"] in MARKED
     ]

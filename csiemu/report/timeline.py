@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gnb_server.course import added
 from shared.metrics import COLUMNS, averages
 
 POINTS = 80
@@ -17,15 +18,15 @@ POINTS = 80
 COUNTED = {"dropped": ("dropped",), "erased": ("air_detected", "air_lost"), "corrupted": ("air_corrupted",)}
 """What happened to reports -> its counts in a snapshot; those that an earlier program kept have no air."""
 
-Key = tuple[str, int]
-"""Scheme and version."""
+Key = tuple[str, int, str | None]
+"""Scheme, version and air, as `gnb_server.monitor.Monitor.snapshot` tells them apart."""
 
 Snapshot = tuple[float, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """What came in between two snapshots, of one scheme and version.
+    """What came in between two snapshots, of one scheme, version and air.
 
     Attributes:
         start, end: seconds since 1970.
@@ -47,7 +48,7 @@ class Timeline:
 
     Attributes:
         times: [K + 1] seconds since 1970, the ends of K intervals.
-        series: of each scheme and version its K intervals, None where it decoded nothing.
+        series: of each scheme, version and air its K intervals, None where it decoded nothing.
         counts: what happened to reports, such as `dropped` and `erased` on the air -> [K] how many in each.
         attached: [K] UEs at the end of each.
     """
@@ -69,14 +70,14 @@ def timeline(snapshots: list[Snapshot], points: int = POINTS) -> Timeline:
     series: dict[Key, list[Interval | None]] = {}
     columns = len(COLUMNS)
     for place, (((start, _), before), ((end, _), after)) in enumerate(pairwise(zip(chosen, sums, strict=True))):
-        for key, total in after.items():
-            reports, frames, (bits,) = np.split(total - before.get(key, 0), [columns, 2 * columns])
+        for key, total in added(before, after).items():
+            reports, frames, (bits,) = np.split(total, [columns, 2 * columns])
             if (count := float(reports[0])) > 0:
                 interval = Interval(start, end, count / (end - start), bits / count, averages(reports, frames))
                 series.setdefault(key, [None] * (len(chosen) - 1))[place] = interval
     return Timeline(
         [at for at, _ in chosen],
-        dict(sorted(series.items())),
+        {key: series[key] for key in sorted(series, key=str)},
         {what: [after - before for before, after in pairwise(sums)] for what, sums in so_far.items()},
         [sum(row["ues_attached"] for row in rows) for _, rows in chosen[1:]],
     )
@@ -96,11 +97,11 @@ def _spread(snapshots: list[Snapshot], points: int) -> list[Snapshot]:
 
 def _by_key(rows: list[dict[str, Any]]) -> dict[Key, NDArray[np.float64]]:
     """Sums of reports [COLUMNS], of frame means [COLUMNS] and of feedback bits, in one array, over all encoders and
-    scenarios of a version.
+    scenarios of a version and air.
     """
     found: dict[Key, NDArray[np.float64]] = {}
     for row in rows:
         if row["version"] is not None:
-            key = row["scheme"], int(row["version"])
+            key = row["scheme"], int(row["version"]), row.get("air")
             found[key] = found.get(key, 0) + np.array([*row["reports"], *row["frames"], row["feedback_bits"]])
     return found

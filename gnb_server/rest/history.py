@@ -15,12 +15,13 @@ Since = Annotated[float, Query(ge=0, le=1e12, description="only what was later [
 
 
 class Series(BaseModel):
-    """Figures of a scheme and version at the times of the answer; null where nothing of it was decoded."""
+    """Figures of a scheme, version and air at the times of the answer; null where nothing of it was decoded."""
 
     scheme: str
     version: int
     encoder_id: str
-    preset: str = Field(description="of the scenarios, whatever fields UEs have chosen, over all seeds and delays")
+    preset: str = Field(description="of the scenarios, whatever fields UEs have chosen, over all seeds")
+    air: str | None = Field(description="empty: undisturbed; null: all but the first 16 of the run")
     reports: list[int | None]
     nmse_db: list[float | None] = Field(description="mean of ratios [dB]")
     ratio_of_sums_db: list[float | None]

@@ -1,5 +1,6 @@
 // What came before the page was opened, or while it did not hear the gNB: from what the gNB has stored.
 
+import { airWords } from "./air.js";
 import { get } from "./api.js";
 import { appearance } from "./appearance.js";
 import { keyOf } from "./metrics.js";
@@ -9,9 +10,9 @@ const OF_SERIES = { nmse: "nmse_db", sums: "ratio_of_sums_db", sgcs: "sgcs" }; /
 /**
  * Fill a ring's gaps with the figures of the run over a window [s].
  *
- * @param rows of the stream: which lines there are. A stored series is of a scheme, version, encoder and preset of
- *   scenarios; where several rows are of these, it is a line of its own, pooled over them.
- * @return what is pooled, [{key, scheme, version}]; `pooledLine` draws it.
+ * @param rows of the stream: which lines there are. A stored series is of a scheme, version, encoder, preset of
+ *   scenarios, and air if that is known; where several rows are of these, it is a line of its own, pooled over them.
+ * @return what is pooled, [{key, scheme, version, air}]; `pooledLine` draws it.
  */
 export async function fillGaps(ring, window, rows) {
   const { times, series, ...rates } = await get(`v1/history?window=${window}`);
@@ -24,29 +25,30 @@ export async function fillGaps(ring, window, rows) {
     })),
   );
   return series
-    .map(({ scheme, version }, which) => ({ key: keys[which], scheme, version }))
+    .map(({ scheme, version, air }, which) => ({ key: keys[which], scheme, version, air }))
     .filter(({ key }) => key.startsWith(POOLED));
 }
 
 /** A line for a chart of a metric. */
-export const pooledLine = ({ key, scheme, version }, metric) => ({
+export const pooledLine = ({ key, scheme, version, air }, metric) => ({
   key,
-  name: `${scheme} ${version}, pooled`,
+  name: [`${scheme} ${version}`, ...(air ? [airWords(air)] : []), "pooled"].join(", "),
   look: appearance(scheme, version, key),
   read: (tick) => tick.rows[key]?.[metric],
 });
 
 const POOLED = "pooled ";
 
-function keyFor({ scheme, version, encoder_id: encoder, preset }, rows) {
+function keyFor({ scheme, version, encoder_id: encoder, preset, air }, rows) {
   const alike = rows.filter(
     (row) =>
       row.scheme === scheme &&
       row.version === version &&
       row.encoder_id === encoder &&
-      row.scenario.split(":")[0] === preset,
+      row.scenario.split(":")[0] === preset &&
+      (air === null || (row.air ?? "") === air),
   );
-  return alike.length === 1 ? keyOf(alike[0]) : POOLED + [scheme, version, encoder, preset].join(" ");
+  return alike.length === 1 ? keyOf(alike[0]) : POOLED + [scheme, version, encoder, preset, air].join(" ");
 }
 
 const figuresAt = (series, at) =>

@@ -12,7 +12,7 @@ import scipy.io
 from rich.console import Console
 
 from csiemu import cli
-from csiemu.output import progress, with_error
+from csiemu.output import error_text, progress, with_error
 from shared.checkpoints import CheckpointStore
 from shared.commands import run_command
 
@@ -84,3 +84,19 @@ def test_figures_with_standard_errors() -> None:
     assert with_error(-7.456, 0.1234) == "-7.46 ± 0.12"
     assert with_error(-7.456, None, 1) == "-7.5 ± -"
     assert with_error(None, None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("error", "digits", "text"),
+    [
+        (0.123, 2, "0.12"),
+        (0.004, 2, "0.004"),
+        (0.000032, 4, "0.00003"),
+        (1e-8, 4, "0"),
+        (0.0, 2, "0"),
+        (None, 2, "-"),
+        (float("nan"), 2, "-"),
+    ],
+)
+def test_a_standard_error_shows_as_zero_only_if_it_is(error: float | None, digits: int, text: str) -> None:
+    assert error_text(error, digits) == text

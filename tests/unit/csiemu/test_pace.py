@@ -47,14 +47,17 @@ def printed(schemes: dict[str, Any]) -> list[list[str]]:
 
 def test_a_row_for_each_scheme_or_version() -> None:
     first = {**pace(20.0, 32, sent(110, 2.0, 5.5)), "versions": [DELAYS], **DELAYS}
-    second = {**pace("max", 32, sent(110, 2.0)), "versions": [{"version": 1, **DELAYS}, {"version": 2, **DELAYS}]}
+    second = {
+        **pace("max", 32, sent(110, 2.0)),
+        "versions": [{"version": 1, **DELAYS}, {"version": 2, "air": "delay=2", **DELAYS}],
+    }
     silent = {**pace(20.0, 32, sent(0, 0.0)), "versions": []}
     delays = ["1.0 / 20.0", "5.0 / -", "-12.00", "-7.50", "0.900"]
     assert printed({"a": first, "b": second, "c": silent}) == [
         ["a", "640", "50", "no, after 5.5 s", *delays],
         ["b", "-", "50", "-", *5 * [""]],
         ["version 1", *3 * [""], *delays],
-        ["version 2", *3 * [""], *delays],
+        ["version 2, delay=2", *3 * [""], *delays],
         ["c", "640", "-", "yes", *5 * ["-"]],
     ]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gnb_server import airs
+from gnb_server import airs, monitor
 from gnb_server.app import service
 from gnb_server.handlers import Handlers
 from gnb_server.settings import Settings
@@ -267,6 +267,25 @@ def test_airs_of_a_fleet_are_bounded(
     with pytest.raises(LimitReached, match=r"air: loss=0\.3; that of a fleet changes 1000 times, and between 3 diff"):
         handlers.set_air(0, Air(loss=0.3), "me")
     assert handlers.air(0)["air"] == ""
+
+
+def test_the_first_airs_of_a_run_are_apart_in_its_history(
+    settings: Settings, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "AIRS", 2)
+    with service(settings) as handlers:
+        ues = Disturbed(handlers, small_store, "").open()
+        handlers.tick()
+        for frame, air in enumerate(["delay=2", "loss=0.2", "loss=0.3"]):
+            ues.nmse(range(frame * SLOTS, frame * SLOTS + SLOTS))
+            handlers.set_air(0, Air.parse(air), "me")
+        ues.nmse(range(3 * SLOTS, 4 * SLOTS))
+        found = handlers.history(600.0)["series"]
+    assert {series["air"]: series["reports"][-1] for series in found} == {
+        "": UES * SLOTS,
+        "delay=2": UES * SLOTS,
+        None: 2 * UES * SLOTS,
+    }
 
 
 def test_an_air_that_is_none_is_refused(handlers: Handlers, small_store: CheckpointStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,12 @@ class MadeRun:
             increment = Increment(version, rows, range(SLOTS), by_slot, means, 3.0, lengths, fates or Fates(), air_from)
             self.store.commit([Stored(fleet, increments=[increment])])
 
-    def snapshot(self, at: float, rows: Sequence[Row], dropped: int = 0, **fates: int) -> None:
-        """The totals at a time: (scheme, version, ratios so far [ues, frames, SLOTS]) each."""
+    def snapshot(
+        self, at: float, rows: Sequence[Row], dropped: int = 0, airs: Sequence[str] = (), **fates: int
+    ) -> None:
+        """The totals at a time: (scheme, version, ratios so far [ues, frames, SLOTS]) each, and the airs of the first
+        rows; those of others are not told apart.
+        """
         self.store.keep_snapshot(
             at,
             [
@@ -88,6 +93,7 @@ class MadeRun:
                     "version": version,
                     "encoder_id": "ab" * 8,
                     "preset": "multipath-p2",
+                    "air": air,
                     "domain": "spatial",
                     "ues_attached": len(ratios),
                     "dropped": dropped,
@@ -96,6 +102,6 @@ class MadeRun:
                     "reports": totals_of(ratios)[0].sum(axis=(0, 1)).tolist(),
                     "frames": totals_of(ratios)[1].sum(axis=0).tolist(),
                 }
-                for scheme, version, ratios in rows
+                for (scheme, version, ratios), air in zip_longest(rows, airs)
             ],
         )

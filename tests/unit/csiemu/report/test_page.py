@@ -15,6 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from csiemu.report.differences import compare_runs
+from csiemu.report.figures import Styles
 from csiemu.report.page import comparison_page, report_page
 from csiemu.report.reading import read_run
 from csiemu.report.svg import INK, PALETTE, STYLE, inline_svg
@@ -131,18 +132,31 @@ def test_airs_are_named(tmp_path: Path) -> None:
     run.decoded(2 * after, air_from=3, fates=Fates(air_lost=1234))
     run.store.keep_event("air", "rnn", "", "me", "UEs 0..3: loss=0.5 from frame 3")
     run.snapshot(100.0, [])
-    run.snapshot(101.0, [("rnn", 1, before)])
-    run.snapshot(102.0, [("rnn", 1, np.concatenate([before, after], axis=1))], air_lost=1234)
+    run.snapshot(101.0, [("rnn", 1, before)], airs=[""])
+    run.snapshot(102.0, [("rnn", 1, before), ("rnn", 1, after)], airs=["", "loss=0.5"], air_lost=1234)
     rows = [row for row in read_run(str(tmp_path / "run")).rows if row["reports"]]
     assert [(row.get("air"), row["frames"], row["air_lost"]) for row in rows] == [(None, 12, 0), ("loss=0.5", 12, 3702)]
     texts = page_of(run, tmp_path / "run").texts
     assert f"{rows[1]['nmse_db']:.2f} ± {rows[1]['nmse_se_db']:.2f}" in texts
-    assert texts.count("rnn/1, loss=0.5") == 3  # two plots and the table of last slots
+    assert texts.count("rnn/1, loss=0.5") == 4  # three plots and the table of last slots
     for said in ("lost 3,702, detected 0, corrupted 0", "erased", "undisturbed, then loss=0.5 from frame 3"):
         assert said in texts
-    assert any("1: air of UEs 0..3: loss=0.5 from frame 3" in text for text in texts)
+    assert any("1: air of rnn, UEs 0..3: loss=0.5 from frame 3" in text for text in texts)
     both = comparison_page(compare_runs(*2 * [read_run(str(tmp_path / "run"))]))
     assert both.count("air loss=0.5</small>") == 2
+
+
+def test_looks_differ() -> None:
+    """Each version and air has a colour of its own while there are enough, and schemes keep theirs."""
+    kinds = [("rnn", 1, ""), ("rnn", 1, "delay=2"), ("rnn", 1, "loss=0.5"), ("rnn", 2, ""), ("dldnn", 1, "")]
+    styles = Styles([{"scheme": scheme, "version": version, "air": air} for scheme, version, air in kinds])
+    looks = [styles.of(*kind) for kind in kinds]
+    assert len({look["color"] for look in looks}) == len(kinds)
+    assert len({(look["marker"], look["ls"]) for look in looks[:4]}) == 4
+    assert [looks[place]["color"] for place in (0, 4)] == list(PALETTE[:2])
+    assert styles.of("rnn", 1, None) == looks[0]
+    many = Styles([{"scheme": "rnn", "version": version} for version in range(1, 20)])
+    assert {many.of("rnn", version, "")["color"] for version in range(1, 20)} == set(PALETTE)
 
 
 def test_nothing_is_run_or_loaded(made: MadeRun, tmp_path: Path) -> None:
