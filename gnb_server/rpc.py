@@ -46,6 +46,9 @@ PING_S, PONG_S = 60, 20
 the machine there may have gone without a word.
 """
 
+LEAST_PING_S = 10
+"""UEs may try theirs so often."""
+
 _Answer = asyncio.Future[Ack] | CsiError | Literal["assigned", "rates"] | None
 """What a stream answers next: an ack to wait for, an error that ends it, what UEs are assigned, what their reports may
 take; None: no more.
@@ -327,6 +330,7 @@ class GrpcServer:
             ("grpc.keepalive_time_ms", 1000 * PING_S),
             ("grpc.http2.ping_timeout_ms", 1000 * PONG_S),
             ("grpc.http2.max_pings_without_data", 0),  # no limit
+            ("grpc.http2.min_ping_interval_without_data_ms", 1000 * LEAST_PING_S),
         )
         self._server = grpc.aio.server(interceptors=[MalformedIsInvalid()], options=options)
         pb_grpc.add_CsiFeedbackServicer_to_server(CsiFeedbackService(handlers), self._server)

@@ -14,6 +14,17 @@ from ue_client.settings import Settings
 NO_PROXY = (("grpc.enable_http_proxy", 0),)
 """Option of a channel to an address that was named: it never goes through what `http_proxy` says."""
 
+PING_S, PONG_S = 20, 10
+"""How often a connection is tried whose other end is silent, and how long the answer may take: then it is closed, for
+the gNB's machine may have gone without a word.
+"""
+
+_OPTIONS = (
+    *NO_PROXY,
+    ("grpc.keepalive_time_ms", 1000 * PING_S),
+    ("grpc.keepalive_timeout_ms", 1000 * PONG_S),
+    ("grpc.http2.max_pings_without_data", 0),  # no limit
+)
 PATIENCE_S = 5.0
 """For a handshake: who does not answer by then may do so later."""
 
@@ -29,19 +40,24 @@ class Channels:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._address, self._settings = settings.gnb, settings
+        self._settings = settings
         self._authorities = read_authorities("tls_ca", settings.tls_ca)
         self._identity = read_identity(settings.tls_certificate, settings.tls_key)
         if self._identity is not None and self._authorities is None:
             raise InvalidInput(f"tls_certificate: {settings.tls_certificate}, and no tls_ca; wanted both")
 
+    @property
+    def address(self) -> str:
+        """host:port of the gNB, as it is now. Raises InvalidInput."""
+        return self._settings.address()
+
     def open(self) -> grpc.aio.Channel:
         """A channel; it connects when it is used."""
         if self._authorities is None:
-            return grpc.aio.insecure_channel(self._address, options=NO_PROXY)
+            return grpc.aio.insecure_channel(self.address, options=_OPTIONS)
         shown = (self._identity.key, self._identity.certificate) if self._identity else (None, None)
         credentials = grpc.ssl_channel_credentials(self._authorities, *shown)
-        return grpc.aio.secure_channel(self._address, credentials, options=NO_PROXY)
+        return grpc.aio.secure_channel(self.address, credentials, options=_OPTIONS)
 
     async def disagreement(self) -> str | None:
         """Why no channel can come about as long as both ends have these files, which gRPC does not say; None if it can,
@@ -55,25 +71,26 @@ class Channels:
 
     async def _handshake(self) -> str | None:
         """Agree on TLS, and wait for the first byte of HTTP/2: a gNB that refuses our certificate does so after it."""
-        host, _, port = self._address.rpartition(":")
+        address = self.address
+        host, _, port = address.rpartition(":")
         try:
             async with asyncio.timeout(PATIENCE_S):
                 reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=self._context())
                 try:
                     if self._authorities is None:
-                        return f"the gNB at {self._address} speaks TLS; wanted --tls-ca"
+                        return f"the gNB at {address} speaks TLS; wanted --tls-ca"
                     if not await reader.read(1):
                         shown = (
                             "refuses ours" if self._identity else "wants a certificate, --tls-certificate and --tls-key"
                         )
-                        return f"the gNB at {self._address} {shown}"
+                        return f"the gNB at {address} {shown}"
                 finally:
                     writer.transport.abort()
         except ssl.SSLCertVerificationError as error:
-            return f"the certificate of the gNB at {self._address} is refused by --tls-ca: {error.verify_message}"
+            return f"the certificate of the gNB at {address} is refused by --tls-ca: {error.verify_message}"
         except ssl.SSLError as error:
             if self._authorities is not None:
-                return f"the gNB at {self._address} does not speak TLS as we do: {error.reason}"
+                return f"the gNB at {address} does not speak TLS as we do: {error.reason}"
         except OSError:  # a timeout, too
             pass
         return None

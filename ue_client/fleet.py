@@ -170,7 +170,7 @@ class UeFleet:
         except TimeoutError:
             if self._all_done:  # only the detach was not answered
                 return self.counts
-            raise NotAcked(f"gnb: {self.settings.gnb}: {self._unacked} reports were not acknowledged") from None
+            raise NotAcked(f"gnb: {self._channels.address}: {self._unacked} reports were not acknowledged") from None
         finally:
             self.counts.unacked = self._unacked
         return self.counts
@@ -205,7 +205,7 @@ class UeFleet:
                     await self._attach(pb_grpc.CsiFeedbackStub(channel))
                 first = self.lease[1]
                 logging.info(
-                    "UEs %d..%d attached to the gNB at %s", first, first + self.settings.ues - 1, self.settings.gnb
+                    "UEs %d..%d attached to the gNB at %s", first, first + self.settings.ues - 1, self._channels.address
                 )
                 return
             except grpc.aio.AioRpcError as error:
@@ -219,10 +219,10 @@ class UeFleet:
                     raise InvalidInput(f"gnb: {problem}") from None
                 reason = error.details() or error.code().name
                 if reason != said:
-                    logging.warning("waiting for the gNB at %s: %s", self.settings.gnb, reason)
+                    logging.warning("waiting for the gNB at %s: %s", self._channels.address, reason)
                     said = reason
                 if self._stopping.is_set() and not self._pending:
-                    raise NotFound(f"gnb: {self.settings.gnb} cannot be reached") from None
+                    raise NotFound(f"gnb: {self._channels.address} cannot be reached") from None
                 if self._stopping.is_set():
                     await asyncio.sleep(wait)  # it still has reports to bring in
                 else:

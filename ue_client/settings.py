@@ -7,9 +7,12 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from shared.errors import InvalidInput
 from shared.settings import OutFile, Rate, RunSettings, options
 
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+
+_WANTED = "wanted host:port, a port from 1 to 65535, an IPv6 host in brackets"
 
 
 class Settings(RunSettings):
@@ -19,6 +22,10 @@ class Settings(RunSettings):
 
     gnb: str = "127.0.0.1:50051"
     """host:port of the gNB's feedback service; an IPv6 host in brackets, [::1]:50051. No proxy is used."""
+
+    gnb_file: Path | None = None
+    """File with this address, which is read at every connection instead of --gnb: for a gNB that comes back
+    elsewhere."""
 
     tls_ca: Path | None = None
     """Certificates of the authorities that may have signed the gNB's, PEM; without it the channel is in the clear."""
@@ -92,7 +99,23 @@ class Settings(RunSettings):
     @field_validator("gnb")
     @classmethod
     def _an_address(cls, address: str) -> str:
-        found = _ADDRESS.fullmatch(address)
-        if found is None or not 0 < int(found[2]) < 65536:
-            raise ValueError("wanted host:port, a port from 1 to 65535, an IPv6 host in brackets")
+        if not _is_address(address):
+            raise ValueError(_WANTED)
         return address
+
+    def address(self) -> str:
+        """host:port of the gNB's feedback service, as it is now. Raises InvalidInput: the file has none."""
+        if self.gnb_file is None:
+            return self.gnb
+        try:
+            address = self.gnb_file.read_text().strip()
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"gnb_file: {self.gnb_file} cannot be read: {error}") from None
+        if not _is_address(address):
+            raise InvalidInput(f"gnb_file: '{address}' in {self.gnb_file}; {_WANTED}")
+        return address
+
+
+def _is_address(text: str) -> bool:
+    found = _ADDRESS.fullmatch(text)
+    return found is not None and 0 < int(found[2]) < 65536

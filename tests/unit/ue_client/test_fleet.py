@@ -15,7 +15,7 @@ import pytest
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.checkpoints import CheckpointStore
-from shared.errors import NotFound
+from shared.errors import InvalidInput, NotFound
 from ue_client.fleet import MOST_BYTES, RETRY_FIRST_S, Counts, NotAcked, UeFleet
 from ue_client.settings import Settings
 
@@ -47,6 +47,20 @@ def test_who_is_stopped_with_reports_to_bring_in_goes_on_trying_patiently(fleet:
     with pytest.raises(TimeoutError):
         asyncio.run(away())
     assert 2 <= fleet.attempts <= 4  # after 0, 0.2, 0.6 and 1.4 s
+
+
+def test_the_address_is_what_the_file_says_now(tmp_path: Path) -> None:
+    file = tmp_path / "address"
+    settings = Settings(gnb_file=file)
+    for address in ("10.0.0.1:5", "[::1]:50051"):
+        file.write_text(address + "\n")
+        assert settings.address() == address
+    file.write_text("10.0.0.1")
+    with pytest.raises(InvalidInput, match=r"gnb_file: '10.0.0.1' in .*; wanted host:port"):
+        settings.address()
+    file.unlink()
+    with pytest.raises(InvalidInput, match=r"gnb_file: .*/address cannot be read"):
+        settings.address()
 
 
 def test_who_is_stopped_with_nothing_to_bring_in_ends(fleet: Counting) -> None:
