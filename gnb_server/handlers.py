@@ -8,13 +8,14 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from gnb_server.airs import change_air
+from gnb_server.cells import named_cells, stored_figures
 from gnb_server.course import course
 from gnb_server.exports import Export, Selection
 from gnb_server.hardening import shorten
@@ -519,14 +520,23 @@ class Handlers:
         *,
         by_version: bool = False,
         whole_run: bool = False,
+        cells: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Figures per scheme (and version) and overall, of UEs that were attached since this process began or, with
-        `whole_run`, of all; or of one UE. Raises NotFound, InvalidInput.
+        `whole_run`, of all; or of one UE; or of `cells`, runs of the store, as it has them. Raises NotFound,
+        InvalidInput.
         """
         if window_s is not None and not 0 < window_s <= LONGEST_WINDOW_S:
             raise InvalidInput(f"window: {window_s} s is not in (0, {LONGEST_WINDOW_S}]")
         if model is not None and not self._repository.loaded(model):
             self._repository.store.versions(model)
+        if cells:
+            for name, value in (("ue", ue), ("window", window_s)):
+                if value is not None:
+                    raise InvalidInput(f"{name}: {value}, and cell; wanted one of them, or the gNB of a cell asked")
+            names = named_cells(self._store, cells)
+            rows, overall = stored_figures(self._store, names, model, by_version=by_version)
+            return {**self._now(), "cells": names, "window_s": None, "schemes": rows, "overall": overall}
         if ue is None:
             rows, overall = self._monitor.figures(window_s, model, by_version=by_version, whole_run=whole_run)
             return {**self._now(), "window_s": window_s, "schemes": rows, "overall": overall}
@@ -537,7 +547,7 @@ class Handlers:
 
     def _now(self) -> dict[str, Any]:
         """Whose figures they are, and when."""
-        return {"cell": self._store.run, "at": time.time()}
+        return {"cell": self._store.run, "cells": [self._store.run], "at": time.time()}
 
     def history(self, window_s: float, since: float = 0.0) -> dict[str, Any]:
         """Figures of the run over a sliding window: now, and at the times of its snapshots after `since` [s since

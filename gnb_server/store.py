@@ -6,6 +6,7 @@ with it. Any SQLAlchemy URL of SQLite (WAL) or PostgreSQL (psycopg, the extra `p
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import fcntl
 import hashlib
@@ -136,6 +137,11 @@ _snapshots = sa.Table(
 EVENTS_KEPT = 10_000
 """Events of a run that are kept, the newest."""
 
+_LOCK_KEEPALIVES = ("tcp_keepalives_idle = 5", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 3")
+"""Of the connection that holds a run: PostgreSQL gives the run to others about 20 s after the machine of its gNB is
+gone without a word; by default that takes hours.
+"""
+
 _OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OSError)
 """Errors of a database that is away, full or read-only: what is to be written is not at fault."""
 
@@ -214,6 +220,8 @@ class Store:
     def _advisory_lock(self) -> bool:
         """Get PostgreSQL's lock on the run, which lasts as long as a connection of its own; whether it is to be had."""
         self._lock = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        for setting in _LOCK_KEEPALIVES:
+            self._lock.exec_driver_sql(f"SET {setting}")
         number = int.from_bytes(hashlib.sha256(self.run.encode()).digest()[:8], signed=True)
         if self._lock.execute(sa.select(sa.func.pg_try_advisory_lock(number))).scalar():
             return True
@@ -403,6 +411,12 @@ class Store:
         with self._reading() as connection:
             rows = connection.execute(query).mappings().all()
         return [{name: value for name, value in row.items() if name != "run"} for row in reversed(rows)]
+
+    def of(self, run: str) -> Store:
+        """The same store, to read another run."""
+        other = copy.copy(self)
+        other.run = run
+        return other
 
     def runs(self) -> list[str]:
         """Names of all runs that the store has."""

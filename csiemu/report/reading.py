@@ -8,6 +8,7 @@ from typing import Any
 
 from csiemu.processes import RESULTS
 from csiemu.report.places import Place
+from gnb_server.cells import stored_fleets
 from gnb_server.monitor import Monitor
 from gnb_server.sessions import Fleet
 from gnb_server.store import EVENTS_KEPT
@@ -67,15 +68,9 @@ def read_run(text: str) -> Run:
     """A RUN of a command line. Raises NotFound, and InvalidInput if there are no reports in it."""
     place = Place.parse(text)
     with place.open() as store:
-        facts, fleets, monitor = store.versions(), [], Monitor()
-        for lease, encoder_id, _ in store.leases():
-            fleet = Fleet(lease, encoder_id)
-            fleet.facts, fleet.status, fleet.open = facts.get(lease.model, {}), "finished", None
-            if encoder_id not in {known.encoder_id for known in fleet.facts.values()}:
-                continue  # it attaches at this moment
-            store.restore(fleet)
+        fleets, monitor = list(stored_fleets(store)), Monitor()
+        for fleet in fleets:
             monitor.watch(fleet)
-            fleets.append(fleet)
         rows, overall = monitor.figures(None, by_version=True)
         if not overall["reports"]:
             raise InvalidInput(f"run: {text} has no reports")

@@ -50,6 +50,13 @@ Window = Annotated[
 ]
 By = Annotated[Literal["scheme", "version"], Query(description="a row for each scheme, or for each of its versions")]
 WholeRun = Annotated[bool, Query(description="of UEs, too, that were there before this gNB started and are not back")]
+Cells = Annotated[
+    list[str] | None,
+    Query(
+        description="runs of the gNB's store, or `all` of them, as they are stored: without delays, reports a second"
+        " and what is attached; without it the gNB's own run"
+    ),
+]
 SchemeName = Annotated[str | None, Query(pattern=f"^{NAME}$", description="checkpoint name")]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {kind.http_status: {"model": models.ErrorAnswer} for kind in Kind}
@@ -130,11 +137,13 @@ def create_app(
         window: Window = None,
         by: By = "scheme",
         whole_run: WholeRun = False,
+        cell: Cells = None,
     ) -> dict[str, Any]:
-        """NMSE and feedback bits, per scheme (or version) and overall, or of one UE; of all reports or over a window.
-        UEs that an earlier gNB of the run had are among them once they are back.
+        """NMSE and feedback bits, per scheme (or version) and overall, or of one UE; of all reports or over a window;
+        or of cells that other gNBs keep in the same store. UEs that an earlier gNB of the run had are among them once
+        they are back.
         """
-        return handlers.nmse(scheme, ue, window, by_version=by == "version", whole_run=whole_run)
+        return handlers.nmse(scheme, ue, window, by_version=by == "version", whole_run=whole_run, cells=cell or ())
 
     @app.get("/v1/ues", response_model=models.UesAnswer)
     def ues(

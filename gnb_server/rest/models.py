@@ -185,6 +185,7 @@ class NmseAnswer(BaseModel):
     """Answer of /v1/nmse."""
 
     cell: str = Field(description="name of the gNB's run (--run): a gNB has one cell")
+    cells: list[str] = Field(description="whose reports these are the figures of: its own cell, or those asked for")
     at: float = Field(description="seconds since 1970")
     window_s: float | None = Field(description="sliding window [s]; null: all reports")
     schemes: list[SchemeFigures | UeFigures]

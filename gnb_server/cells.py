@@ -1,0 +1,52 @@
+"""Figures of other runs of a store: the cells of several gNBs that keep their results together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gnb_server.monitor import Monitor
+from gnb_server.sessions import Fleet
+from gnb_server.store import Store
+from shared.errors import NotFound
+
+ALL = "all"
+"""Instead of a name: every run of the store."""
+
+
+def stored_fleets(store: Store) -> Iterator[Fleet]:
+    """Fleets of a run with their sums as the store has them, none attached; those that attach at this moment are left
+    out.
+    """
+    facts = store.versions()
+    for lease, encoder_id, _ in store.leases():
+        fleet = Fleet(lease, encoder_id)
+        fleet.facts, fleet.status, fleet.open = facts.get(lease.model, {}), "finished", None
+        if encoder_id in {known.encoder_id for known in fleet.facts.values()}:
+            store.restore(fleet)
+            yield fleet
+
+
+def named_cells(store: Store, asked: Iterable[str]) -> list[str]:
+    """Runs of a store by name, or ALL of them. Raises NotFound."""
+    names, known = list(dict.fromkeys(asked)), store.runs()
+    if ALL in names:
+        return known
+    for name in names:
+        if name not in known:
+            raise NotFound(f"cell: '{name}' is not in the store; wanted {ALL}, or of {', '.join(known) or 'none'}")
+    return names
+
+
+def stored_figures(
+    store: Store, cells: Iterable[str], model: str | None = None, *, by_version: bool = False
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Figures of runs of a store, as `Monitor.figures` has them since the fleets attached first: reports that have
+    model, encoder and conditions in common are averaged together, whichever cell they are of. Without what the store
+    does not have: delays, and reports a second.
+    """
+    monitor = Monitor()
+    for cell in cells:
+        for fleet in stored_fleets(store.of(cell)):
+            monitor.fold(fleet)
+    return monitor.figures(None, model, by_version=by_version)
