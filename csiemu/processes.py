@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,9 +33,9 @@ OURS_ALONE = re.compile(r"CSIEMU_(GNB_TOKEN|GNB_TOKEN_FILE|(GNB|UE)_TLS_.*)", re
 """Variables that are not for processes on loopback: TLS and tokens are for those who come from elsewhere."""
 
 
-def spawn(module: str, log: Path, **options: Any) -> subprocess.Popen[bytes]:
+def spawn(module: str, log: Path, *, orphaned: Any = signal.SIGTERM, **options: Any) -> subprocess.Popen[bytes]:
     """`python -m module --option value ...` (True `--option`, False `--no-option`, None nothing), output in `log`; in
-    the clear, without a token.
+    the clear, without a token. It gets the signal `orphaned` when this process is gone.
     """
     line = [sys.executable, "-P", "-m", module]  # -P: nothing is imported from the current folder
     for option, value in options.items():
@@ -49,8 +51,13 @@ def spawn(module: str, log: Path, **options: Any) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env={name: value for name, value in os.environ.items() if not OURS_ALONE.fullmatch(name)},
             start_new_session=True,  # Ctrl-C is for us; we pass it on in order
-            preexec_fn=end_with_parent,
+            preexec_fn=partial(_begin, orphaned),
         )
+
+
+def _begin(orphaned: signal.Signals) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a thread of a library that starts it may have blocked some
+    end_with_parent(orphaned)
 
 
 def end(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
