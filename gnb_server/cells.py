@@ -39,14 +39,13 @@ def named_cells(store: Store, asked: Iterable[str]) -> list[str]:
 
 
 def stored_figures(
-    store: Store, cells: Iterable[str], model: str | None = None, *, by_version: bool = False
+    fleets: Iterable[Fleet], model: str | None = None, *, by_version: bool = False
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Figures of runs of a store, as `Monitor.figures` has them since the fleets attached first: reports that have
-    model, encoder and conditions in common are averaged together, whichever cell they are of. Without what the store
-    does not have: delays, and reports a second.
+    """Figures of fleets of any runs, as `Monitor.figures` has them since they attached first: reports that have model,
+    encoder and conditions in common are averaged together. Without what the store does not have: delays, and reports a
+    second.
     """
     monitor = Monitor()
-    for cell in cells:
-        for fleet in stored_fleets(store.of(cell)):
-            monitor.fold(fleet)
+    for fleet in fleets:
+        monitor.fold(fleet)
     return monitor.figures(None, model, by_version=by_version)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnb_server.airs import change_air
-from gnb_server.cells import named_cells, stored_figures
+from gnb_server.cells import named_cells, stored_figures, stored_fleets
 from gnb_server.course import course
 from gnb_server.exports import Export, Selection
 from gnb_server.hardening import shorten
@@ -535,7 +535,8 @@ class Handlers:
                 if value is not None:
                     raise InvalidInput(f"{name}: {value}, and cell; wanted one of them, or the gNB of a cell asked")
             names = named_cells(self._store, cells)
-            rows, overall = stored_figures(self._store, names, model, by_version=by_version)
+            fleets = (fleet for name in names for fleet in stored_fleets(self._store.of(name)))
+            rows, overall = stored_figures(fleets, model, by_version=by_version)
             return {**self._now(), "cells": names, "window_s": None, "schemes": rows, "overall": overall}
         if ue is None:
             rows, overall = self._monitor.figures(window_s, model, by_version=by_version, whole_run=whole_run)

@@ -8,8 +8,7 @@ from typing import Any
 
 from csiemu.processes import RESULTS
 from csiemu.report.places import Place
-from gnb_server.cells import stored_fleets
-from gnb_server.monitor import Monitor
+from gnb_server.cells import stored_figures, stored_fleets
 from gnb_server.sessions import Fleet
 from gnb_server.store import EVENTS_KEPT
 from shared.errors import InvalidInput
@@ -68,10 +67,8 @@ def read_run(text: str) -> Run:
     """A RUN of a command line. Raises NotFound, and InvalidInput if there are no reports in it."""
     place = Place.parse(text)
     with place.open() as store:
-        fleets, monitor = list(stored_fleets(store)), Monitor()
-        for fleet in fleets:
-            monitor.watch(fleet)
-        rows, overall = monitor.figures(None, by_version=True)
+        fleets = list(stored_fleets(store))
+        rows, overall = stored_figures(fleets, by_version=True)
         if not overall["reports"]:
             raise InvalidInput(f"run: {text} has no reports")
         file = place.folder / RESULTS if place.folder else None
