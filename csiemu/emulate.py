@@ -48,6 +48,9 @@ POLL_S = 1.0
 
 BY_VERSION = "/v1/nmse?by=version"
 
+DURATION_S = 30.0
+"""How long UEs send where nothing else is asked for."""
+
 WINDOW_S = 5
 """What is shown as now."""
 
@@ -123,8 +126,33 @@ class Settings(RunSettings):
     workers: int | None = Field(None, ge=0, le=256)
     """Decode workers, as of csiemu gnb."""
 
+    ray: str | None = None
+    """Run gNBs (cells), each with UEs of its own, over the machines of a Ray cluster (extra `ray`): its host:port, or
+    auto: one that is known here, else one of this machine alone (docs/cluster.md)."""
+
+    cells: int = Field(1, ge=1, le=1024)
+    """With --ray: how many."""
+
+    store: str | None = None
+    """With --ray: SQLAlchemy URL of the store of all cells, PostgreSQL's; by default, on one machine alone, a file in
+    --out. CSIEMU_EMULATE_STORE says it, too, where others can read a command line."""
+
     fault: Literal["none", "lose", "misdecode", "slow"] = "none"
     """Fault injection in the gNB: shows that lost and misdecoded can be other than 0."""
+
+    def gnb_options(self) -> dict[str, Any]:
+        """Options of csiemu gnb that are said here."""
+        same = ("reports_kept", "fault", "late", "late_s", "precision", "workers")
+        return {"record_every": self.check_every, **{name: getattr(self, name) for name in same}}
+
+    def ue_options(self) -> dict[str, Any]:
+        """Options of csiemu ue that all UEs have in common."""
+        own = {"air": str(self.link()) or None, "target_csi": self.target_csi or None}
+        return {**own, **{name: getattr(self, name) for name in ("ues", "seed", "scenario")}}
+
+    def link(self) -> Air:
+        """What it does to reports, with the delay of their feedback. Raises InvalidInput."""
+        return Air.parse(self.air).delayed(self.delay_slots)
 
 
 @dataclass
@@ -142,10 +170,17 @@ class _Ues:
 def run(settings: Settings) -> int:
     """Emulate; 0 if nothing was lost or decoded wrongly and every process ended well, else 1."""
     settings = _with_config(settings)
-    Air.parse(settings.air).delayed(settings.delay_slots)
+    if settings.ray is not None:
+        from csiemu.cells.run import run as run_cells  # over this module
+
+        return run_cells(settings)
+    for name, value in (("cells", settings.cells > 1 and settings.cells), ("store", settings.store)):
+        if value:
+            raise InvalidInput(f"{name}: {value}, without ray; wanted --ray auto, or --ray ADDRESS")
+    settings.link()
     store = settings.checkpoint_store()
     screen = console()
-    rates = _rates(settings, store, screen)
+    rates = report_rates(settings, store, screen)
     swaps, bit_rates = _swaps(settings, store, rates), _bit_rates(settings, store, rates)
     first_ues = {name: index * settings.ues for index, name in enumerate(rates)}
     changes: list[Change] = [*swaps, *parse_air_changes(settings.air_change, first_ues)]
@@ -153,7 +188,7 @@ def run(settings: Settings) -> int:
     if (out / STORE).exists():
         raise InvalidInput(f"out: {out} holds an earlier run; wanted a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    stop, schedule = _Stop(), Schedule(changes)
+    stop, schedule = Stop(), Schedule(changes)
     with contextlib.ExitStack() as stack:
         gnb = stack.enter_context(
             Gnb(
@@ -162,13 +197,7 @@ def run(settings: Settings) -> int:
                 rest_port=_free(settings.rest_port),
                 checkpoints=settings.checkpoints,
                 record=out / "recorded",
-                record_every=settings.check_every,
-                reports_kept=settings.reports_kept,
-                fault=settings.fault,
-                late=settings.late,
-                late_s=settings.late_s,
-                precision=settings.precision,
-                workers=settings.workers,
+                **settings.gnb_options(),
             )
         )
         rest = Rest(f"http://{gnb.rest}")
@@ -212,7 +241,7 @@ def _with_config(settings: Settings) -> Settings:
     return Settings(**{**names, **given})
 
 
-def _rates(settings: Settings, store: CheckpointStore, screen: Console) -> dict[str, ReportRate]:
+def report_rates(settings: Settings, store: CheckpointStore, screen: Console) -> dict[str, ReportRate]:
     """Reports per second and UE of each scheme that is to run. Raises InvalidInput, NotFound."""
     if settings.schemes is None:
         known, there = schemes(), store.names()
@@ -274,23 +303,19 @@ def _start_ues(
     settings: Settings, out: Path, name: str, rate: ReportRate, bit_rate: dict[str, Any], base: int, gnb: str
 ) -> _Ues:
     summary, record, log = (out / f"ue-{name}.{ending}" for ending in ("json", "npz", "log"))
-    duration = settings.duration if settings.slots or settings.duration else 30.0
+    duration = settings.duration if settings.slots or settings.duration else DURATION_S
     process = spawn(
         "ue_client",
         log,
         gnb=gnb,
         scheme=name,
         checkpoints=settings.checkpoints,
-        ues=settings.ues,
         ue_base=base,
-        seed=settings.seed,
         rate=rate,
         **bit_rate,
         slots=settings.slots,
         duration=duration,
-        scenario=settings.scenario,
-        target_csi=settings.target_csi or None,
-        air=str(Air.parse(settings.air).delayed(settings.delay_slots)) or None,
+        **settings.ue_options(),
         summary=summary,
         record=record,
         record_every=settings.check_every,
@@ -304,7 +329,7 @@ def _ask(fleets: list[_Ues]) -> None:
         fleet.process.terminate()
 
 
-class _Stop:
+class Stop:
     """Signal handler that counts: the first Ctrl-C or SIGTERM asks for an orderly end, the second for one at once."""
 
     def __init__(self) -> None:
@@ -324,7 +349,7 @@ def _watch(
     gnb: subprocess.Popen[bytes],
     rest: Rest,
     screen: Console,
-    stop: _Stop,
+    stop: Stop,
     schedule: Schedule,
 ) -> None:
     """Show live figures, and who waits for what, until every UE process has ended, and change what is due; when asked

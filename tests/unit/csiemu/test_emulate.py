@@ -81,7 +81,7 @@ def test_bad_checkpoints_are_left_out_and_named(small_store: CheckpointStore, tm
     (tmp_path / "dldnn" / "1" / "card.json").write_text("{")
     printed = io.StringIO()
     settings = emulate.Settings(checkpoints=tmp_path, _cli_parse_args=[])
-    assert emulate._rates(settings, store, Console(file=printed, width=500)) == {"rnn": 20.0, "crnet": 2.0}
+    assert emulate.report_rates(settings, store, Console(file=printed, width=500)) == {"rnn": 20.0, "crnet": 2.0}
     assert printed.getvalue().startswith("left out: checkpoint dldnn/1: card.json cannot be read: ")
     assert printed.getvalue().count("\n") == 1
 

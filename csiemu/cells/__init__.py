@@ -1,0 +1,1 @@
+"""`csiemu emulate --ray`: several gNBs, each with UEs of its own, over the machines of a Ray cluster."""

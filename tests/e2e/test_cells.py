@@ -1,0 +1,162 @@
+"""`csiemu emulate --ray`: cells over the nodes of a cluster on this machine, one of which dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from e2e_tools import get, wait_for
+
+from gnb_server.cells import stored_fleets
+from gnb_server.store import Store, sqlite_url
+from shared.checkpoints import CheckpointStore
+
+UES, SLOTS = 4, 160
+QUICK = {"health_check_period_ms": 1000, "health_check_timeout_ms": 20_000, "health_check_failure_threshold": 3}
+"""Ray takes a node for dead after three checks that fail, which on a busy machine may take long."""
+
+
+class Nodes:
+    """A cluster of so many nodes on this machine, the first of which is the head."""
+
+    def __init__(self, count: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        size = {"num_cpus": 2, "memory": 8 * 2**30, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        self.cluster = Cluster(initialize_head=True, head_node_args={**size, "_system_config": QUICK})
+        self.others = [self.cluster.add_node(**size) for _ in range(count - 1)]
+
+    def kill(self) -> None:
+        """The last one."""
+        self.cluster.remove_node(self.others.pop(), allow_graceful=False)
+
+
+@pytest.fixture
+def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    pytest.importorskip("ray")
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:  # short: Ray has sockets there
+        monkeypatch.setenv("TMPDIR", folder)  # also for what processes that were killed leave
+        monkeypatch.setattr(tempfile, "tempdir", None)  # which is read once
+        monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
+        made = Nodes(request.param)
+        yield made
+        made.cluster.shutdown()
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    """A database of its own on the server of the tests."""
+    if not (server := os.environ.get("CSIEMU_TEST_POSTGRES")):
+        pytest.skip("CSIEMU_TEST_POSTGRES is not set")
+    url, name = sa.make_url(server).set(drivername="postgresql+psycopg"), f"cells_{os.getpid()}"
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield sa.make_url(server).set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
+
+
+class Emulation:
+    """The command, at work in `folder`."""
+
+    def __init__(self, folder: Path, nodes: Nodes, checkpoints: CheckpointStore, **options: Any) -> None:
+        self.folder, self.log = folder, folder.with_suffix(".log")
+        given = {
+            "ray": nodes.cluster.address,
+            "checkpoints": checkpoints.root,
+            "schemes": "hyperrnn",
+            "ues": UES,
+            **options,
+        }
+        line = [sys.executable, "-m", "csiemu", "emulate", "--out", str(folder), "--slots", str(SLOTS), "--seed", "5"]
+        line += [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT)
+
+    def places(self) -> dict[str, str]:
+        """Where REST of each cell has been seen last."""
+        return dict(re.findall(r"^(\S+): page and REST API: http://(\S+)", self.log.read_text(), re.MULTILINE))
+
+    def results(self, status: int = 0) -> Any:
+        assert self.process.wait(300) == status, self.log.read_text()
+        return json.loads((self.folder / "results.json").read_text())
+
+
+def each_counted_once(url: str, cells: list[str], ues: int) -> None:
+    store = Store(url, "", 1)
+    fleets = [fleet for cell in cells for fleet in stored_fleets(store.of(cell))]
+    store.close()
+    assert sum(fleet.lease.ue_count for fleet in fleets) == ues
+    for fleet in fleets:
+        counted = sum(totals.sums[:, :-1, 0].sum(axis=1) for totals in fleet.totals.values())
+        assert counted.tolist() == fleet.next_sequence.tolist() == fleet.lease.ue_count * [SLOTS]
+
+
+def process(*parts: str) -> int:
+    """Its id, by parts of its command line, one of which is the folder of this test's own processes."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = file.read_text().replace("\0", " ")
+            if all(part in line for part in (*parts, f"{tempfile.gettempdir()}/csiemu-")):
+                return int(file.parent.name)
+    raise AssertionError(f"no process {parts}")
+
+
+@pytest.mark.parametrize("nodes", [1], indirect=True)
+def test_processes_die(nodes: Nodes, small_store: CheckpointStore, tmp_path: Path) -> None:
+    """The gNB of a cell and the UEs of another: on one node, where the cells have a file in common."""
+    cells = ["run-1", "run-2"]
+    run = Emulation(tmp_path / "run", nodes, small_store, cells=2, rate=20)
+    rest = wait_for(lambda: run.places() if len(run.places()) == 2 else None)[cells[0]]
+    wait_for(lambda: get(rest, "/v1/nmse?cell=all")["overall"]["reports"] > 30 * UES)
+    for victim in (("-m gnb_server", "--run run-1"), ("-m ue_client", f"--ue-base {UES} ")):
+        os.kill(process(*victim), signal.SIGKILL)
+    results = run.results()
+    assert (results["lost"], results["misdecoded"], results["failed"]) == (0, 0, [])
+    assert results["checked"] > 0
+    assert [results["cells"][name]["gnb_starts"] for name in cells] == [2, 1]
+    assert results["schemes"]["hyperrnn"]["reports"] == 2 * UES * SLOTS
+    one, other = (results["cells"][name]["schemes"]["hyperrnn"]["nmse_db"] for name in cells)
+    assert one != other  # no UE of one has the channels of another's
+    each_counted_once(sqlite_url(run.folder / "gnb.sqlite"), cells, 2 * UES)
+
+
+@pytest.mark.parametrize("nodes", [1], indirect=True)
+def test_checks_can_fail_and_ctrl_c_ends_well(nodes: Nodes, small_store: CheckpointStore, tmp_path: Path) -> None:
+    run = Emulation(tmp_path / "run", nodes, small_store, cells=1, rate=20, slots=10_000, fault="misdecode")
+    rest = wait_for(lambda: run.places())["run-1"]
+    wait_for(lambda: get(rest, "/v1/nmse")["overall"]["reports"] > 30 * UES)
+    run.process.send_signal(signal.SIGINT)
+    results = run.results(status=1)
+    assert results["misdecoded"] > 0
+    assert (results["lost"], results["failed"]) == (0, [])
+    assert results["schemes"]["hyperrnn"]["reports"] < 10_000 * UES
+
+
+@pytest.mark.parametrize("nodes", [3], indirect=True)
+def test_a_node_dies(nodes: Nodes, small_store: CheckpointStore, database: str, tmp_path: Path) -> None:
+    """With the gNB of one cell and UEs of another: all go on elsewhere, and every report counts once."""
+    cells = ["run-1", "run-2", "run-3"]
+    run = Emulation(tmp_path / "run", nodes, small_store, cells=3, rate=20, store=database)
+    rest = wait_for(lambda: run.places() if len(run.places()) == 3 else None)["run-1"]
+    wait_for(lambda: get(rest, "/v1/nmse?cell=all")["overall"]["reports"] > 30 * UES)
+    nodes.kill()
+    results = run.results()
+    assert (results["lost"], results["dropped"], results["misdecoded"], results["failed"]) == (0, 0, 0, [])
+    assert results["checked"] > 0
+    assert results["schemes"]["hyperrnn"]["reports"] == 3 * UES * SLOTS
+    assert sum(cell["gnb_starts"] for cell in results["cells"].values()) > 3, "no gNB was on that node"
+    each_counted_once(database, cells, 3 * UES)
