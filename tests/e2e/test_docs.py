@@ -108,7 +108,7 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 OTHERS = ("apt", "cat", "cd", "chromium", "cp", "curl", "git", "grep", "head", "kill", "ls", "mkdir", "openssl")
-OTHERS += ("pip", "pytest", "python", "sed", "echo", "sleep", "tail", "unzip")
+OTHERS += ("pip", "pytest", "python", "sed", "echo", "sleep", "tail", "ray", "unzip")
 """Programs whose options are not ours."""
 
 NOT_EVERYWHERE = ("curl", "openssl", "unzip")
