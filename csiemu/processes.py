@@ -97,16 +97,20 @@ def tail(path: Path, lines: int = 5) -> str:
 class Gnb:
     """A gNB process with its store and log in `folder`; a context manager.
 
+    Args:
+        options: of `csiemu gnb`; `store` None: the environment says it.
+
     Attributes:
         grpc, rest: its addresses, host:port. store: its URL.
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:
-        self.store = str(options.pop("store", f"sqlite:///{folder / STORE}"))
+        store = options.pop("store", f"sqlite:///{folder / STORE}")
+        self.store = str(store or os.environ["CSIEMU_GNB_STORE"])
         ready, log = folder / "gnb.json", folder / LOG
         ready.unlink(missing_ok=True)
         ports = {"grpc_port": 0, "rest_port": 0}
-        self.process = spawn("gnb_server", log, **{**ports, "store": self.store, "ready_file": ready, **options})
+        self.process = spawn("gnb_server", log, **{**ports, "store": store, "ready_file": ready, **options})
         deadline = time.monotonic() + START_S
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -73,7 +73,7 @@ class Emulation:
     """The command, at work in `folder`."""
 
     def __init__(self, folder: Path, nodes: Nodes, checkpoints: CheckpointStore, **options: Any) -> None:
-        self.folder, self.log = folder, folder.with_suffix(".log")
+        self.folder, self.log, self.cells = folder, folder.with_suffix(".log"), options["cells"]
         given = {
             "ray": nodes.cluster.address,
             "checkpoints": checkpoints.root,
@@ -86,7 +86,13 @@ class Emulation:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT)
 
-    def places(self) -> dict[str, str]:
+    def rest(self) -> str:
+        """Of the first cell, once all have begun."""
+        wait_for(lambda: len(self._places()) == self.cells or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+        return self._places()["run-1"]
+
+    def _places(self) -> dict[str, str]:
         """Where REST of each cell has been seen last."""
         return dict(re.findall(r"^(\S+): page and REST API: http://(\S+)", self.log.read_text(), re.MULTILINE))
 
@@ -120,7 +126,7 @@ def test_processes_die(nodes: Nodes, small_store: CheckpointStore, tmp_path: Pat
     """The gNB of a cell and the UEs of another: on one node, where the cells have a file in common."""
     cells = ["run-1", "run-2"]
     run = Emulation(tmp_path / "run", nodes, small_store, cells=2, rate=20)
-    rest = wait_for(lambda: run.places() if len(run.places()) == 2 else None)[cells[0]]
+    rest = run.rest()
     wait_for(lambda: get(rest, "/v1/nmse?cell=all")["overall"]["reports"] > 30 * UES)
     for victim in (("-m gnb_server", "--run run-1"), ("-m ue_client", f"--ue-base {UES} ")):
         os.kill(process(*victim), signal.SIGKILL)
@@ -137,7 +143,7 @@ def test_processes_die(nodes: Nodes, small_store: CheckpointStore, tmp_path: Pat
 @pytest.mark.parametrize("nodes", [1], indirect=True)
 def test_checks_can_fail_and_ctrl_c_ends_well(nodes: Nodes, small_store: CheckpointStore, tmp_path: Path) -> None:
     run = Emulation(tmp_path / "run", nodes, small_store, cells=1, rate=20, slots=10_000, fault="misdecode")
-    rest = wait_for(lambda: run.places())["run-1"]
+    rest = run.rest()
     wait_for(lambda: get(rest, "/v1/nmse")["overall"]["reports"] > 30 * UES)
     run.process.send_signal(signal.SIGINT)
     results = run.results(status=1)
@@ -151,7 +157,7 @@ def test_a_node_dies(nodes: Nodes, small_store: CheckpointStore, database: str, 
     """With the gNB of one cell and UEs of another: all go on elsewhere, and every report counts once."""
     cells = ["run-1", "run-2", "run-3"]
     run = Emulation(tmp_path / "run", nodes, small_store, cells=3, rate=20, store=database)
-    rest = wait_for(lambda: run.places() if len(run.places()) == 3 else None)["run-1"]
+    rest = run.rest()
     wait_for(lambda: get(rest, "/v1/nmse?cell=all")["overall"]["reports"] > 30 * UES)
     nodes.kill()
     results = run.results()
