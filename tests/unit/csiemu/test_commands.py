@@ -195,6 +195,11 @@ def test_results_that_could_not_be_written(
         ("ue --drain-s=-1", "drain-s: '-1'"),
         ("train rnn --device=cuda:99", "device: 'cuda:99' is not here: "),
         ("train rnn --device=meta", "device: 'meta' is not cpu or cuda"),
+        ("train rnn --ray=auto", "ray: auto is for a campaign; name its plan with --campaign"),
+        ("train rnn --num-gpus=0.5", "num_gpus: 0.5 is for a campaign; name its plan with --campaign"),
+        ("experiment hyperrnn.figure-4 --ray=nonsense", "ray: 'nonsense': wanted auto, or host:port of a cluster"),
+        ("experiment hyperrnn.figure-4 --ray=auto --num-gpus=2", "num_gpus: 2.0 is not in [0, 1]"),
+        ("experiment crnet.table-1 --ray=auto --device=cuda --num-gpus=0", "num_gpus: 0 leaves a training on cuda"),
         ("evaluate rnn --renew-card --seed=3", "seed: 3; a card is renewed in its own conditions only"),
         ("evaluate rnn --scenario=multipath-p2", "scenario antennas: 64; this rnn was built for 16"),
         ("evaluate rnn --renew-card --scenario=multipath-p2", "scenario antennas: 64; this rnn was built for 16"),
@@ -237,7 +242,9 @@ def test_refused_in_one_line_before_anything_is_done(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "sionna.phy.channel.tr38901", None)  # as if it were not installed
     stores = (
-        [] if line.startswith("dataset") else [f"--checkpoints={tmp_path if 'train' in line else small_store.root}"]
+        []
+        if line.startswith(("dataset", "experiment"))
+        else [f"--checkpoints={tmp_path if 'train' in line else small_store.root}"]
     )
     monkeypatch.setattr(sys, "argv", ["csiemu", *line.split(), *stores])
     with pytest.raises(SystemExit) as caught:
@@ -247,6 +254,25 @@ def test_refused_in_one_line_before_anything_is_done(
     assert printed.err.startswith(f"csiemu: {says}")
     assert printed.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--num-cpus=2"], "num_cpus: 2.0 is for a cluster; name one with --ray"),
+        (["--ray=nonsense"], "ray: 'nonsense': wanted auto, or host:port of a cluster, an IPv6 host in brackets"),
+        (["--ray=127.0.0.1:9"], "ray: no cluster answers at 127.0.0.1:9; `ray start --head` begins one"),
+        (["--ray=auto", "--num-gpus=1.5"], "campaign: training 1: num_gpus: 1.5 is not in [0, 1]"),
+    ],
+)
+def test_clusters_and_shares_that_are_refused(
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "plan.json").write_text('[{"name": "rnn"}]')
+    line = [f"--campaign={tmp_path / 'plan.json'}", f"--out={tmp_path / 'out'}", *options]
+    assert run_command("csiemu train", "csiemu.train", line) == 2
+    assert capsys.readouterr() == ("", f"csiemu: {says}\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_card_is_renewed_for_the_scenario_that_it_was_made_for(small_store: CheckpointStore, tmp_path: Path) -> None:
