@@ -9,9 +9,11 @@ import contextlib
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +31,11 @@ LOOK_S = 1.0
 MOST_LOSSES = 5
 """How often a task is begun again; one that loses its process whenever it runs would go on for ever."""
 
-GRACE_S = 10.0
+GRACE_S = 20.0
 """How long tasks that are interrupted may take to send what they have [s]."""
+
+SHORTLY_S = 0.1
+"""Seconds between two looks at what they have sent."""
 
 
 class TasksFailed(CsiError):
@@ -55,6 +60,13 @@ class Task:
     gpus: float
 
 
+class Phase(Enum):
+    """What a task says of itself."""
+
+    BEGUN = "it is in its folder"
+    ENDED = "all that it has written is sent"
+
+
 class Change(NamedTuple):
     """Of a folder's files: path relative to it -> content, and the paths of those that are gone."""
 
@@ -77,10 +89,12 @@ def run_tasks(tasks: Sequence[Task], folder: Path) -> None:
     remote = ray.remote(max_retries=0)(_work)  # begun again here, with what has come
     begun: Counter[str] = Counter()
     running: dict[Any, Task] = {}
+    at_work: set[str] = set()
     failed: list[str] = []
 
     def begin(task: Task) -> None:
         begun[task.name] += 1
+        at_work.discard(task.name)
         sender = task.name, begun[task.name]
         placed = remote.options(name=task.name, num_cpus=task.cpus, num_gpus=task.gpus)
         running[placed.remote(task.work, sender, _read(folder, task.takes), outbox)] = task
@@ -89,10 +103,15 @@ def run_tasks(tasks: Sequence[Task], folder: Path) -> None:
         for (name, times), what in outbox.get_nowait_batch(outbox.qsize()):
             if times != begun[name]:  # one that was given up, on a node that was cut off
                 continue
-            if isinstance(what, str):
-                print(what, flush=True)
-            else:
-                _apply(what, folder)
+            match what:
+                case Phase.BEGUN:
+                    at_work.add(name)
+                case Phase.ENDED:
+                    at_work.discard(name)
+                case str():
+                    print(what, flush=True)
+                case _:
+                    _apply(what, folder)
 
     for task in tasks:
         begin(task)
@@ -118,9 +137,10 @@ def run_tasks(tasks: Sequence[Task], folder: Path) -> None:
     except KeyboardInterrupt:
         for reference in running:
             ray.cancel(reference)
-        if running:
-            ray.wait(list(running), num_returns=len(running), timeout=GRACE_S)
-        receive()
+        deadline = time.monotonic() + GRACE_S
+        while at_work and time.monotonic() < deadline:  # for Ray, those that are cancelled have ended already
+            time.sleep(SHORTLY_S)
+            receive()
         raise
     if failed:
         raise TasksFailed(f"ray: {len(failed)} of {len(tasks)} failed: {', '.join(failed)}")
@@ -152,11 +172,15 @@ def _work(work: Callable[[Path], None], sender: tuple[str, int], files: dict[str
         folder = Path(name)
         _apply(Change(files, []), folder)
 
-        def send(what: str | Change) -> None:
+        def send(what: str | Change | Phase) -> None:
             outbox.put((sender, what))
 
-        with _changes_sent(folder, send), contextlib.redirect_stdout(_Lines(send)):
-            work(folder)
+        send(Phase.BEGUN)
+        try:
+            with _changes_sent(folder, send), contextlib.redirect_stdout(_Lines(send)):
+                work(folder)
+        finally:
+            send(Phase.ENDED)
 
 
 @contextlib.contextmanager

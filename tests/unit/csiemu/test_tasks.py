@@ -101,6 +101,7 @@ def test_tasks_that_are_interrupted_send_what_they_leave(tmp_path: Path) -> None
             while True:
                 time.sleep(0.1)
         except KeyboardInterrupt:
+            time.sleep(2)
             (folder / "left").touch()
             raise
 
