@@ -22,9 +22,12 @@ from rich.progress import (
 from csiemu.cluster import connected
 from csiemu.output import console, number
 from csiemu.training import trainer
-from csiemu.training.campaign import CAMPAIGN_OPTIONS, SHARE_OPTIONS, Campaign, asked, file_name, label, run_alone
+from csiemu.training.campaign import Campaign
 from csiemu.training.job import TrainingJob
+from csiemu.training.member import file_name, label, run_alone
 from csiemu.training.options import Option, options
+from csiemu.training.plan import CAMPAIGN_OPTIONS, asked
+from csiemu.training.share import SHARE_OPTIONS
 from shared import settings as shared_settings
 from shared.errors import InvalidInput
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from csiemu.training.campaign import SHARE_OPTIONS, Share
 from csiemu.training.recipes import Design, recipe
 from csiemu.training.run import measure, train
+from csiemu.training.share import SHARE_OPTIONS, Share
 from csiemu.training.trainer import PRECISIONS, STARTS, Progress, Recipe
 from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import Conflict

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from csiemu.training.campaign import CAMPAIGN_OPTIONS, Campaign, asked
+from csiemu.training.campaign import Campaign
 from csiemu.training.options import options
+from csiemu.training.plan import CAMPAIGN_OPTIONS, asked
 from csiemu.training.trainer import Progress
 from shared.errors import CsiError
 from shared.stopping import stopping

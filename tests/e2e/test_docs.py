@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from csiemu import cli
 from csiemu.processes import Gnb, end, spawn
 from csiemu.rest import Rest
-from csiemu.training.campaign import asked
+from csiemu.training.plan import asked
 from shared.checkpoints import shipped_checkpoints
 
 SHELL = [block for document in DOCUMENTS for block in blocks(document) if block.info[:1] == ("sh",)]

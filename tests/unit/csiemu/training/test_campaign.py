@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from csiemu.train import _plan as read_yaml
-from csiemu.training import campaign
-from csiemu.training.campaign import Campaign, asked, fitted, write_archive
+from csiemu.training import member
+from csiemu.training.campaign import Campaign
 from csiemu.training.job import TrainingJob
+from csiemu.training.member import Member, fitted, run_alone, write_archive
+from csiemu.training.plan import asked
 from csiemu.training.recipes import Design
 from csiemu.training.run import train
 from csiemu.training.trainer import Recipe, Rounds, Trainer, saved_recipe
@@ -145,8 +147,8 @@ def test_measuring_the_speed_changes_nothing(tmp_path: Path) -> None:
             assert isinstance(trainer, Trainer)
             if fit:
                 job = TrainingJob("rnn", state=tmp_path / "none")
-                member = campaign.Member(job, tmp_path, 1.0, 0.0, threading.Barrier(1))
-                assert member.seconds_a_step(trainer, 0.05) > 0
+                timed = Member(job, tmp_path, 1.0, 0.0, threading.Barrier(1))
+                assert timed.seconds_a_step(trainer, 0.05) > 0
             trainer.recipe = Recipe(steps=6, batch=4, warmup=2)
 
         name = f"rnn-{fit}".lower()
@@ -161,10 +163,8 @@ def test_measuring_the_speed_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_training_that_names_its_steps_keeps_them(tmp_path: Path) -> None:
     (job,) = planned(tmp_path, [{"name": "rnn", "set": "feedback_bits=6"}], steps=4, **TINY).jobs
-    campaign.run_alone(job, 60.0, tmp_path / "fits")
-    campaign.run_alone(
-        dataclasses.replace(job, changes={"batch": 4, "frames": 8}, epochs=1), None, tmp_path / "of-epochs"
-    )
+    run_alone(job, 60.0, tmp_path / "fits")
+    run_alone(dataclasses.replace(job, changes={"batch": 4, "frames": 8}, epochs=1), None, tmp_path / "of-epochs")
     for folder, steps in (("fits", 4), ("of-epochs", 2)):
         card = CheckpointStore(tmp_path / folder / "checkpoints").card("rnn", 1)
         assert card["training"]["recipe"]["steps"] == steps
@@ -174,7 +174,7 @@ def test_a_training_that_names_its_steps_keeps_them(tmp_path: Path) -> None:
 
 def test_a_training_whose_time_is_over_keeps_its_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (job,) = planned(tmp_path, [{"name": "rnn", "set": "feedback_bits=6"}], steps=10**9, **TINY).jobs
-    campaign.run_alone(job, 0.1, tmp_path / "late")
+    run_alone(job, 0.1, tmp_path / "late")
     saved = saved_recipe(tmp_path / "late" / "states" / "rnn-1")
     assert saved is not None
     assert saved.steps == 10**9
@@ -209,7 +209,7 @@ def test_an_archive_that_is_there_stays(job: TrainingJob, small_store: Checkpoin
 def test_an_archive_too_large(
     job: TrainingJob, small_store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(campaign, "MOST_ARCHIVE_BYTES", 1000)
+    monkeypatch.setattr(member, "MOST_ARCHIVE_BYTES", 1000)
     with pytest.raises(TooLarge, match=r"archive: hyperrnn-3.zip would have \d+ bytes; at most 1000 are allowed"):
         write_archive(small_store, job, tmp_path)
     assert not list(tmp_path.glob("hyperrnn*"))
