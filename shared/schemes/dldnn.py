@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from shared.channels.scenario import Scenario
 from shared.schemes import SchemeConfig, State, register
 from shared.schemes.base import to_complex
+from shared.schemes.linear import Linear
 from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
 from shared.schemes.sign_feedback import SignDecoder, SignFeedbackScheme
 
@@ -24,7 +25,7 @@ class DnnDecoder(SignDecoder):
         super().__init__(config)
         inputs = (config.feedback_bits, *DECODER_WIDTHS)
         outputs = (*DECODER_WIDTHS, 2 * scenario.antennas)
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, outputs, strict=True))
+        self.layers = nn.ModuleList(Linear(i, o) for i, o in zip(inputs, outputs, strict=True))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in DECODER_WIDTHS)
         self.scales = inputs
         self.add_hypernetwork(scenario, config, sum(inputs), recurrent=False)

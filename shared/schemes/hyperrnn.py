@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shared.channels.scenario import Scenario
 from shared.schemes import SchemeConfig, State, register
 from shared.schemes.base import to_complex
+from shared.schemes.linear import Linear
 from shared.schemes.pilots import NoUplinkConfig, PilotConfig, UplinkReading
 from shared.schemes.sign_feedback import HYPER_WIDTH, SignDecoder, SignFeedbackScheme, identity_like
 
@@ -25,9 +26,9 @@ class EstimatorRnn(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.input = nn.Linear(inputs, ESTIMATOR_WIDTH)  # W_A, b_A
-        self.recurrence = nn.Linear(ESTIMATOR_WIDTH, ESTIMATOR_WIDTH, bias=False)  # W_C
-        self.output = nn.Linear(ESTIMATOR_WIDTH, outputs)  # W_B, b_B
+        self.input = Linear(inputs, ESTIMATOR_WIDTH)  # W_A, b_A
+        self.recurrence = Linear(ESTIMATOR_WIDTH, ESTIMATOR_WIDTH, bias=False)  # W_C
+        self.output = Linear(ESTIMATOR_WIDTH, outputs)  # W_B, b_B
         self.scales = (inputs, ESTIMATOR_WIDTH, ESTIMATOR_WIDTH)
         identity_like(self.recurrence)
 

@@ -26,6 +26,7 @@ from shared.quantizers.scale import Scale
 from shared.quantizers.uniform import UniformQuantizer
 from shared.schemes.base import Decoder, Downlink, Encoder, Scheme, SchemeConfig, State
 from shared.schemes.layouts.rows import RowBatchNorm, RowConv2d, RowLayer, Transposed
+from shared.schemes.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ class FullyConnectedDecoder(RowLayer, nn.Module):
     def __init__(self, refinement: nn.Sequential, shape: tuple[int, int, int], entries: int) -> None:
         super().__init__()
         self.shape = shape
-        self.fc = nn.Linear(entries, math.prod(shape))
+        self.fc = Linear(entries, math.prod(shape))
         self.refinement = refinement
         xavier(self)
 

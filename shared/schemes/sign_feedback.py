@@ -16,6 +16,7 @@ from shared.channels.uplink import UplinkView
 from shared.quantizers.base import Quantizer
 from shared.quantizers.sign import Sign
 from shared.schemes.base import Decoder, to_real
+from shared.schemes.linear import Linear
 from shared.schemes.pilots import PilotConfig, PilotEncoder, Pilots, PilotScheme
 
 SIGNS = "signs"
@@ -112,9 +113,9 @@ class Hypernetwork(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, recurrent: bool, width: int = HYPER_WIDTH) -> None:
         super().__init__()
-        self.input = nn.Linear(inputs, width)  # W_A, b_A
-        self.recurrence = nn.Linear(width, width, bias=False) if recurrent else None  # W_C
-        self.output = nn.Linear(width, outputs)  # W_B, b_B
+        self.input = Linear(inputs, width)  # W_A, b_A
+        self.recurrence = Linear(width, width, bias=False) if recurrent else None  # W_C
+        self.output = Linear(width, outputs)  # W_B, b_B
         nn.init.normal_(self.output.weight, std=0.02 * width**-0.5)
         nn.init.ones_(self.output.bias)
         if self.recurrence is not None:

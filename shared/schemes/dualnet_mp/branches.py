@@ -17,6 +17,7 @@ from shared.quantizers.base import Quantizer
 from shared.quantizers.sign import BinaryLevels
 from shared.quantizers.sum_of_sigmoids import SumOfSigmoids
 from shared.schemes.layouts.blocks import BlockConv2d, FromBlocks, Padding, ToBlocks, block_of
+from shared.schemes.linear import Linear
 
 CHANNELS: dict[str, tuple[int, ...]] = {"paper": (16, 8, 4), "released": (16, 8, 4, 2)}
 """Channels of a branch's hidden layers: the paper's, and the released code's."""
@@ -105,10 +106,10 @@ class BranchDecoder(nn.Module):
         super().__init__()
         self.shape, size = branch.shape, math.prod(branch.shape)
         self.quantizer = branch.make_quantizer()
-        self.fc = nn.Linear(branch.entries, size)
+        self.fc = Linear(branch.entries, size)
         if branch.core == "dnn":
-            inner = (nn.Linear((1 + beside) * size, WIDTH), branch.activation())
-            outer = (nn.Linear(WIDTH, size), branch.activation(), nn.Unflatten(1, branch.shape))
+            inner = (Linear((1 + beside) * size, WIDTH), branch.activation())
+            outer = (Linear(WIDTH, size), branch.activation(), nn.Unflatten(1, branch.shape))
             self.layers = nn.Sequential(nn.Flatten(), *inner, *outer)
         else:
             self.layers = branch.make_convolutions(1 + beside, kernel)
