@@ -655,6 +655,10 @@ class Handlers:
         """Alarms, the newest first, what is watched, and whether the alarms were right, which no gNB could know."""
         return {"alarms": [], "watched": []} if self._monitoring is None else self._monitoring.describe()
 
+    def undecodable(self) -> dict[tuple[str, int], int]:
+        """Reports that were refused since each ended the process that decoded it, by model and version."""
+        return self._serving.undecodable()
+
     def alarm_counts(self) -> dict[tuple[str, int, str], tuple[int, int]]:
         """How many alarms were raised, and how many are on, by model, version and indicator."""
         return {} if self._monitoring is None else self._monitoring.watch.alarms.counts()

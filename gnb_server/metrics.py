@@ -33,6 +33,11 @@ class RunCollector(Collector):
             raised.add_metric([scheme, str(version), indicator], count)
             on.add_metric([scheme, str(version), indicator], now)
         yield from (raised, on)
+        text = "Reports that were refused, since they ended the process that decoded them each time"
+        undecodable = CounterMetricFamily("csiemu_undecodable", text, labels=labels[:2])
+        for (scheme, version), count in self._handlers.undecodable().items():
+            undecodable.add_metric([scheme, str(version)], count)
+        yield undecodable
         rows = self._handlers.series()
         values = [[str(row[label]) for label in LABELS] for row in rows]
         for key, text in (

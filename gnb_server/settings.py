@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ from shared.settings import CheckpointSettings, Late, OutFile, OutFolder, option
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 """What a bearer token may be (RFC 6750, section 2.1)."""
 
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
 MOST_WORKERS = 8
 """Decode workers by default, at most."""
 
@@ -27,7 +30,17 @@ def default_workers() -> int:
     UEs on the same machine have the other one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(cores, _quota())
     return 0 if cores <= 2 else min(cores - 1, MOST_WORKERS)
+
+
+def _quota() -> int:
+    """Cores' worth of time that a container may take (Linux, cgroup v2: `cpu.max` is microseconds and of how many)."""
+    try:
+        most, period = CPU_MAX.read_text().split()
+        return max(1, int(most) // int(period))
+    except (OSError, ValueError):  # there is no such file, or `max`
+        return sys.maxsize
 
 
 class Settings(CheckpointSettings):

@@ -56,10 +56,15 @@ class Committer:
     def commit(self, batch: list[Scored], fail: Fail) -> None:
         """Store a batch in one transaction, waiting for a store that cannot be written; if it is the batch's fault,
         each chunk in one of its own, so that one chunk's fault is its own. A chunk whose UEs' chunk before it has
-        failed fails too.
+        failed fails too. Where a store that cannot be written is not waited for any longer, nobody knows what is in it:
+        all fail, and nothing is written any more.
         """
         try:
             self._store_patiently(batch)
+        except StoreUnavailable as error:
+            for scored in batch:
+                fail(scored.job, error)
+            return
         except Exception:
             if len(batch) > 1:
                 logging.exception("serving: a batch could not be stored; trying its chunks one by one")
@@ -100,12 +105,16 @@ class Committer:
     def _one_by_one(self, batch: list[Scored], fail: Fail) -> list[Scored]:
         done: list[Scored] = []
         failed: list[Job] = []
-        for scored in batch:
+        for k, scored in enumerate(batch):
             try:
                 if any(map(scored.job.overlaps, failed)):
                     raise NotReady("a chunk of these UEs before this one could not be stored")
                 self._store_patiently([scored])
                 done.append(scored)
+            except StoreUnavailable as error:
+                for left in batch[k:]:
+                    fail(left.job, error)
+                break
             except Exception as error:
                 failed.append(scored.job)
                 fail(scored.job, error)

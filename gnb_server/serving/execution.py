@@ -47,6 +47,10 @@ class Result:
     truth: NDArray[np.complex64] | None = None
 
 
+class WorkerEnded(StateNotHeld):
+    """The process that was to decode a part has ended over it, and the states that it held have gone."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why there is no result of a part. The states of its frames, and what is held of their truth, count for nothing
@@ -64,6 +68,11 @@ class Failure:
         """Whether it is that a frame's state is not held: decoded from its beginning, the part may do."""
         return isinstance(self.error, StateNotHeld)
 
+    @property
+    def worker_ended(self) -> bool:
+        """Whether it is that the process which decoded it has ended over it."""
+        return isinstance(self.error, WorkerEnded)
+
 
 class Executor(Protocol):
     """Decodes and compares. States are those of a lane: a shadow decodes reports again, with states of its own."""
@@ -78,7 +87,7 @@ class Executor(Protocol):
 
     def execute(self, model: ModelVersion, parts: list[Part], lane: str = SERVING) -> list[Result | Failure]:
         """Decode parts of different UEs by one model version, together, and compare each. A part that goes on with a
-        frame whose state is not held fails with StateNotHeld.
+        frame whose state is not held fails with StateNotHeld, one whose process ends over it with WorkerEnded.
         """
         ...
 

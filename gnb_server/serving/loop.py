@@ -19,15 +19,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gnb_server.faults import Faults
 from gnb_server.monitor import Clock, Monitor
 from gnb_server.rates import RateControl
 from gnb_server.recorder import Recorder
-from gnb_server.repository import ModelVersion, Repository
+from gnb_server.repository import Repository
 from gnb_server.rollouts import RATIO, Rollouts
-from gnb_server.serving.admission import admit, received_by_slot
+from gnb_server.serving.admission import admit
 from gnb_server.serving.backend import Part
 from gnb_server.serving.batching import FairQueue, rounds_of
 from gnb_server.serving.chunks import Ack, Admitted, Chunk, Group, Job
@@ -35,8 +34,9 @@ from gnb_server.serving.commit import Committer
 from gnb_server.serving.execution import Executor, Failure, Result
 from gnb_server.serving.memory import return_memory
 from gnb_server.serving.monitoring import Monitoring
+from gnb_server.serving.recovery import Member, Recovery, Undecodable
 from gnb_server.serving.scoring import Decoded, NoChannel, Scored, Scorer
-from gnb_server.serving.shadow import Member, Shadow
+from gnb_server.serving.shadow import Shadow
 from gnb_server.sessions import Fleet
 from gnb_server.snapshots import Snapshots
 from gnb_server.store import Store
@@ -90,6 +90,7 @@ class ServingLoop:
         self._scorer = Scorer(store, recorder, snapshots, evaluate=evaluate)
         self._monitoring = monitoring if evaluate else None
         self._committer = Committer(store, monitor, recorder, rollouts, self._monitoring, write=evaluate)
+        self._recovery = Recovery(models, executor, store)
         self._shadow = Shadow(models, rollouts, executor)
         self._rollouts = rollouts
         self._changed = threading.Condition()
@@ -151,6 +152,10 @@ class ServingLoop:
         except TimeoutError:
             raise NotReady("gNB: is waiting for its store; try again") from None
         return result
+
+    def undecodable(self) -> dict[tuple[str, int], int]:
+        """Reports that were refused as `Undecodable`, by model and version."""
+        return dict(self._recovery.refused)
 
     def drop(self, fleet: Fleet) -> None:
         """Drop what waits of a fleet's earlier streams: nobody hears the answers, and the UEs send it again."""
@@ -273,7 +278,7 @@ class ServingLoop:
                 part = self._to_serve(job, found, group)
                 batches.setdefault(key, []).append((job, group, part))
         for members in batches.values():
-            for (job, group, _), result in zip(members, self._executed(members), strict=True):
+            for (job, group, _), result in zip(members, self._recovery.execute(members), strict=True):
                 if isinstance(result, Result):
                     decoded[job].append((group, result))
                 elif not job.future.done():
@@ -281,24 +286,6 @@ class ServingLoop:
                         self._rollouts.fail(group.model.name, group.model.version, str(result.error))
                     _fail(job, result.error)
         return decoded
-
-    def _executed(self, members: list[Member]) -> list[Result | Failure]:
-        """What becomes of members of one model version. Where the state of a frame has gone, what is kept of the frame
-        is decoded again first.
-        """
-        model = members[0][1].model
-        results = self._executor.execute(model, [part for *_, part in members])
-        gone = [k for k, found in enumerate(results) if isinstance(found, Failure) and found.state_gone]
-        if gone:
-            logging.warning("serving: states of %d chunks have gone; their open frames are decoded again", len(gone))
-            kept = [(k, part) for k in gone for _, part in self._kept(members[k][0].fleet, members[k][2].rows)]
-            begun = zip(kept, self._executor.execute(model, [part for _, part in kept]), strict=True)
-            failed = {k: found for (k, _), found in begun if isinstance(found, Failure)}
-            going_on = [k for k in gone if k not in failed]
-            again = self._executor.execute(model, [members[k][2] for k in going_on])
-            for k, found in (*failed.items(), *zip(going_on, again, strict=True)):
-                results[k] = found
-        return results
 
     def _to_serve(self, job: Job, admitted: Admitted, group: Group) -> Part:
         """A group as it is decoded for its ack, with all that is wanted of it."""
@@ -368,29 +355,12 @@ class ServingLoop:
         token, rows = fleet.lease.token, np.arange(fleet.lease.ue_count)
         self._executor.forget(token)  # it may be ahead of the store
         self._shadow.forget(token)  # as may be this; it follows from the next frame on
-        for model, part in self._kept(fleet, rows):
+        for model, part in self._recovery.kept(fleet, rows):
             result = self._executor.execute(model, [part])[0]
             if isinstance(result, Failure):
                 raise result.error
             if result.measured is not None:
                 fleet.open.outcome[:, part.rows, : part.slots] = result.measured.swapaxes(1, 2)
-
-    def _kept(self, fleet: Fleet, rows: NDArray[np.int64]) -> Iterator[tuple[ModelVersion, Part]]:
-        """What is kept of the open frames of a fleet's UEs [n], from their beginnings, and the versions of these."""
-        frames = fleet.open
-        assert frames is not None
-        reached, numbers = frames.next_sequence[rows] % fleet.slots, frames.next_sequence[rows] // fleet.slots
-        standing = np.stack([frames.version[rows], numbers, reached], axis=1)
-        for version, frame, slots in np.unique(standing, axis=0).tolist():
-            if not (slots and version):  # at a frame's beginning, or dropped
-                continue
-            chosen = rows[(standing == (version, frame, slots)).all(axis=1)]
-            model = self._models.version(fleet.lease.model, version)
-            packed = frames.reports[version][chosen, :slots].swapaxes(0, 1)
-            bits = np.unpackbits(packed, axis=-1, count=model.layout.bits)
-            ues = chosen + fleet.lease.first_ue
-            fields, fates = received_by_slot(fleet.lease, model, ues, frame, range(slots), bits)
-            yield model, Part(fleet.lease, chosen, frame, 0, slots, fields, fates)
 
 
 def _started() -> Future[Any]:
@@ -403,7 +373,7 @@ def _started() -> Future[Any]:
 def _fail(job: Job, error: Exception) -> None:
     """End a chunk that went wrong on its way; memory may be ahead of the store, from which its fleet is restored."""
     job.fleet.broken = True
-    if isinstance(error, NoChannel):
+    if isinstance(error, NoChannel | Undecodable):
         job.future.set_exception(error)
         return
     logging.error("serving: a chunk failed; its fleet is to be restored from the store", exc_info=error)

@@ -13,10 +13,12 @@ from gnb_server.rollouts import Pairs, Rollout, Rollouts
 from gnb_server.serving.backend import Part
 from gnb_server.serving.chunks import Group, Job
 from gnb_server.serving.execution import Executor, Failure
+from gnb_server.serving.recovery import Member
 from shared.errors import DamagedCheckpoint
 from shared.metrics import Outcomes
 
-Member = tuple[Job, Group, Part]
+MOST_ENDED = 3
+"""Batches in a row over which a worker ends: more than chance, whoever else ends workers."""
 
 
 @dataclass
@@ -29,10 +31,13 @@ class _Frames:
 
 @dataclass
 class _Held:
-    """What is held for a roll-out: frames by token, and in its lane recurrent states."""
+    """What is held for a roll-out: frames by token, and in its lane recurrent states. `ended`: batches in a row over
+    which a worker has ended.
+    """
 
     rollout: int
     frames: dict[str, _Frames] = field(default_factory=dict)
+    ended: int = 0
 
     @property
     def lane(self) -> str:
@@ -80,6 +85,10 @@ class Shadow:
             return {}
         model = self._models.version(rollout.model, rollout.version)
         results = self._executor.execute(model, [part for *_, part in chosen], held.lane)
+        over = any(isinstance(found, Failure) and found.worker_ended for found in results)
+        held.ended = held.ended + 1 if over else 0
+        if held.ended == MOST_ENDED:
+            raise DamagedCheckpoint(f"the decode worker has ended over what it decoded, {MOST_ENDED} times in a row")
         pairs: dict[Job, list[Pairs]] = {}
         for (job, _, part), result in zip(chosen, results, strict=True):
             slots, frames = range(part.first_slot, part.first_slot + part.slots), held.frames[job.fleet.lease.token]

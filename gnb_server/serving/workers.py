@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gnb_server.repository import ModelVersion
 from gnb_server.serving.backend import Part, StateNotHeld
 from gnb_server.serving.channel import SHARED_BYTES, Channel
-from gnb_server.serving.execution import SERVING, Failure, Result
+from gnb_server.serving.execution import SERVING, Failure, Result, WorkerEnded
 from gnb_server.serving.worker import work
 from shared.errors import DamagedCheckpoint, NotReady
 
@@ -164,14 +164,14 @@ class Workers:
             try:
                 self._processes[number].channel.send(request)
             except OSError:
-                answers[number] = _ended(number)
+                answers[number] = _ended(number, request)
             except Exception as error:  # it cannot be sent
                 answers[number] = Failure(error)
         for number in requests.keys() - answers.keys():  # every answer is taken, or the next would be taken for it
             try:
                 answers[number] = self._processes[number].channel.receive()
             except (EOFError, OSError):
-                answers[number] = _ended(number)
+                answers[number] = _ended(number, requests[number])
             except Exception as error:  # it cannot be read
                 answers[number] = Failure(error)
         for number, answer in answers.items():
@@ -189,8 +189,9 @@ class Workers:
             logging.error("decode worker %d does not start: %s", number, error)
 
 
-def _ended(number: int) -> Failure:
-    return Failure(StateNotHeld(f"decode worker {number} has ended, and the states that it held have gone"))
+def _ended(number: int, request: Request) -> Failure:
+    kind = WorkerEnded if request[0] == "execute" else StateNotHeld  # one that has just started may be ended, too
+    return Failure(kind(f"decode worker {number} has ended, and the states that it held have gone"))
 
 
 def _columns_of(part: Part, columns: NDArray[np.int64]) -> Part:
@@ -203,7 +204,8 @@ def _joined(pieces: list[Piece]) -> Result | Failure:
     """What became of a part, in memory of its own."""
     results = [result for _, result in pieces if isinstance(result, Result)]
     if failures := [result for _, result in pieces if isinstance(result, Failure)]:
-        return min(failures, key=lambda failure: failure.state_gone)  # what cannot be mended comes first
+        # what cannot be mended comes first, then what may not be
+        return min(failures, key=lambda failure: (failure.state_gone, not failure.worker_ended))
     order = np.argsort(np.concatenate([columns for columns, _ in pieces]))
 
     def join(name: str, axis: int) -> Any:

@@ -17,9 +17,10 @@ from gnb_server.app import service
 from gnb_server.handlers import Handlers
 from gnb_server.settings import Settings
 from shared.checkpoints import CheckpointStore
-from shared.errors import DamagedCheckpoint
+from shared.errors import DamagedCheckpoint, InvalidInput
+from tests.integration.deadly import Deadly
 from tests.integration.live_fleet import LiveFleet, until
-from tests.unit.gnb_server.sending import Ues
+from tests.unit.gnb_server.sending import Ues, one_batch
 from ue_client.command import save_record
 
 Gnb = Any
@@ -150,6 +151,52 @@ def failing(store: CheckpointStore) -> Callable[..., bytes]:
         return dumps(message, *others, **options)
 
     return fails
+
+
+def make_deadly(handlers: Handlers, version: int) -> None:
+    """Have workers end over reports of hyperrnn that are not all zeros."""
+    model = handlers._repository.version("hyperrnn", version)
+    model.scheme.decoder = Deadly(model.scheme.decoder)
+    executor: Any = handlers._serving._executor
+    for worker in executor._processes:
+        worker.models.clear()
+
+
+def test_reports_that_end_their_worker_each_time_are_refused(handlers: Handlers, small_store: CheckpointStore) -> None:
+    """With one message and counted apart, while those beside them are decoded; nothing else is lost."""
+    bad, good = Ues(handlers, small_store).open(), Ues(handlers, small_store, ues=UES).open()
+    make_deadly(handlers, 1)
+    for slot in range(2):
+        bad.submit(slot).result(60)
+        good.submit(slot, ues=UES).result(60)
+    with one_batch(handlers):
+        refused = bad.submit(2, payload=bytes([255] * 5))
+        beside = good.submit(2, ues=UES)
+    assert beside.result(120).nmse.shape == (1, UES)
+    first_ue = bad.fleet.lease.first_ue
+    text = f"2 reports of UEs {first_ue}..{first_ue + 1}, slots 2..2, end the decode worker of hyperrnn/1 each time"
+    with pytest.raises(InvalidInput, match=f"payload: {text}"):
+        refused.result(120)
+    assert handlers.undecodable() == {("hyperrnn", 1): 2}
+    events = [event for event in handlers.events(0, 9) if event["kind"] == "undecodable"]
+    assert [(event["model"], event["version"]) for event in events] == [("hyperrnn", "1")]
+    assert events[0]["text"].startswith(text)
+    bad.come_back().submit(2).result(120)
+    good.submit(3, ues=UES).result(60)
+    assert handlers.nmse()["overall"]["reports"] == 3 * 2 + 4 * UES
+
+
+def test_a_shadow_that_ends_its_worker_each_time_has_failed(handlers: Handlers, small_store: CheckpointStore) -> None:
+    handlers.swaps.load("hyperrnn", 1)
+    rollout = handlers.swaps.start("hyperrnn", 2, "shadow", 0.1, None)
+    make_deadly(handlers, 2)
+    ues = Ues(handlers, small_store).open()
+    for slot in range(3 * 8):
+        payload = bytes([255] * 5) if slot % 8 == 0 else None
+        assert ues.submit(slot, payload=payload).result(120).versions.tolist() == [1, 1]
+        if rollout.failure:
+            break
+    assert "the decode worker has ended over what it decoded, 3 times in a row" in rollout.failure
 
 
 def test_a_shadow_is_decoded_by_workers_too(handlers: Handlers, small_store: CheckpointStore) -> None:

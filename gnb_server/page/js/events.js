@@ -13,6 +13,7 @@ const WORDS = {
   aborted: "bad",
   "not switched": "bad",
   rate_not_held: "bad",
+  undecodable: "bad",
   rate_held: "good",
   promoted: "good",
 };
