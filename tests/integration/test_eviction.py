@@ -1,7 +1,9 @@
-"""UEs whose machine goes without a word, behind a wire that nothing passes any more."""
+"""UEs, or a gNB, whose machine goes without a word, behind a wire that nothing passes any more."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import socket
 import threading
 import time
@@ -14,13 +16,18 @@ import pytest
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.checkpoints import CheckpointStore
+from tests.integration.live_fleet import LiveFleet
+from tests.integration.live_fleet import until as until_true
+from ue_client import channel
 
 Gnb = Any
 """As `conftest` has it."""
 
 
 class Wire:
-    """A proxy on the way to a gNB; once cut, it passes nothing on and closes nothing."""
+    """A proxy on the way to a gNB; once cut, it passes nothing on and closes nothing. With another event at `cut` it
+    serves who connects anew.
+    """
 
     def __init__(self, target: str) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -31,15 +38,19 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        near, _ = self._listener.accept()
-        far = socket.create_connection((self._target[0], int(self._target[1])))
-        self.sockets += [near, far]
-        for source, sink in ((near, far), (far, near)):
-            threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+        with contextlib.suppress(OSError):  # until it is closed
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection((self._target[0], int(self._target[1])))
+                self.sockets += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=(source, sink, self.cut), daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        while (data := source.recv(65536)) and not self.cut.is_set():
-            sink.sendall(data)
+    @staticmethod
+    def _pass_on(source: socket.socket, sink: socket.socket, cut: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while (data := source.recv(65536)) and not cut.is_set():
+                sink.sendall(data)
 
     def close(self) -> None:
         for each in self.sockets:
@@ -50,6 +61,7 @@ class Wire:
 def gnb(start_gnb: Callable[..., Gnb], monkeypatch: pytest.MonkeyPatch) -> Gnb:
     monkeypatch.setattr("gnb_server.rpc.PING_S", 1)
     monkeypatch.setattr("gnb_server.rpc.PONG_S", 1)
+    monkeypatch.setattr("gnb_server.rpc.LEAST_PING_S", 0)
     return start_gnb(evict_s=1.0)
 
 
@@ -91,8 +103,8 @@ def test_ues_that_vanish_are_gone_and_come_back_to_their_lease(
         return stub.Feedback(requests(), metadata=(("fleet-token", token),))
 
     held = threading.Event()
-    with grpc.insecure_channel(wire.address) as channel:
-        stub = pb_grpc.CsiFeedbackStub(channel)
+    with grpc.insecure_channel(wire.address) as through:
+        stub = pb_grpc.CsiFeedbackStub(through)
         lease = gnb.attach(stub)
         answers = stream(stub, lease.token, 0, held)
         assert next(answers).ack.slot_count == 1
@@ -109,3 +121,22 @@ def test_ues_that_vanish_are_gone_and_come_back_to_their_lease(
         assert next(answers).ack.slot_count == 1
         assert gnb.call("/v1/nmse")[1]["overall"]["reports"] == 4
         held.set()
+
+
+def test_ues_look_again_for_a_gnb_that_vanishes(gnb: Gnb, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their stream has no deadline: without an answer to a ping they would wait for acks for ever."""
+    options = dict(channel._OPTIONS) | {"grpc.keepalive_time_ms": 1000, "grpc.keepalive_timeout_ms": 1000}
+    monkeypatch.setattr(channel, "_OPTIONS", tuple(options.items()))
+
+    def reports() -> int:
+        return int(gnb.call("/v1/nmse")[1]["overall"]["reports"])
+
+    live = LiveFleet(dataclasses.replace(gnb, grpc=wire.address), ues=2, rate=50.0)
+    until_true(lambda: reports() > 100)
+    wire.cut.set()
+    time.sleep(0.5)  # what was under way has come or never will
+    before, wire.cut = reports(), threading.Event()
+    until_true(lambda: reports() > before + 100)
+    counts = live.stop().counts
+    assert counts.connects > 1
+    assert counts.sent == counts.acked == reports()
