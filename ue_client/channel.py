@@ -22,7 +22,7 @@ the gNB's machine may have gone without a word.
 _OPTIONS = (
     *NO_PROXY,
     ("grpc.keepalive_time_ms", 1000 * PING_S),
-    ("grpc.keepalive_timeout_ms", 1000 * PONG_S),
+    ("grpc.http2.ping_timeout_ms", 1000 * PONG_S),  # of "grpc.keepalive_timeout_ms" alone nothing comes
     ("grpc.http2.max_pings_without_data", 0),  # no limit
 )
 PATIENCE_S = 5.0

@@ -125,7 +125,7 @@ def test_ues_that_vanish_are_gone_and_come_back_to_their_lease(
 
 def test_ues_look_again_for_a_gnb_that_vanishes(gnb: Gnb, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their stream has no deadline: without an answer to a ping they would wait for acks for ever."""
-    options = dict(channel._OPTIONS) | {"grpc.keepalive_time_ms": 1000, "grpc.keepalive_timeout_ms": 1000}
+    options = dict(channel._OPTIONS) | {"grpc.keepalive_time_ms": 1000, "grpc.http2.ping_timeout_ms": 1000}
     monkeypatch.setattr(channel, "_OPTIONS", tuple(options.items()))
 
     def reports() -> int:
