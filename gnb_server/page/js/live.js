@@ -124,7 +124,7 @@ export class Live {
         const [name, scenario, nmse, last, sgcs, bits, wire, ues, rate, dropped, latency, age, aged] = tr.cells;
         say(name.querySelector("span"), row.name);
         drawMark(name.querySelector("canvas"), row.look);
-        fill(scenario, row.scenario, row.delay_slots ? ` delay ${row.delay_slots}` : "");
+        fill(scenario, row.scenario);
         fill(nmse, fixed(row.nmse_db, 2), plusMinus(row.nmse_se_db, 2));
         fill(last, fixed(METRICS.last.value(row), 2), plusMinus(METRICS.last.error(row), 2));
         fill(sgcs, fixed(row.sgcs, 3));

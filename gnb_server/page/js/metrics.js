@@ -52,11 +52,11 @@ const PARTS = {
   encoder_id: ({ encoder_id: id }) => `encoder ${id.slice(0, 8)}`,
 };
 
-/** “hyperrnn 3”, with what else it takes to tell it from the others. */
+/** “hyperrnn 3”, with what else it takes to tell it from the others, and what disturbs its link in any case. */
 export function nameOf(row, others) {
   const alike = others.filter((other) => other.scheme === row.scheme && other.version === row.version);
   const parts = Object.entries(PARTS)
-    .filter(([part]) => alike.some((other) => other[part] !== row[part]))
+    .filter(([part]) => (part === "air" && row.air) || alike.some((other) => other[part] !== row[part]))
     .map(([, text]) => text(row));
   return [`${row.scheme} ${row.version ?? ""}`.trim(), ...parts].join(", ");
 }
