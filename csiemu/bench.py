@@ -27,6 +27,7 @@ from csiemu.benchmarks.peers import load
 from csiemu.output import console, number, progress
 from shared.commands import write_json
 from shared.errors import InvalidInput
+from shared.link.openvino import Backend, check_backend
 from shared.link.precision import Precision
 from shared.settings import CheckpointSettings, JsonFile, options
 
@@ -66,6 +67,9 @@ class Settings(CheckpointSettings):
 
     precision: Precision = "fp32"
     """serving: what decoders compute in, the peer's too."""
+
+    backend: Backend = "torch"
+    """serving: what computes networks in the gNB; the peer's is torch."""
 
     workers: str = Field("1,2", pattern="^([0-9]+(,[0-9]+)*)?$")
     """serving: numbers of decode workers that are measured besides none."""
@@ -137,9 +141,10 @@ def _serving(settings: Settings, on_progress: OnProgress) -> tuple[dict[str, Any
         store.load(name)  # before any of them is measured
     workers, peers = [int(count) for count in _names(settings.workers)], _names(settings.peers)
     load.check(peers)
+    check_backend(settings.backend)
     lengths = settings.seconds, settings.rounds
     results = serving.measure(
-        store.root, names, settings.ues, *lengths, settings.precision, workers, peers, on_progress
+        store.root, names, settings.ues, *lengths, settings.precision, workers, peers, settings.backend, on_progress
     )
     table = Table(
         "scheme",

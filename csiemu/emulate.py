@@ -35,6 +35,7 @@ from shared.checkpoints import CheckpointStore
 from shared.commands import write_json
 from shared.errors import DamagedCheckpoint, InvalidInput, NotReady
 from shared.link.air import FATES, Air
+from shared.link.openvino import Backend
 from shared.link.precision import Precision
 from shared.link.rate import Rate
 from shared.machine import machine
@@ -123,6 +124,9 @@ class Settings(RunSettings):
     precision: Precision = "fp32"
     """What decoders compute in, as of csiemu gnb."""
 
+    backend: Backend = "torch"
+    """What computes networks, as of csiemu gnb."""
+
     workers: int | None = Field(None, ge=0, le=256)
     """Decode workers, as of csiemu gnb."""
 
@@ -142,7 +146,7 @@ class Settings(RunSettings):
 
     def gnb_options(self) -> dict[str, Any]:
         """Options of csiemu gnb that are said here."""
-        same = ("reports_kept", "fault", "late", "late_s", "precision", "workers")
+        same = ("reports_kept", "fault", "late", "late_s", "precision", "backend", "workers")
         return {"record_every": self.check_every, **{name: getattr(self, name) for name in same}}
 
     def ue_options(self) -> dict[str, Any]:

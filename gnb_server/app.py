@@ -37,6 +37,7 @@ from gnb_server.store import Store
 from gnb_server.uploads import Uploads
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
+from shared.link.openvino import check_backend
 from shared.link.precision import fast_in_bf16
 from shared.tls import read_authorities, read_identity
 
@@ -70,7 +71,9 @@ def _executor(settings: Settings, clock: Clock) -> Executor:
 @contextlib.contextmanager
 def _decoding_by(executor: Executor, settings: Settings, clock: Clock) -> Iterator[Handlers]:
     """As `service`, over an executor."""
-    repository = Repository(CheckpointStore(settings.checkpoints), settings.precision, executor.load, executor.unload)
+    check_backend(settings.backend)
+    checkpoints = CheckpointStore(settings.checkpoints)
+    repository = Repository(checkpoints, settings.precision, executor.load, executor.unload, settings.backend)
     if settings.precision == "bf16" and not fast_in_bf16():
         logging.warning("precision: bf16, for which this processor has no instructions; fp32 is faster here")
     store = Store(settings.store, settings.run, settings.reports_kept)

@@ -18,6 +18,7 @@ the encoder nor the downlink. It is in one of three states:
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from gnb_server.sessions import VersionFacts
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, NotFound
 from shared.link.decoding import check_probe
+from shared.link.openvino import TOLERANCE, Backend, use_openvino
 from shared.link.payload import PayloadLayout
 from shared.link.precision import Precision, precision_for
 from shared.schemes import Scheme
@@ -84,9 +86,11 @@ class Repository:
         precision: Precision = "fp32",
         hold: Callable[[ModelVersion], None] = lambda model: None,
         free: Callable[[str, int], None] = lambda name, version: None,
+        backend: Backend = "torch",
     ) -> None:
         self.store = store
         self.precision = precision
+        self._backend = backend
         self._hold = hold
         self._free = free
         self._models: dict[str, _Model] = {}
@@ -102,7 +106,7 @@ class Repository:
         Raises:
             NotFound, InvalidInput: no such model, version or name. DamagedCheckpoint: files, card and probe do not fit.
         """
-        found = verified(self.store, name, self.version_to_load(name, version), self.precision)
+        found = verified(self.store, name, self.version_to_load(name, version), self.precision, self._backend)
         with self._lock:
             model = self._models.setdefault(name, _Model())
             before = model.loaded.get(found.version)
@@ -242,7 +246,7 @@ class Repository:
                 return model.loaded[version]
             if model is not None and version in model.blocked:
                 raise Conflict(f"model: {name}/{version} is {model.blocked[version]}; load it first")
-        found = verified(self.store, name, version, self.precision)
+        found = verified(self.store, name, version, self.precision, self._backend)
         self._hold(found)
         with self._lock:
             model = self._models.setdefault(name, _Model())
@@ -304,15 +308,21 @@ class Repository:
             return str(error)
 
 
-def verified(store: CheckpointStore, name: str, version: int, precision: Precision = "fp32") -> ModelVersion:
+def verified(
+    store: CheckpointStore, name: str, version: int, precision: Precision = "fp32", backend: Backend = "torch"
+) -> ModelVersion:
     """Load a checkpoint's decoder, check it by its probe (in float32), and have it compute in `precision` if its card
-    allows it. Raises as `CheckpointStore.load`.
+    allows it, and by `backend` as far as that can. Raises as `CheckpointStore.load`.
     """
     checkpoint = store.load(name, version, ("decoder",))
     try:
         check_probe(checkpoint.scheme, checkpoint.card.get("probe", {}))
     except DamagedCheckpoint as error:
         raise DamagedCheckpoint(f"checkpoint {name}/{version}: {error}") from error
+    if backend == "openvino":
+        difference = use_openvino(checkpoint.scheme, checkpoint.card["probe"])
+        if difference is not None and difference > TOLERANCE:
+            logging.warning("%s/%d: OpenVINO's estimates differ by %.1g, torch's are used", name, version, difference)
     checkpoint.scheme.precision = precision_for(checkpoint.card, precision)
     return ModelVersion(
         name,

@@ -13,6 +13,7 @@ from pydantic_settings import CliSuppress
 
 from gnb_server.monitor import LONGEST_WINDOW_S
 from shared.errors import InvalidInput
+from shared.link.openvino import Backend
 from shared.link.precision import Precision
 from shared.settings import CheckpointSettings, Late, OutFile, OutFolder, options
 
@@ -131,6 +132,9 @@ class Settings(CheckpointSettings):
     precision: Precision = "fp32"
     """What decoders compute in: bf16 is faster where the processor has AMX or AVX512-BF16, and used for checkpoints
     whose cards say that their NMSE grows by 0.02 dB at most."""
+
+    backend: Backend = "torch"
+    """What computes the networks of image autoencoders: torch, or OpenVINO in float32 (extra `openvino`)."""
 
     monitoring: bool = True
     """Watch decoded reports by what a gNB can know of them, and raise alarms (docs/monitoring.md)."""

@@ -39,6 +39,7 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import NotReady
 from shared.link.decoding import decode_slot, side_information
 from shared.link.encoding import encode_frames
+from shared.link.openvino import Backend
 from shared.link.precision import Precision, precision_for
 from shared.machine import machine
 from ue_client.channel import NO_PROXY
@@ -56,6 +57,7 @@ def measure(
     precision: Precision = "fp32",
     workers: Sequence[int] = (),
     peers: Sequence[str] = (),
+    backend: Backend = "torch",
     on_progress: OnProgress = lambda done, of: None,
 ) -> dict[str, Any]:
     """All figures of all schemes: medians over `rounds` interleaved rounds.
@@ -67,6 +69,7 @@ def measure(
         precision: of the decoders, as far as their cards allow it.
         workers: numbers of decode workers that are measured, without the monitoring.
         peers: keys of `load.PEERS`, measured too.
+        backend: of the gNB; the ceiling and the peers are torch's.
     """
     store = CheckpointStore(root)
     contenders: dict[tuple[str, str], Callable[[], tuple[float, float]]] = {}
@@ -75,12 +78,12 @@ def measure(
         checkpoint.scheme.precision = precision_for(checkpoint.card, precision)
         sent = _reports(checkpoint, _samples(ues))
         contenders[name, "ceiling"] = partial(_ceiling, checkpoint, ues, seconds)
-        contenders[name, "decode_only"] = partial(_served, root, checkpoint, ues, seconds, evaluate=False)
-        contenders[name, "everything"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True, watch=True)
-        contenders[name, "unwatched"] = partial(_served, root, checkpoint, ues, seconds, evaluate=True)
+        served = partial(_served, root, checkpoint, ues, seconds, backend)
+        contenders[name, "decode_only"] = partial(served, evaluate=False)
+        contenders[name, "everything"] = partial(served, evaluate=True, watch=True)
+        contenders[name, "unwatched"] = partial(served, evaluate=True)
         for count in workers:
-            served = partial(_served, root, checkpoint, ues, seconds, evaluate=True, workers=count)
-            contenders[name, f"workers_{count}"] = served
+            contenders[name, f"workers_{count}"] = partial(served, evaluate=True, workers=count)
         for peer, at_once in itertools.product(peers, load.REPORTS):
             contenders[name, f"{peer}_{at_once}"] = partial(
                 load.measure, root, checkpoint, sent, peer, at_once, seconds
@@ -92,12 +95,9 @@ def measure(
         row["share_of_ceiling"] = row["decode_only_per_cpu_s"] / row["ceiling_per_cpu_s"]
         row["cost_of_monitoring"] = 1 - row["everything_per_cpu_s"] / row["unwatched_per_cpu_s"]
         row["share_of_ceiling_everything"] = row["everything_per_cpu_s"] / row["ceiling_per_cpu_s"]
-    settings = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1, "precision": precision}
-    return {
-        "settings": {**settings, "workers": list(workers), "peers": list(peers)},
-        "machine": machine(),
-        "schemes": results,
-    }
+    settings: dict[str, Any] = {"ues": ues, "seconds": seconds, "rounds": rounds, "threads": 1}
+    settings |= {"precision": precision, "backend": backend, "workers": list(workers), "peers": list(peers)}
+    return {"settings": settings, "machine": machine(), "schemes": results}
 
 
 def _reports(checkpoint: Checkpoint, samples: Samples) -> NDArray[np.uint8]:
@@ -128,6 +128,7 @@ def _served(
     checkpoint: Checkpoint,
     ues: int,
     seconds: float,
+    backend: Backend,
     *,
     evaluate: bool,
     watch: bool = False,
@@ -135,7 +136,7 @@ def _served(
 ) -> tuple[float, float]:
     """Decodes per second of a gNB's CPU time, and of wall time."""
     asked = {"evaluate": evaluate, "monitoring": watch, "workers": workers}
-    options = {"checkpoints": root, "precision": checkpoint.scheme.precision, **asked}
+    options = {"checkpoints": root, "precision": checkpoint.scheme.precision, "backend": backend, **asked}
     with tempfile.TemporaryDirectory() as folder, Gnb(Path(folder), **options) as gnb:
         return asyncio.run(_load(gnb, checkpoint, ues, seconds, watch=watch))
 

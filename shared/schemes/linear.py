@@ -24,9 +24,10 @@ class Linear(nn.Linear):
         return super().forward(values)
 
     def _by_onednn(self, values: Tensor) -> bool:
-        many = values.numel() >= LEAST_ROWS * self.in_features
-        float32 = values.dtype == self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        return many and float32 and values.is_cpu and not torch.is_grad_enabled() and onednn_is_faster()
+        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not onednn_is_faster():
+            return False
+        float32 = values.dtype == self.weight.dtype == torch.float32
+        return float32 and values.is_cpu and values.numel() >= LEAST_ROWS * self.in_features
 
 
 @functools.cache

@@ -44,7 +44,8 @@ class RowConv2d(RowLayer, nn.Conv2d):
     def forward(self, *images: Tensor) -> Tensor:
         """Images of C_i channels each, taken as if these were concatenated, to one of C'."""
         if not self.in_rows:
-            weight = (self.weight.mT if self.upright else self.weight).contiguous(memory_format=torch.channels_last)
+            weight = self.weight.transpose(-2, -1) if self.upright else self.weight
+            weight = weight.contiguous(memory_format=torch.channels_last)
             together = images[0] if len(images) == 1 else torch.cat(images, dim=1)
             return functional.conv2d(together, weight, self.bias, padding="same")
         count, height, _, width = images[0].shape
