@@ -31,8 +31,8 @@ UES, SECONDS = 10_000, 300.0
 RATE = 0.5
 """Reports per second and UE."""
 
-RECORD_EVERY = 10
-"""Every how many frames reports are recorded, to be checked."""
+RECORD_EVERY = 3
+"""Every how many frames reports are recorded, to be checked: often, so that recording is no step in the memory."""
 
 ASKED = ("/v1/nmse", "/v1/ues", "/metrics")
 """What a client of REST asks for once a second."""
