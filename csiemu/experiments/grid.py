@@ -12,7 +12,7 @@ import functools
 import multiprocessing
 import os
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,7 +219,8 @@ def train_all(
             from csiemu.tasks import Task, run_tasks
 
             for wave in _waves(arms):
-                tasks = [Task(arm.name, functools.partial(work, arm), _taken(arm), *where.taken) for arm in wave]
+                there = set(store.names())
+                tasks = [Task(arm.name, functools.partial(work, arm), _taken(arm, there), *where.taken) for arm in wave]
                 run_tasks(tasks, store.root)
     elif where.at_once == 1:
         for arm in (arm for wave in _waves(arms) for arm in wave):
@@ -243,9 +244,10 @@ def _waves(arms: Iterable[Arm]) -> list[list[Arm]]:
     return [*(_waves(first.values()) if first else []), list(rest.values())]
 
 
-def _taken(arm: Arm) -> tuple[str, ...]:
-    """What is needed of the folder of checkpoints to begin with an arm, or to go on."""
-    return f"{STATES}/{arm.name}", arm.name, *(() if arm.frozen_from is None else (arm.frozen_from.name,))
+def _taken(arm: Arm, there: Collection[str]) -> tuple[str, ...]:
+    """What is needed of the folder of checkpoints, in which these are there, to begin with an arm, or to go on."""
+    own = arm.name if arm.name in there else f"{STATES}/{arm.name}"
+    return own, *(() if arm.frozen_from is None else (arm.frozen_from.name,))
 
 
 def table(

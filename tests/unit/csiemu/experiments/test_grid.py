@@ -85,6 +85,11 @@ def test_arms_on_a_cluster_are_those_of_this_machine(tmp_path: Path) -> None:
             assert store.names() == ["first", "soft", "then"]
             assert store.card("then", 1)["training"]["frozen_from"] == "first/1"
             made.append({name: store.card(name, 1)["sha256"] for name in store.names()})
+        files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+        grid.train_all(
+            [then], budget, CheckpointStore(tmp_path / cluster.address), Place("cpu", 1, cluster.address, (1, 0))
+        )
+        assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}  # all was there
     finally:
         cluster.shutdown()
     assert made[0] == made[1]
