@@ -1,4 +1,7 @@
-"""The gNB of a cell, kept alive by Ray on some node of a cluster."""
+"""The gNB of a cell, kept alive by Ray on some node of a cluster.
+
+What needs torch is imported where it is used: who has a handle of the actor, as UEs' actors do, imports this module.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from csiemu.cells.messages import Checked, Place
 from csiemu.processes import Gnb, end
-from csiemu.verify import recoded
-from gnb_server.store import Store
-from shared.checkpoints import CheckpointStore, default_checkpoints
 from shared.errors import NotReady
 from shared.stopping import STOP_S
 
@@ -77,6 +76,8 @@ class GnbActor:
 
     def lease(self, first_ue: int) -> tuple[str, bool] | None:
         """Token of the fleet whose first UE this is, and whether it has detached; None if it has never attached."""
+        from gnb_server.store import Store
+
         with closing(Store(self._url, self._cell, 1)) as store:
             for lease, _, finished in store.leases():
                 if lease.first_ue == first_ue:
@@ -85,6 +86,11 @@ class GnbActor:
 
     def finish(self) -> Checked:
         """End the gNB, and decode again what it recorded on this node."""
+        import torch
+
+        from csiemu.verify import recoded
+        from shared.checkpoints import CheckpointStore, default_checkpoints
+
         with self._lock:
             self._ended = True
             if self._gnb is not None:
