@@ -26,7 +26,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "csi-feedback-emulator" in service["image"]}
 
-GIVEN = {"scheme", "ue_base", "token_file", "summary", "record", "record_every", "checkpoints"}
+GIVEN = {"scheme", "ue_base", "gnb_file", "token_file", "summary", "record", "record_every", "checkpoints"}
 """Settings of UEs without a variable: the service's own, or files and ids that services would have in common."""
 
 FIXED = {"grpc_port", "rest_port", "token_file", "ready_file", "checkpoints"}
