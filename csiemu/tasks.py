@@ -6,6 +6,7 @@ A task whose process or node dies is begun again elsewhere, with what has come u
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import tempfile
 import threading
@@ -168,6 +169,7 @@ def _reason(error: RayTaskError) -> str:
 def _work(work: Callable[[Path], None], sender: tuple[str, int], files: dict[str, bytes], outbox: Queue) -> None:
     """A task, in a process of Ray's."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what Ray cancels by, and shells ignore in the background
     with tempfile.TemporaryDirectory(prefix="csiemu-") as name:
         folder = Path(name)
         _apply(Change(files, []), folder)

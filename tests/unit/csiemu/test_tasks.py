@@ -110,7 +110,11 @@ def test_tasks_that_are_interrupted_send_what_they_leave(tmp_path: Path) -> None
             time.sleep(0.05)
         signal.raise_signal(signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_tasks([Task("one", work, (), 1, 0)], tmp_path)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            run_tasks([Task("one", work, (), 1, 0)], tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "left").exists()
