@@ -44,7 +44,7 @@ def use_openvino(scheme: Scheme, probe: dict[str, Any]) -> float | None:
     sent = probed_reports(scheme, probe)
     frames = scheme.scenario, probed_frames(len(sent)), sent
     expected = decode_frames(scheme, *frames)
-    decoder.network = OpenVinoNetwork(by_torch, by_torch.fc.in_features)  # type: ignore[assignment]
+    decoder.network = OpenVinoNetwork(by_torch, by_torch.fc.in_features)  # type: ignore[assignment]  # takes its place
     found = decode_frames(scheme, *frames)
     difference = float((found - expected).norm() / expected.norm().clamp(min=1e-30))
     if not difference <= TOLERANCE:
