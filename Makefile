@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
-# files of tests in as many processes as there are cores, 4 at most: each has torch in memory
-BESIDE := -n auto --maxprocesses 4 --dist loadfile
+# files of tests in as many processes as there are cores, 4 at most: each has torch in memory; long ones, of e2e, first
+BESIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: emulate test test-slow protos clean
 

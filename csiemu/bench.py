@@ -25,9 +25,9 @@ from csiemu.benchmarks import (
 )
 from csiemu.benchmarks.peers import load
 from csiemu.output import console, number, progress
+from gnb_server.openvino import Backend, check_backend
 from shared.commands import write_json
 from shared.errors import InvalidInput
-from shared.link.openvino import Backend, check_backend
 from shared.link.precision import Precision
 from shared.settings import CheckpointSettings, JsonFile, options
 

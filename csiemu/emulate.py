@@ -30,12 +30,12 @@ from csiemu.rest import Rest
 from csiemu.schedule import Change, Schedule, Swap, parse_air_changes, parse_swaps
 from csiemu.training.recipes import DESIGNS
 from csiemu.verify import misdecoded
+from gnb_server.openvino import Backend
 from gnb_server.store import Store
 from shared.checkpoints import CheckpointStore
 from shared.commands import write_json
 from shared.errors import DamagedCheckpoint, InvalidInput, NotReady
 from shared.link.air import FATES, Air
-from shared.link.openvino import Backend
 from shared.link.precision import Precision
 from shared.link.rate import Rate
 from shared.machine import machine

@@ -21,6 +21,7 @@ from gnb_server.handlers import Handlers
 from gnb_server.history import History
 from gnb_server.monitor import Clock, Monitor
 from gnb_server.monitoring.watch import Watch
+from gnb_server.openvino import check_backend
 from gnb_server.recorder import Recorder
 from gnb_server.repository import Repository
 from gnb_server.rest.access import Access
@@ -37,7 +38,6 @@ from gnb_server.store import Store
 from gnb_server.uploads import Uploads
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, InvalidInput, StoreUnavailable
-from shared.link.openvino import check_backend
 from shared.link.precision import fast_in_bf16
 from shared.tls import read_authorities, read_identity
 

@@ -9,6 +9,7 @@ longer than decoding; for the same reason kept reports of a chunk are one row (`
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -85,6 +86,7 @@ def _blocks(earlier: Sequence[sa.RowMapping], ues: range, _slots: int, _kept: in
 
 def _reports(earlier: Sequence[sa.RowMapping], _ues: range, slots: int, kept: int) -> Iterator[Row]:
     """Of a block's rows of `reports`."""
+    kept = max(kept, *Counter(row["ue"] for row in earlier).values())  # whoever opens it first may want fewer
     for row in earlier:
         fate = -1 if row.get("fate") is None else row["fate"]
         content = np.array([(*(row[name] for name in MEASURED), row["feedback_bits"], fate)], REPORT).tobytes()

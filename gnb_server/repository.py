@@ -24,11 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gnb_server.openvino import TOLERANCE, Backend, use_openvino
 from gnb_server.sessions import VersionFacts
 from shared.checkpoints import CheckpointStore
 from shared.errors import Conflict, CsiError, DamagedCheckpoint, NotFound
 from shared.link.decoding import check_probe
-from shared.link.openvino import TOLERANCE, Backend, use_openvino
 from shared.link.payload import PayloadLayout
 from shared.link.precision import Precision, precision_for
 from shared.schemes import Scheme

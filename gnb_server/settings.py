@@ -12,8 +12,8 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import CliSuppress
 
 from gnb_server.monitor import LONGEST_WINDOW_S
+from gnb_server.openvino import Backend
 from shared.errors import InvalidInput
-from shared.link.openvino import Backend
 from shared.link.precision import Precision
 from shared.settings import CheckpointSettings, Late, OutFile, OutFolder, options
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from csiemu.processes import LOG, Gnb, end, spawn, tail
 from csiemu.rest import Rest
-from gnb_server.cells import stored_fleets
+from gnb_server.sessions import Fleet
 from gnb_server.store import Store
 from shared.errors import CsiError
 
@@ -118,7 +118,11 @@ class Tally:
         """Of the run of a gNB that has ended, UE by UE."""
         store = Store(url, "default", 1)
         reports = lost = twice = 0
-        for fleet in stored_fleets(store):
+        facts = store.versions()
+        for lease, encoder_id, _ in store.leases():
+            fleet = Fleet(lease, encoder_id)
+            fleet.facts, fleet.open = facts.get(lease.model, {}), None
+            store.restore(fleet)
             counted = sum(totals.sums[:, :-1, 0].sum(axis=1) for totals in fleet.totals.values())
             missing = fleet.next_sequence - fleet.dropped - counted
             reports += int(np.sum(counted))

@@ -32,6 +32,7 @@ from csiemu.benchmarks import OnProgress, medians
 from csiemu.benchmarks.peers import load
 from csiemu.processes import Gnb
 from csiemu.rest import Rest
+from gnb_server.openvino import Backend
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from protos.csi_feedback.v1 import csi_feedback_pb2_grpc as pb_grpc
 from shared.channels.streams import Samples, Split
@@ -39,7 +40,6 @@ from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.errors import NotReady
 from shared.link.decoding import decode_slot, side_information
 from shared.link.encoding import encode_frames
-from shared.link.openvino import Backend
 from shared.link.precision import Precision, precision_for
 from shared.machine import machine
 from ue_client.channel import NO_PROXY

@@ -63,6 +63,8 @@ class Place:
                 raise NotFound(
                     f"run: '{self.name}'; {self.text.partition('#')[0]} has the runs {', '.join(names) or 'none'}"
                 )
+            if processes := found.processes():
+                found.reports_kept = processes[-1][1]["settings"].get("reports_kept", found.reports_kept)
             yield found
         finally:
             found.close()

@@ -47,6 +47,7 @@ def process(name: str) -> int | None:
     return None
 
 
+@pytest.mark.slow
 def test_a_node_and_a_process_die(cluster: Cluster, tmp_path: Path) -> None:
     """Both trainings go on elsewhere from what they had sent, and their weights are those of trainings without Ray."""
     first, second = (f"{name}-{uuid4().hex[:8]}" for name in ("rnn", "dldnn"))

@@ -92,7 +92,7 @@ def check(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Raises where a program, an option, a variable or a name is not one."""
     if words[0] == "export":
         words = words[1:]
-    while words and (match := re.fullmatch(r"([A-Z_]+)=.*", words[0])):
+    while words and (match := re.fullmatch(r"([A-Za-z_]+)=.*", words[0])):
         assert match[1] in variables() or f"${{{match[1]}:" in COMPOSE or not match[1].startswith("CSIEMU")
         words = words[1:]
     if not words:

@@ -25,6 +25,7 @@ def measure(store: CheckpointStore, peer: str, at_once: int, root: Path | None =
     return load.measure(root or store.root, checkpoint, sent, peer, at_once, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("peer", load.PEERS)
 def test_nothing_is_left_of_a_server(peer: str, small_store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(load.PEERS[peer])

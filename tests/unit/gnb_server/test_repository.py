@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
+from gnb_server import openvino
+from gnb_server.openvino import OpenVinoNetwork
 from gnb_server.repository import Repository
 from shared.checkpoints import CheckpointStore
-from shared.link import openvino
-from shared.link.openvino import OpenVinoNetwork
 
 
 def test_networks_by_openvino(

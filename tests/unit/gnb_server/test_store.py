@@ -345,6 +345,17 @@ def test_a_store_of_an_earlier_version_goes_on(store: Store, url: str, airs_chan
     again.close()
 
 
+def test_reports_of_an_earlier_version_are_kept_whoever_opens_the_store_first(store: Store, url: str) -> None:
+    _, chunks = a_fleet(np.random.default_rng(0))
+    store.lease(LEASE, ENCODER)
+    store.commit(chunks[:1])
+    as_an_earlier_version(store, chunks[0].fleet, range(10), airs_change=True)
+    Store(url, "run", 1).close()
+    again = Store(url, "run", 10)
+    assert [row["sequence"] for row in again.reports(11)] == [*range(10)]
+    again.close()
+
+
 def test_airs_of_a_fleet(store: Store) -> None:
     """A change takes the place of those that were to begin then or later; figures of each air are kept apart."""
     other = dataclasses.replace(LEASE, token="u", first_ue=13)

@@ -5,11 +5,11 @@ import pickle
 import pytest
 import torch
 
+from gnb_server import openvino
+from gnb_server.openvino import TOLERANCE, OpenVinoNetwork, check_backend, use_openvino
 from shared.checkpoints import CheckpointStore
 from shared.errors import InvalidInput
-from shared.link import openvino
 from shared.link.decoding import decode_frames, probed_frames, probed_reports
-from shared.link.openvino import TOLERANCE, OpenVinoNetwork, check_backend, use_openvino
 
 
 def test_estimates_are_those_of_torch(small_store: CheckpointStore) -> None:
