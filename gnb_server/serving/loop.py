@@ -32,7 +32,7 @@ from gnb_server.serving.batching import FairQueue, rounds_of
 from gnb_server.serving.chunks import Ack, Admitted, Chunk, Group, Job
 from gnb_server.serving.commit import Committer
 from gnb_server.serving.execution import Executor, Failure, Result
-from gnb_server.serving.memory import return_memory
+from gnb_server.serving.memory import Returning, return_memory
 from gnb_server.serving.monitoring import Monitoring
 from gnb_server.serving.recovery import Member, Recovery, Undecodable
 from gnb_server.serving.scoring import Decoded, NoChannel, Scored, Scorer
@@ -195,6 +195,7 @@ class ServingLoop:
 
     def _serve(self) -> None:
         torch.set_num_threads(1)
+        returning = Returning()
         while True:
             with self._changed:
                 if not (self._calls or self._waiting or self._closed):
@@ -211,6 +212,7 @@ class ServingLoop:
                     future.set_exception(error)
             elif jobs:
                 self._timed(jobs)
+                returning.tick()
             elif self._closed:
                 return
 

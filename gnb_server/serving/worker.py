@@ -21,7 +21,7 @@ from gnb_server.repository import ModelVersion
 from gnb_server.serving.backend import Part
 from gnb_server.serving.channel import Channel
 from gnb_server.serving.execution import Failure, InProcessExecutor, Result
-from gnb_server.serving.memory import return_memory
+from gnb_server.serving.memory import Returning, return_memory
 
 SharedBytes = ctypes.Array[ctypes.c_ubyte]
 
@@ -69,7 +69,7 @@ def work(connection: Connection, requests: SharedBytes, answers: SharedBytes, ev
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the gNB, which ends us in order
     torch.set_num_threads(1)
-    channel, worker = Channel(connection, answers, requests), Worker(evaluate=evaluate)
+    channel, worker, returning = Channel(connection, answers, requests), Worker(evaluate=evaluate), Returning()
     while True:
         try:
             name, arguments = channel.receive()
@@ -82,6 +82,7 @@ def work(connection: Connection, requests: SharedBytes, answers: SharedBytes, ev
             channel.send(answer)
         except ConnectionError:
             return
+        returning.tick()
 
 
 def _portable(failure: Failure) -> Failure:
