@@ -45,7 +45,8 @@ class Archive:
         """A member, whole; never more than its entry in the directory says. Raises InvalidInput if it is broken."""
         try:
             return self._archive.read(self._members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+            # RuntimeError: it is encrypted, or compressed in a way that zipfile cannot undo
             raise InvalidInput(f"archive: {name} cannot be read: {error}") from None
 
 
@@ -62,7 +63,7 @@ def open_archive(file: BinaryIO, most_bytes: int) -> Iterator[Archive]:
     _check_end(file)
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:  # the last: of a later ZIP version
         raise InvalidInput(f"archive: cannot be read: {error}") from None
     with archive:
         members: dict[str, zipfile.ZipInfo] = {}

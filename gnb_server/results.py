@@ -50,35 +50,34 @@ BLOCKS = sa.Table(
     sa.Column("sums", sa.LargeBinary, nullable=False),  # [UEs, totals.WIDTH] little-endian float64
 )
 
-LENGTHS = sa.Table(
+
+def _of_fleets(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    """A table of what is added up over the UEs of a fleet, by version and air."""
+    return sa.Table(
+        name,
+        METADATA,
+        sa.Column("run", sa.String, primary_key=True),
+        sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
+        sa.Column("version", sa.Integer, primary_key=True),
+        sa.Column("air_from", sa.BigInteger, primary_key=True),
+        *columns,
+    )
+
+
+LENGTHS = _of_fleets(
     "lengths",  # reports of a fleet by their feedback bits
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("air_from", sa.BigInteger, primary_key=True),
     sa.Column("feedback_bits", sa.Integer, primary_key=True),
     sa.Column("reports", sa.BigInteger, nullable=False),
 )
 
-FATES = sa.Table(
+FATES = _of_fleets(
     "fates",  # reports of a fleet that the air changed or took, by what became of them
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("air_from", sa.BigInteger, primary_key=True),
     sa.Column("fate", sa.String, primary_key=True),
     sa.Column("reports", sa.BigInteger, nullable=False),
 )
 
-AGED_SUMS = sa.Table(
+AGED_SUMS = _of_fleets(
     "aged",  # sums over reports of a fleet against the channels of the slots in which their estimates were ready
-    METADATA,
-    sa.Column("run", sa.String, primary_key=True),
-    sa.Column("first_ue", sa.BigInteger, primary_key=True),  # of the fleet
-    sa.Column("version", sa.Integer, primary_key=True),
-    sa.Column("air_from", sa.BigInteger, primary_key=True),
     *(sa.Column(name, sa.Float, nullable=False) for name in AGED),
 )
 
