@@ -73,10 +73,11 @@ def end(process: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
 
 def family(pid: int) -> list[int]:
     """A process, those that it has started, those that these have started, and so on (Linux)."""
-    started = [
-        int(child) for file in Path(f"/proc/{pid}").glob("task/*/children") for child in file.read_text().split()
-    ]
-    return [pid, *(each for child in started for each in family(child))]
+    found = [pid]
+    for file in Path(f"/proc/{pid}").glob("task/*/children"):
+        with contextlib.suppress(OSError):  # its thread has ended meanwhile
+            found += [each for child in file.read_text().split() for each in family(int(child))]
+    return found
 
 
 def cpu_seconds(pid: int) -> float:
@@ -126,7 +127,10 @@ class Gnb:
 
     def memory_mb(self) -> float:
         """Resident memory [MB], with that of its decode workers (Linux)."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in family(self.process.pid))
+        pages = 0
+        for pid in family(self.process.pid):
+            with contextlib.suppress(OSError):  # a worker has ended meanwhile
+                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def workers(self) -> list[int]:
