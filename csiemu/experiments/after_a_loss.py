@@ -133,12 +133,12 @@ def measured(checkpoint: Checkpoint, ues: int, slot: int) -> Found:
 
 
 def choices(checkpoint: Checkpoint) -> list[Air]:
-    """What a gNB may do about a lost report; a decoder that has no step for it does alike with both policies."""
+    """What a gNB may do about a lost report; `blind` is left out for a decoder that has no such step."""
     conditions, scheme = RunConditions(checkpoint.scenario), checkpoint.scheme
     side = side_information(scheme, conditions.scenario, conditions.samples(Split.TEST, torch.zeros(1).long(), 0))[:, 0]
     with torch.inference_mode():
         blind = scheme.decoder.erased(side, scheme.decoder.initial_state(1))
-    policies: tuple[Policy, ...] = get_args(Policy) if blind is not None else ("last",)
+    policies: list[Policy] = [policy for policy in get_args(Policy) if policy != "blind" or blind is not None]
     return [Air(loss=1.0, policy=policy, state=state) for policy in policies for state in get_args(After)]
 
 
@@ -150,8 +150,8 @@ def text(found: dict[str, Found], ues: int) -> str:
         f"`csiemu experiment after-a-loss --ues {ues}`: first versions of the checkpoints, each in its own scenario,"
         f" frame 0 of the first {ues} UEs of the test split, seed 0. Of all of them the report of the same slot is"
         " lost, or those of several in a row. What stands for a lost report, and what becomes of the state, is said in"
-        " [air.md](../air.md); decoders that define no step without a report do alike with both policies. Frames have"
-        " the 8 slots that the schemes are built for, and the next frame begins anew in any case.",
+        " [air.md](../air.md); decoders that define no step without a report do alike with `last` and `blind`. Frames"
+        " have the 8 slots that the schemes are built for, and the next frame begins anew in any case.",
         "",
         f"How many slots come after the last lost report until the NMSE is within {WITHIN_DB} dB of that without a"
         " loss, and stays there (1: the next report is; -: none of the frame):",
@@ -213,7 +213,7 @@ def plot(found: dict[str, Found], path: Path) -> None:
         for (lost, label), course in of_it.courses.items():
             axes, shown = column[BURSTS.index(len(lost))], np.arange(lost.start, len(course.nmse_db))
             errors = 1.96 * course.standard_error_db[shown]
-            style = {"blind": "-", "last": "--"}[label.partition(",")[0]]
+            style = {"blind": "-", "last": "--", "predict": ":"}[label.partition(",")[0]]
             colour = "C0" if label.endswith("continue") else "C1"
             axes.errorbar(
                 shown + 1, course.difference_db[shown], errors, label=label, ls=style, color=colour, capsize=2

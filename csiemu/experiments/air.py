@@ -9,14 +9,14 @@ import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from shared.checkpoints import Checkpoint, CheckpointStore, default_checkpoints
 from shared.conditions import RunConditions
 from shared.errors import CsiError
-from shared.link.air import UNDISTURBED, Air
+from shared.link.air import UNDISTURBED, Air, Policy
 from shared.link.evaluation import evaluate
 
 AIRS = {
@@ -32,7 +32,7 @@ AIRS = {
 }
 """What the columns are."""
 
-POLICIES = [Air(loss=0.1, burst=5, policy=p, state=s) for p in ("last", "blind") for s in ("continue", "reset")]
+POLICIES = [Air(loss=0.1, burst=5, policy=p, state=s) for p in get_args(Policy) for s in ("continue", "reset")]
 """What a gNB may do about losses, of decoders that remember."""
 
 Row = dict[str, dict[str, Any]]
@@ -94,7 +94,7 @@ def text(found: dict[str, Row], recurrent: dict[str, Row], ues: int) -> str:
         "## Decoders that remember, 10 % lost in bursts of 5",
         "",
         "Columns are policy and state ([air.md](../air.md)). Those that define no step without a report do alike with"
-        " both policies.",
+        " `last` and `blind`.",
         "",
         *table("undisturbed", recurrent, {name: cell(found[name]["undisturbed"]) for name in recurrent}),
     ]

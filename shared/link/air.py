@@ -24,7 +24,7 @@ from shared.channels.streams import Purpose, Samples
 from shared.errors import InvalidInput
 from shared.fields import OneOf, Within, check_fields, read_fields
 
-Policy = Literal["last", "blind"]
+Policy = Literal["last", "blind", "predict"]
 """What stands for the estimate of an erased report: see `Air.policy`."""
 
 After = Literal["continue", "reset"]
@@ -90,9 +90,10 @@ class Air:
         burst: mean number of reports that are lost in a row; 1: each is lost independently of the others.
         crc: bits of the CRC that each report has; they count as feedback bits. 0: none.
         policy: estimate of an erased report: `last`, the UE's newest in this frame, or zeros if there is none; `blind`,
-            what the decoder makes of the uplink and its state without a report, if it can (`Decoder.erased`).
-        state: a recurrent decoder's state after an erased report: `continue`, as it was, or as a blind step leaves it;
-            `reset`, as at a frame's beginning.
+            what the decoder makes of the uplink and its state without a report, if it can (`Decoder.erased`);
+            `predict`, what is to be expected of the slot after the reports before it (`Decoder.predicted`).
+        state: a recurrent decoder's state after an erased report: `continue`, as it was, or as the step without a
+            report leaves it; `reset`, as at a frame's beginning.
         delay: feedback delay [slots]: the estimate of slot t is compared with the channel of slot t + delay.
 
     Raises:

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.channels.scenario import Scenario
+from shared.channels.multipath import Multipath
+from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples, Split
 from shared.channels.transforms import to_spatial_frequency, zero_fill
 from shared.channels.uplink import UplinkView
@@ -105,14 +106,24 @@ def decode_received(
         put(~gone, decode_slot(scheme, came, side[~gone], {name: values[~gone] for name, values in after.items()}))
     if missing.any():
         before = {name: values[gone] for name, values in after.items()}
-        if air.policy == "blind":
-            with in_precision(scheme.precision):
-                blind = decoder.erased(side[gone], before)
-            if blind is not None:
+        with in_precision(scheme.precision):
+            if air.policy == "blind" and (blind := decoder.erased(side[gone], before)) is not None:
                 put(gone, blind)
+            if air.policy == "predict":
+                put(gone, _predicted(scheme, side[gone], before, estimate[gone]))
         if air.state == "reset":
             put(gone, (estimate[gone], decoder.initial_state(int(missing.sum()))))
     return estimate, {**after, NEWEST: estimate}
+
+
+def _predicted(scheme: Scheme, side: Tensor, state: State, newest: Tensor) -> tuple[Tensor, State]:
+    """What is to be expected of the slot of a report that is missing: as the decoder has it, or else the newest
+    estimate, as much less as the fading of the scenario that the scheme was built for is correlated.
+    """
+    if (found := scheme.decoder.predicted(side, state)) is not None:
+        return found
+    correlated = scheme.scenario.correlation(Link.DOWNLINK) if isinstance(scheme.scenario, Multipath) else 1.0
+    return correlated * newest, state
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,13 @@ class Decoder(nn.Module, ABC):
         """
         return None
 
+    def predicted(self, side: Tensor, state: State) -> tuple[Tensor, State] | None:
+        """As `step`, of N UEs whose report is missing: what is to be expected of the slot's channel after the reports
+        before it, by a model of how channels change; None where the decoder has none. The state knows that a slot has
+        passed.
+        """
+        return None
+
     def distortion(self, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """||e||^2 / ||h||^2 that is to be expected of reports by what they say and the decoder knows, [N] float32, and
         the steps that they have, [N] int64: of schemes that have `steps`, others are never asked.

@@ -90,13 +90,26 @@ class AngleDecoder(LmmseDecoder):
 
     def step(self, fields: dict[str, Tensor], side: Tensor, state: State) -> tuple[Tensor, State]:
         report, sine = self.quantizer.decode(fields), side.chunk(2, dim=-1)[0]
-        after, base = state, torch.zeros(())
-        if self.lmmse:
-            after = self.receive(report, state)
-            base = self.amplitudes(after["received"], after["slots"], sine)
-            report = torch.cat([report, to_real(base)], dim=-1)
-        fading, memory = self.estimator.step(report, self.hypernetwork(self._features(side)), state["estimator"])
-        return self.channel(base + to_complex(fading), sine), {**after, "estimator": memory}
+        if not self.lmmse:
+            return self._correct(torch.zeros(()), report, side, state)
+        after = self.receive(report, state)
+        base = self.fading(after, sine)
+        return self._correct(base, torch.cat([report, to_real(base)], dim=-1), side, after)
+
+    def predicted(self, side: Tensor, state: State) -> tuple[Tensor, State] | None:
+        """The LMMSE estimate of the slot, which the estimator RNN corrects by the pilots that are to be expected."""
+        if not self.lmmse:
+            return None
+        sine, after = side.chunk(2, dim=-1)[0], self.receive(None, state)
+        base = self.fading(after, sine)
+        pilots = self.expected_pilots(self.channel(base, sine))
+        return self._correct(base, torch.cat([pilots, to_real(base)], dim=-1), side, after)
+
+    def _correct(self, base: Tensor, inputs: Tensor, side: Tensor, state: State) -> tuple[Tensor, State]:
+        """A slot's estimate and state, of `base`, to which the estimator RNN adds what it makes of its inputs."""
+        fading, memory = self.estimator.step(inputs, self.hypernetwork(self._features(side)), state["estimator"])
+        sine = side.chunk(2, dim=-1)[0]
+        return self.channel(base + to_complex(fading), sine), {**state, "estimator": memory}
 
     def forward(self, received: Tensor, side: Tensor) -> Tensor:
         """Whole frames, for training: reports [N, T, 2 L_dl or B] and [N, T, 2 P] to [N, T, M] complex64."""

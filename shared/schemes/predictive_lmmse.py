@@ -72,8 +72,17 @@ class PredictiveDecoder(LmmseDecoder):
         slot = state["slots"][:, 0].long()
         newest, prediction = self.quantizer.decode_slot(fields, slot, state["prediction"])
         after = self.receive(newest, state)
-        amplitudes = self.amplitudes(after["received"], after["slots"], side)
-        return self.channel(amplitudes, side), {**after, "prediction": prediction}
+        return self.channel(self.fading(after, side), side), {**after, "prediction": prediction}
+
+    def predicted(self, side: Tensor, state: State) -> tuple[Tensor, State]:
+        """As if the pilots that are to be expected had been sent: what was new in them is missing in the predictions
+        after it, `memory` times less in each.
+        """
+        after = self.receive(None, state)
+        estimate = self.channel(self.fading(after, side), side)
+        difference = self.expected_pilots(estimate) - state["prediction"]
+        gain = self.quantizer.gains[state["slots"][:, 0].long()]
+        return estimate, {**after, "prediction": self.quantizer.following(difference, state["prediction"], gain)}
 
     def quantisation_noise(self, slots: Tensor) -> Tensor:
         age = torch.arange(self.scenario.slots, device=slots.device)

@@ -26,6 +26,7 @@ AIR = "ber=0.02,loss=0.2,burst=3.0,crc=6"
     ("scheme", "air"),
     [
         ("hyperrnn", "ber=0.02,loss=0.2,burst=3.0,crc=6,policy=blind"),
+        ("genie_lmmse", "loss=0.2,burst=3.0,policy=predict"),
         ("hyperrnn", "ber=0.1,loss=0.1,state=reset"),
         ("gmtc", "ber=0.01,loss=0.1"),
     ],

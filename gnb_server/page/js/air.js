@@ -7,7 +7,7 @@ const WORDS = {
   loss: (value) => `${percent(value)} lost`,
   burst: (value) => `bursts of ${Number(value)}`,
   crc: (value) => `CRC ${value}`,
-  policy: (value) => `${value} step`,
+  policy: (value) => ({ blind: "blind step", predict: "prediction" })[value] ?? value,
   state: (value) => value,
   delay: (value) => `${value} ${value === "1" ? "slot" : "slots"} late`,
 };

@@ -43,13 +43,14 @@ def test_only_what_follows_a_loss_is_changed(small_store: CheckpointStore) -> No
     samples = conditions.samples(Split.TEST, torch.arange(ues), 0)
     whole = outcomes(checkpoint.scheme, conditions, samples, over_the_link(checkpoint.scheme, conditions, samples))
     assert found.undisturbed_db == pytest.approx(10 * np.log10(whole.ratio.mean(axis=0)))
-    choices = ("last, continue", "last, reset", "blind, continue", "blind, reset")
+    choices = [f"{policy}, {state}" for policy in ("last", "blind", "predict") for state in ("continue", "reset")]
     assert set(found.courses) == {(range(2, 2 + n), label) for n in (1, 3) for label in choices}
     for (lost, label), course in found.courses.items():
         assert course.difference_db[: lost.start] == pytest.approx(0)
         assert (course.difference_db[lost.start :] != 0).all(), label
-    alike = [found.courses[range(2, 3), f"{policy}, reset"].nmse_db[3:] for policy in ("last", "blind")]
+    alike = [found.courses[range(2, 3), f"{policy}, reset"].nmse_db[3:] for policy in ("last", "blind", "predict")]
     assert alike[0] == pytest.approx(alike[1])
+    assert alike[0] == pytest.approx(alike[2])
     with pytest.raises(InvalidInput, match=r"slot: 6; wanted 1\.\.5 of 8"):
         measured(checkpoint, ues, 6)
 
@@ -59,7 +60,7 @@ def test_what_is_written(small_store: CheckpointStore, tmp_path: Path, monkeypat
     monkeypatch.setattr(sys, "argv", [*line, "--out", str(tmp_path)])
     after_a_loss.main()
     text = (tmp_path / "after-a-loss.md").read_text()
-    assert text.count("| `rnn/1` |") == 4
-    assert text.count("| `genie_lmmse/1` |") == 2
+    assert text.count("| `rnn/1` |") == 6
+    assert text.count("| `genie_lmmse/1` |") == 4
     assert text.count("\n## ") == 4
     assert (tmp_path / "after-a-loss.png").stat().st_size > 1000

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from shared.channels.scenario import Scenario
 from shared.channels.streams import Samples, Split
 from shared.conditions import RunConditions
 from shared.errors import InvalidInput
-from shared.link.air import FATES, POLYNOMIALS, UNDISTURBED, Air, Fate, count_fates, erased, remainders
+from shared.link.air import FATES, POLYNOMIALS, UNDISTURBED, Air, Fate, Policy, count_fates, erased, remainders
 from shared.link.decoding import Received, decode_frames, decode_received_frames, receive
 from shared.link.encoding import encode_frames
 from shared.link.evaluation import evaluate
@@ -70,7 +70,7 @@ def test_an_undisturbed_link_is_not_mentioned() -> None:
         ("loss=0.9,burst=5", "air burst: 5, with a loss of 0.9; wanted 1, or at least 10"),
         ("loss=1,burst=5", "air burst: 5, with a loss of 1; wanted 1, which is independent losses"),
         ("crc=8", "air crc: 8; wanted 0, 6, 11, 16, 24 bits"),
-        ("policy=guess", "air policy: 'guess' is not last or blind"),
+        ("policy=guess", "air policy: 'guess' is not last, blind or predict"),
         ("state=keep", "air state: 'keep' is not continue or reset"),
         ("fog=1", "air: field 'fog' is unknown"),
         ("delay=1025", r"air delay: 1025 is not in \[0, 1024\]"),
@@ -172,7 +172,7 @@ def test_what_a_crc_misses(crc: int) -> None:
     assert Air(crc=crc).lengths(np.array([0, 20])).tolist() == [0, 20 + crc]
 
 
-@pytest.mark.parametrize("policy", ["last", "blind"])
+@pytest.mark.parametrize("policy", get_args(Policy))
 @pytest.mark.parametrize("state", ["continue", "reset"])
 def test_what_stands_for_an_erased_report(make_scheme: MakeScheme, policy: Any, state: Any) -> None:
     """By hand, of a decoder that remembers: the report of slot 2 is lost, or that of slot 0."""
@@ -187,6 +187,9 @@ def test_what_stands_for_an_erased_report(make_scheme: MakeScheme, policy: Any, 
     torch.testing.assert_close(found[0, :2], whole[0, :2])
     if policy == "last":
         assert torch.equal(found[0, 2], found[0, 1])
+        assert not found[1, 0].any()
+    elif policy == "predict":  # fading is correlated by 0.99, and nothing else is known
+        torch.testing.assert_close(found[0, 2], 0.99 * found[0, 1])
         assert not found[1, 0].any()
     else:
         assert not torch.equal(found[0, 2], found[0, 1])

@@ -123,3 +123,26 @@ def test_configuration_names_what_it_refuses() -> None:
         AngleConfig(report="floats")
     with pytest.raises(InvalidInput, match=r"hypernetwork_width: 0 is not in \[1, 8192\]"):
         AngleConfig(hypernetwork_width=0)
+
+
+@kinds
+def test_what_is_predicted_is_as_if_expected_pilots_had_come(
+    make_scheme: MakeScheme, make_samples: MakeSamples, kind: str
+) -> None:
+    """Of an estimator RNN that corrects nothing yet the LMMSE prediction, fading as it is correlated; without LMMSE
+    there is none.
+    """
+    scheme, samples = built(make_scheme, kind, perturbed=False), make_samples(6)
+    decoder = scheme.decoder
+    side = decoder.side_information(UplinkView(scheme.scenario, samples))[:, 0]
+    fields = scheme.encoder.encode(scheme.encoder.observe(DownlinkView(scheme.scenario, samples))[:, 0])
+    with torch.no_grad():
+        estimate, state = decoder.step(fields, side, decoder.initial_state(6))
+        found = decoder.predicted(side, state)
+    if not decoder.lmmse:
+        assert found is None
+    else:
+        assert estimate.any()
+        torch.testing.assert_close(found[0], 0.99 * estimate)
+        assert found[1]["slots"].tolist() == [[2]] * 6
+        assert not torch.equal(found[1]["estimator"], state["estimator"])

@@ -152,5 +152,23 @@ def test_decoded_windows_hold_the_newest_slot_first(make_scheme: MakeScheme) -> 
     state = decoder.initial_state(2)
     for t in range(3):
         state = decoder.receive(to_real(received[:, t]), state)
-        found = decoder.amplitudes(state["received"], state["slots"], side[:, t])
-        torch.testing.assert_close(found, whole[:, t])
+        torch.testing.assert_close(decoder.fading(state, side[:, t]), whole[:, t])
+
+
+def test_what_is_predicted_is_lmmse_of_what_came(make_scheme: MakeScheme) -> None:
+    """Of three slots the second is lost: the third is as far from the first as a slot twice as long."""
+    three, two = (
+        make_scheme("pilot_lmmse", f"multipath-p2:antennas=8,slots={slots},fading_correlation={correlation}").decoder
+        for slots, correlation in ((3, 0.9), (2, 0.81))
+    )
+    two.load_state_dict(three.state_dict())
+    received, side = torch.randn(5, 2, 4), torch.rand(5, 2) - 0.5
+    with torch.no_grad():
+        state = three.receive(received[:, 0], three.initial_state(5))
+        before = three.channel(three.fading(state, side), side)
+        found, state = three.predicted(side, state)
+        torch.testing.assert_close(found, 0.9 * before)
+        found = three.fading(three.receive(received[:, 1], state), side)
+        state = two.receive(received[:, 1], two.receive(received[:, 0], two.initial_state(5)))
+        torch.testing.assert_close(found, two.fading(state, side))
+        assert not three.predicted(side, three.initial_state(5))[0].any()

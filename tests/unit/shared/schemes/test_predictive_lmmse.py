@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from shared.channels.downlink import DownlinkView
 from shared.channels.streams import Samples, Split
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
-from shared.link.decoding import decode_frames
+from shared.link.air import Air, Fate, Policy
+from shared.link.decoding import Received, decode_frames, decode_received_frames
 from shared.link.encoding import encode_frames
 from shared.metrics import Outcomes
 from shared.schemes import Scheme
@@ -139,3 +141,17 @@ def test_path_of_training_is_the_link_with_fine_tables(
 def test_refused(make_scheme: MakeScheme, config: dict[str, float], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         make_scheme("predictive_lmmse", SCENARIO, **config)
+
+
+def test_a_prediction_stands_for_a_lost_report(make_scheme: MakeScheme, make_samples: MakeSamples) -> None:
+    """Better than to go on as if the slot had never been: by one report late, all that follow are misunderstood."""
+    scheme, samples = calibrated(make_scheme, make_samples, feedback_bits=20), make_samples(400)
+    sent = encode_frames(scheme, scheme.scenario, samples)
+    fates = np.zeros(sent.shape[:2], np.uint8)
+    fates[:, 1] = Fate.LOST
+    errors = {}
+    for policy in get_args(Policy):
+        air, received = Air(loss=0.1, policy=policy), Received(sent, fates)
+        estimates = decode_received_frames(scheme, scheme.scenario, samples, received, air)
+        errors[policy] = nmse(estimates, scheme, samples)
+    assert (errors["predict"][1:] < 0.9 * errors["last"][1:]).all()
