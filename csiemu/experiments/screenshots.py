@@ -1,4 +1,5 @@
-"""Pictures of the live page for the documentation: a gNB, UEs of some schemes, a swap, a canary, a disturbed link.
+"""Pictures for the documentation: of the live page, with a gNB, UEs of some schemes, a swap, a canary, a disturbed
+link; and of the report of another run.
 
 csiemu experiment screenshots [--out DIR] [--seconds S] [--ues N] [--schemes NAME ...] [--chromium PATH]
 """
@@ -8,6 +9,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +32,11 @@ MOST_BYTES = 300_000
 """Of a picture."""
 
 PATIENCE_MS = 120_000
+
+REPORTED = "--schemes hyperrnn,rnn,crnet,etype2 --duration 30 --swap hyperrnn:3@12s --seed 1"
+"""The run whose report is shown: options of `csiemu emulate`."""
+
+REPORT_SIZE = ViewportSize(width=1000, height=1900)
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,15 @@ def main() -> None:
         rest.post(f"/v1/fleets/{ues['gmtc_ue']}/air", {"air": "loss=0.1,burst=5"})
         time.sleep(options.seconds / 3)
         for shot, page in pages.items():
-            take(page, shot, options.out / f"{shot.name}.png")
+            expect(page.locator(shot.ready).first).to_be_visible(timeout=PATIENCE_MS)
+            take(page, options.out / f"{shot.name}.png")
         browser.close()
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
+        for line in (f"emulate {REPORTED} --out runs/first", "report runs/first"):
+            subprocess.run([sys.executable, "-m", "csiemu", *line.split()], cwd=folder, check=True)
+        page = play.chromium.launch(executable_path=options.chromium).new_page(viewport=REPORT_SIZE)
+        page.goto(f"file://{folder}/runs/first/report.html")
+        take(page, options.out / "report.png")
 
 
 @contextlib.contextmanager
@@ -112,9 +127,8 @@ def running(folder: Path, schemes: Sequence[str], ues: int) -> Iterator[Gnb]:
         yield gnb
 
 
-def take(page: Page, shot: Shot, path: Path) -> None:
-    """One picture, once what it is about can be seen."""
-    expect(page.locator(shot.ready).first).to_be_visible(timeout=PATIENCE_MS)
+def take(page: Page, path: Path) -> None:
+    """One picture."""
     page.screenshot(path=path)
     print(f"{path}: {path.stat().st_size} bytes")
     if path.stat().st_size > MOST_BYTES:
