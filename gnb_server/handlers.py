@@ -152,7 +152,8 @@ class Handlers:
         alarms = self._monitoring.watch.alarms
         while news := alarms.news():
             kind, alarm = news
-            self._store.keep_event(kind, alarm.lease.model, str(alarm.version), "monitoring", alarm.text)
+            text = f"{alarm.text}; {alarm.ended}" if kind == "alarm cleared" else alarm.text
+            self._store.keep_event(kind, alarm.lease.model, str(alarm.version), "monitoring", text)
             alarms.noted()
 
     def restore(self) -> list[str]:

@@ -46,10 +46,8 @@ class Alarm:
     def text(self) -> str:
         """For people."""
         found, ues = self.finding, self.lease.ues
-        return (
-            f"UEs {ues.start}..{ues.stop - 1}: {found.indicator.name} {found.value:.3g} {found.indicator.unit}, usually"
-            f" {found.usual:.3g}, limit {found.limit:.2g} from it"
-        )
+        whose = f"UEs {ues.start} to {ues.stop - 1}" if len(ues) > 1 else f"UE {ues.start}"
+        return f"{whose}: {found.indicator.said(found.value, found.usual)}"
 
     def to_json(self) -> dict[str, Any]:
         """For REST."""
@@ -62,6 +60,7 @@ class Alarm:
             "ue_count": self.lease.ue_count,
             "indicator": found.indicator.name,
             "meaning": found.indicator.text,
+            "text": self.text,
             "unit": found.indicator.unit,
             "value": found.value,
             "usual": found.usual,

@@ -6,6 +6,7 @@ are usually is in `gnb_server.monitoring.references`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ class Indicator:
     Attributes:
         unit: of its values.
         text: what it is.
+        finding: what a window came to, for people; {} stands for its value as `written`.
         least: change that does not matter, in its unit: it never raises an alarm.
         one_sided: only larger values than usual are bad.
         sparse: only some frames have it: windows have fewer of them.
@@ -37,9 +39,15 @@ class Indicator:
     name: str
     unit: str
     text: str
+    finding: str
+    written: Callable[[float], str]
     least: float
     one_sided: bool = False
     sparse: bool = False
+
+    def said(self, value: float, usual: float) -> str:
+        """A window's mean, and what is usual, for people."""
+        return f"{self.finding.format(self.written(value))} (usually {self.written(usual)})"
 
     def window(self, frames: int) -> int:
         """Frames with this indicator that are judged together where so many are of most indicators."""
@@ -49,16 +57,79 @@ class Indicator:
 WINDOW, SPARSER = 200, 4
 """Frames that are judged together unless it is set otherwise; of sparse indicators so many times fewer."""
 
+
+def _decibels(value: float) -> str:
+    return f"{value:.2f} dB"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 INDICATORS = (
-    Indicator("norm", "dB", "squared norm of the estimate", 0.05),
-    Indicator("spread", "dB", "number of angles (and delays) that the estimate's power is spread over", 0.05),
-    Indicator("novelty", "dB", "distance of the estimate's shape from the usual principal directions", 0.05),
-    Indicator("codes", "bit", "how rare the payload's codes are, each in its place", 0.005),
-    Indicator("bits", "bit", "length of the report", 0.5),
-    Indicator("saturated", "share", "reports whose scale is at an end of its range", 0.05, one_sided=True),
-    Indicator("erased", "share", "reports that were lost or could not be read", 0.05, one_sided=True),
-    Indicator("uplink", "cosine", "agreement of estimate and uplink in power by angle", 0.005, sparse=True),
-    Indicator("target", "dB", "NMSE of the estimate by the UE's target CSI", 0.1, one_sided=True, sparse=True),
+    Indicator("norm", "dB", "squared norm of the estimate", "the squared norm of the estimates is {}", _decibels, 0.05),
+    Indicator(
+        "spread",
+        "dB",
+        "number of angles (and delays) that the estimate's power is spread over",
+        "the power of the estimates is spread over {} angles and delays",
+        lambda value: f"{10 ** (value / 10):.2f}",
+        0.05,
+    ),
+    Indicator(
+        "novelty",
+        "dB",
+        "distance of the estimate's shape from the usual principal directions",
+        "the distance of the estimates' shape from the usual principal directions is {}",
+        _decibels,
+        0.05,
+    ),
+    Indicator(
+        "codes",
+        "bit",
+        "how rare the payload's codes are, each in its place",
+        "the rarity of the payload's codes is {}",
+        lambda value: f"{value:.3f} bit a code",
+        0.005,
+    ),
+    Indicator("bits", "bit", "length of the report", "a report has {}", lambda value: f"{value:.1f} bits", 0.5),
+    Indicator(
+        "saturated",
+        "share",
+        "reports whose scale is at an end of its range",
+        "{} of the reports have a scale at an end of its range",
+        _percent,
+        0.05,
+        one_sided=True,
+    ),
+    Indicator(
+        "erased",
+        "share",
+        "reports that were lost or could not be read",
+        "{} of the reports were lost or could not be read",
+        _percent,
+        0.05,
+        one_sided=True,
+    ),
+    Indicator(
+        "uplink",
+        "cosine",
+        "agreement of estimate and uplink in power by angle",
+        "estimates and uplink agree in power by angle with a cosine of {}",
+        lambda value: f"{value:.3f}",
+        0.005,
+        sparse=True,
+    ),
+    Indicator(
+        "target",
+        "dB",
+        "NMSE of the estimate by the UE's target CSI",
+        "the NMSE of the estimates by the UEs' target CSI is {}",
+        _decibels,
+        0.1,
+        one_sided=True,
+        sparse=True,
+    ),
 )
 """In the order of all arrays [J, ...] of their values. `uplink` and `target` are of some frames only."""
 

@@ -38,6 +38,7 @@ class AlarmAnswer(OfFleet):
     number: int
     indicator: str
     meaning: str
+    text: str = Field(description="whose reports it is of, and what they are like, for people")
     unit: str
     value: float = Field(description="mean of the window of frames that raised it")
     usual: float = Field(description="mean of the version's reference")

@@ -103,7 +103,9 @@ export class Models {
     fill(ues, ready ? count(model?.ues.by_version[version] ?? 0) : "");
     const card = this.cards.get(`${name}/${version}`);
     const figures = card?.evaluation ?? {};
-    fill(bits, card ? count(card.feedback_bits) : "");
+    const mean = figures.feedback_bits ?? card?.feedback_bits;
+    const longest = card?.feedback_bits;
+    fill(bits, card ? count(mean) : "", mean === longest ? "" : ` up to ${count(longest)}`);
     fill(evaluated, ...quality(figures));
     fill(live, ...(here.length ? quality(here.length === 1 ? here[0] : {}, here.length > 1 ? "several" : NONE) : [""]));
     fill(scenario, card?.scenario ?? "");

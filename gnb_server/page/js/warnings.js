@@ -44,7 +44,4 @@ function ofRate({ scheme, version, offered_reports_per_s: offered, reports_per_s
   return `${version ? `${scheme} ${version}` : scheme} (${brief(served)} of ${brief(offered)})`;
 }
 
-function ofAlarm({ model, version, first_ue: first, ue_count: ues, meaning, unit, value, usual }) {
-  const whose = `${model} ${version}, UEs ${first} to ${first + ues - 1}`;
-  return `Alarm of ${whose}: ${meaning} is ${brief(value)} ${unit}, usually ${brief(usual)}.`;
-}
+const ofAlarm = ({ model, version, text }) => `Alarm: ${model} ${version}, ${text}.`;

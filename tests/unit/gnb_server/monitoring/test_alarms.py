@@ -21,7 +21,8 @@ def test_raised_once_and_cleared_by_quiet_windows(clock: Clock) -> None:
     alarm = alarms.take(LEASE, 2, finding(2.0), 1600)
     assert alarm is not None
     assert (alarm.number, alarm.report, alarm.raised_at) == (1, 1600, 1000.0)
-    assert "UEs 7..8: norm 2 dB, usually 1, limit 0.5 from it" in alarm.text
+    assert alarm.text == "UEs 7 to 8: the squared norm of the estimates is 2.00 dB (usually 1.00 dB)"
+    assert alarm.to_json()["text"] == alarm.text
     for value in (2.0, 1.0, 2.0, 1.0):
         assert alarms.take(LEASE, 2, finding(value), 2400) is None
         assert alarms.on("secret", 2) == ["norm"]

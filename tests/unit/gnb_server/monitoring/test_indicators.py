@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnb_server.monitoring.indicators import NAMES, Codes, Decoded, Directions, measure, uplink_agreement
+from gnb_server.monitoring.indicators import INDICATORS, NAMES, Codes, Decoded, Directions, measure, uplink_agreement
 from gnb_server.monitoring.references import Calibration, Reference, frame_means
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Scenario
@@ -115,3 +115,16 @@ def test_directions_of_few_estimates() -> None:
     few = torch.from_numpy(decoded(5).estimates)
     assert torch.isfinite(Directions.of(few).distance(few)).all()
     assert measure(Directions.of(few), Codes({}), LAYOUT, "angular-delay", decoded(5)).shape == (len(NAMES), 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("spread", "the power of the estimates is spread over 2.00 angles and delays (usually 1.00)"),
+        ("codes", "the rarity of the payload's codes is 3.010 bit a code (usually 0.000 bit a code)"),
+        ("bits", "a report has 3.0 bits (usually 0.0 bits)"),
+        ("erased", "301 % of the reports were lost or could not be read (usually 0 %)"),
+    ],
+)
+def test_what_people_are_told(name: str, said: str) -> None:
+    assert INDICATORS[NAMES.index(name)].said(3.0103, 0.0) == said
