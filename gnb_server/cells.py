@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from gnb_server.course import Snapshot
 from gnb_server.monitor import Monitor
 from gnb_server.sessions import Fleet
 from gnb_server.store import Store
@@ -36,6 +37,20 @@ def named_cells(store: Store, asked: Iterable[str]) -> list[str]:
         if name not in known:
             raise NotFound(f"cell: '{name}' is not in the store; wanted {ALL}, or of {', '.join(known) or 'none'}")
     return names
+
+
+def listed_cells(store: Store) -> list[dict[str, Any]]:
+    """All runs of a store, those first whose figures have changed last."""
+    changed = store.last_snapshots()
+    rows = [{"cell": name, "changed_at": changed.get(name)} for name in store.runs()]
+    return sorted(rows, key=lambda row: -(row["changed_at"] or 0))
+
+
+def stored_snapshots(store: Store, name: str) -> list[Snapshot]:
+    """Of a run, by time. Raises NotFound."""
+    if name not in (known := store.runs()):
+        raise NotFound(f"cell: '{name}' is not in the store; wanted one of {', '.join(known) or 'none'}")
+    return store.of(name).snapshots()
 
 
 def stored_figures(

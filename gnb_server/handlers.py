@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gnb_server.airs import change_air
-from gnb_server.cells import named_cells, stored_figures, stored_fleets
+from gnb_server.cells import listed_cells, named_cells, stored_figures, stored_fleets, stored_snapshots
 from gnb_server.course import course
 from gnb_server.exports import Export, Selection
 from gnb_server.hardening import shorten
@@ -551,12 +551,19 @@ class Handlers:
         """Whose figures they are, and when."""
         return {"cell": self._store.run, "cells": [self._store.run], "at": time.time()}
 
-    def history(self, window_s: float, since: float = 0.0) -> dict[str, Any]:
+    def history(self, window_s: float, since: float = 0.0, cell: str | None = None) -> dict[str, Any]:
         """Figures of the run over a sliding window: now, and at the times of its snapshots after `since` [s since
-        1970].
+        1970]; or of `cell`, a run of the store, at the times of its snapshots. Raises NotFound.
         """
-        snapshots = [*self._store.snapshots(), (time.time(), self._monitor.snapshot())]
-        return {"window_s": window_s, **course(snapshots, window_s, since)}
+        if cell is None:
+            snapshots = [*self._store.snapshots(), (time.time(), self._monitor.snapshot())]
+        else:
+            snapshots = stored_snapshots(self._store, cell)
+        return {"cell": cell or self._store.run, "window_s": window_s, **course(snapshots, window_s, since)}
+
+    def cells(self) -> dict[str, Any]:
+        """The gNB's own cell, and all that its store has."""
+        return {"cell": self._store.run, "cells": listed_cells(self._store)}
 
     def series(self) -> list[dict[str, Any]]:
         """Figures since the start of the run, in as many rows as the gNB's checkpoints and presets allow."""

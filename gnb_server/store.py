@@ -461,6 +461,13 @@ class Store:
         """What the totals were, by time."""
         return self._contents(_snapshots)
 
+    def last_snapshots(self) -> dict[str, float]:
+        """When that was last, by run [s since 1970]."""
+        table = _snapshots.c
+        with self._reading() as connection:
+            rows = connection.execute(sa.select(table.run, sa.func.max(table.at)).group_by(table.run))
+            return {row[0]: row[1] for row in rows}
+
     def _keep_content(self, table: sa.Table, at: float, content: Any) -> None:
         row = {"run": self.run, "at": at, "content": json.dumps(content)}
         with self._writing() as connection:  # a clock that was set back may show a time again

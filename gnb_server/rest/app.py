@@ -28,6 +28,7 @@ from gnb_server.rest import models
 from gnb_server.rest.access import Access, who
 from gnb_server.rest.airs import router as airs_router
 from gnb_server.rest.alarms import router as alarms_router
+from gnb_server.rest.cells import router as cells_router
 from gnb_server.rest.exports import router as exports_router
 from gnb_server.rest.fleets import router as fleets_router
 from gnb_server.rest.history import router as history_router
@@ -124,6 +125,7 @@ def create_app(
     app.include_router(fleets_router(handlers))
     app.include_router(rates_router(handlers, changing))
     app.include_router(airs_router(handlers, changing))
+    app.include_router(cells_router(handlers))
     app.include_router(history_router(handlers, window_s))
     app.include_router(alarms_router(handlers))
     add_page(app)

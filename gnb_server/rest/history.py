@@ -13,6 +13,11 @@ from gnb_server.monitor import LONGEST_WINDOW_S
 Window = Annotated[float | None, Query(gt=0, le=LONGEST_WINDOW_S, description="sliding window [s]; else the stream's")]
 Since = Annotated[float, Query(ge=0, le=1e12, description="only what was later [s since 1970]")]
 
+Cell = Annotated[
+    str | None,
+    Query(description="a run of the gNB's store, as it is stored; without it the gNB's own run, and how it is now"),
+]
+
 
 class Series(BaseModel):
     """Figures of a scheme, version and air at the times of the answer; null where nothing of it was decoded."""
@@ -31,6 +36,7 @@ class Series(BaseModel):
 class HistoryAnswer(BaseModel):
     """Answer of GET /v1/history."""
 
+    cell: str = Field(description="whose figures these are")
     window_s: float
     times: list[float] = Field(description="ends of the window, K of them [s since 1970]")
     reports_per_s: list[float] = Field(description="decoded, over all schemes")
@@ -43,8 +49,10 @@ def router(handlers: Handlers, window_s: float) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/v1/history", response_model=HistoryAnswer)
-    def history(window: Window = None, since: Since = 0.0) -> dict[str, Any]:
-        """Figures of the whole run over a sliding window, at 360 times at most, which the store keeps, and now."""
-        return handlers.history(window or window_s, since)
+    def history(window: Window = None, since: Since = 0.0, cell: Cell = None) -> dict[str, Any]:
+        """Figures of the whole run over a sliding window, at 360 times at most, which the store keeps, and now; or of
+        another gNB's run in the same store.
+        """
+        return handlers.history(window or window_s, since, cell)
 
     return routes

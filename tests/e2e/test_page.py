@@ -246,6 +246,43 @@ def test_what_was_before_the_page_was_opened(gnb: Gnb, visit: Visit) -> None:
     visit.check()
 
 
+def test_cells_of_one_store(gnb: Gnb, visit: Visit, spawn: Spawn, tmp_path: Path) -> None:
+    """Two gNBs: the page of one has the figures of both, as they are stored, and its own live."""
+    with visit.page.expect_response("**/v1/cells"):
+        page = visit.go()
+    choice = page.get_by_role("combobox", name="Cell")
+    expect(choice).to_be_hidden()
+    grpc_port, rest_port = free_ports(2)
+    (folder := tmp_path / "east").mkdir()
+    changed = {"grpc_port": grpc_port, "rest_port": rest_port, "run": "east", "ready_file": folder / "ready.json"}
+    east = Gnb(spawn, folder, gnb.options | changed)
+    east.start()
+    gnb.ues("rnn")
+    east.ues("rnn", ues=2, slots=8)
+    east.ues("crnet", ues=1, slots=8)
+    wait_for(lambda: get(gnb.rest, "/v1/nmse?cell=east")["overall"]["reports"] == 24)
+    choice.select_option("east")
+    expect(figures(page, "east: rnn 1", 7)).to_have_text("2")
+    expect(figures(page, "east: rnn 1", 8)).to_have_text("16")
+    (row,) = get(east.rest, "/v1/nmse?scheme=rnn")["schemes"]
+    expect(figures(page, "east: rnn 1", 2)).to_contain_text(f"{abs(row['nmse_db']):.2f}")
+    expect(page.locator("#figures tbody tr")).to_have_count(2)
+    expect(page.locator("#cells-note")).to_contain_text("cell east as it is stored")
+    drawn = page.locator("#history-chart")
+    expect(drawn).to_have_attribute("aria-description", re.compile(" to "))
+    choice.press("End")
+    names = ["default: rnn 1", "east: crnet 1", "east: rnn 1"]
+    expect(page.locator("#figures tbody th")).to_have_text(names)
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.locator("#history-chart + .legend")).to_have_text(re.compile(r"\s*".join(names)))
+    assert page.evaluate("document.scrollingElement.scrollWidth") == 390
+    choice.select_option("default, live")
+    expect(page.locator("#figures tbody th")).to_have_text(["rnn 1"])
+    expect(figures(page, "rnn 1", 7)).to_have_text(str(UES))
+    expect(page.locator("#cells-note")).to_be_empty()
+    visit.check()
+
+
 def test_the_link_by_click(gnb: Gnb, visit: Visit) -> None:
     """A preset disturbs it, fields do, what the gNB refuses stands beside its field, and it is mended again."""
     gnb.ues("rnn")

@@ -35,6 +35,7 @@ from tests.integration.live_fleet import LiveFleet, until
         ("/v1/nmse?window=nan", None, 400, "window"),
         ("/v1/nmse?cell=nowhere", None, 404, "cell: 'nowhere' is not in the store"),
         ("/v1/nmse?cell=all&window=5", None, 400, "window: 5.0, and cell"),
+        ("/v1/history?cell=nowhere", None, 404, "cell: 'nowhere' is not in the store"),
         ("/v1/ues/77", None, 404, "ue: 77 is unknown"),
         ("/v1/ues/x", None, 400, "ue"),
         ("/v1/ues/77/reports", None, 404, "ue: 77 is unknown"),

@@ -105,6 +105,9 @@ export class Tip {
   }
 }
 
+/** The last value of a line, null in a gap; where lines have times of their own, values are undefined at others'. */
+const lastSaid = (values) => values.findLast((value) => value !== undefined);
+
 /** Lines over time with their names at their right ends. */
 export class TimeChart {
   /** `format(value)`: for the tip; `range`: of the values, as uPlot has it; `log`: a logarithmic scale. */
@@ -205,7 +208,7 @@ export class TimeChart {
     this.#drawMarks(plot, context, bbox, ratio);
     if (named) {
       const ends = this.lines
-        .map((line, index) => ({ ...line, end: plot.data[index + 1].at(-1) }))
+        .map((line, index) => ({ ...line, end: lastSaid(plot.data[index + 1]) }))
         .filter(({ end }) => end !== null && end !== undefined);
       const gap = FONT * 1.2 * ratio;
       const wanted = ends.map((line) => plot.valToPos(line.end, "y", true));
@@ -245,7 +248,7 @@ export class TimeChart {
     const { idx: index, left, top } = plot.cursor;
     if (index === null || index === undefined || left < 0) return this.tip.show("", [], 0, 0);
     const values = this.lines
-      .map((line, of) => ({ ...line, value: plot.data[of + 1][index] }))
+      .map((line, of) => ({ ...line, value: lastSaid(plot.data[of + 1].slice(0, index + 1)) }))
       .filter(({ value }) => value !== null && value !== undefined)
       .sort((a, b) => b.value - a.value);
     const lines = values.map(({ name, value, look }) => [name, this.format(value), look.colour]);

@@ -21,7 +21,7 @@ export class Link {
     this.rows = answer.schemes;
   }
 
-  /** Draw these series too, which `fillGaps` has returned. */
+  /** Draw these series too, as `storedTicks` returns them. */
   pool(series) {
     this.one.pooled = series;
   }

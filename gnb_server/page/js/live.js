@@ -19,6 +19,7 @@ export class Live {
     this.metric = METRICS.nmse;
     this.rows = [];
     this.pooled = [];
+    this.stored = null;
     this.span = Infinity;
     this.history = new TimeChart(byId("history-chart"), { format: decibels, range: roomy(0.5), clock });
     this.plane = new Plane(byId("plane-chart"));
@@ -45,9 +46,15 @@ export class Live {
     this.draw();
   }
 
-  /** Draw these series too, which `fillGaps` has returned. */
+  /** Draw these series too, as `storedTicks` returns them. */
   pool(series) {
     this.pooled = series;
+  }
+
+  /** Show {rows, ring, pooled} in chart, plane and table, instead of what the stream brings; null: that again. */
+  instead(stored) {
+    this.stored = stored;
+    this.draw();
   }
 
   /** Take the figures of a tick. */
@@ -58,20 +65,21 @@ export class Live {
   /** Show what was taken last; to be called while the view is to be seen, and when it comes to be. */
   draw() {
     const metricName = Object.keys(METRICS).find((name) => METRICS[name] === this.metric);
-    const rows = this.rows.map((row) => {
+    const { rows: figures, ring, pooled } = this.stored ?? this;
+    const rows = figures.map((row) => {
       const key = keyOf(row);
-      return { ...row, key, name: nameOf(row, this.rows), look: appearance(row.scheme, row.version, key) };
+      return { ...row, key, name: nameOf(row, figures), look: appearance(row.scheme, row.version, key) };
     });
     rows.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
     const drawn = rows.filter(({ key }) => !this.hiddenKeys.has(key));
     const lines = drawn
       .filter(
         (row) =>
-          this.metric.value(row) !== null || this.ring.ticks.some(({ rows: r }) => r[row.key]?.[metricName] != null),
+          this.metric.value(row) !== null || ring.ticks.some(({ rows: r }) => r[row.key]?.[metricName] != null),
       )
       .map(({ key, name, look }) => ({ key, name, look, read: (tick) => tick.rows[key]?.[metricName] }));
-    lines.push(...this.pooled.map((series) => pooledLine(series, metricName)));
-    this.history.draw(this.ring, lines, this.marks(), this.span);
+    lines.push(...pooled.map((series) => pooledLine(series, metricName)));
+    this.history.draw(ring, lines, this.stored ? [] : this.marks(), this.span);
     this.plane.draw(
       drawn.map((row) => ({
         name: row.name,
@@ -87,10 +95,9 @@ export class Live {
     this.#drawLoad();
     this.#drawTable(rows.filter(({ reports, ues_attached: ues }) => reports || ues)); // what is over has its line left
     const without = rows.filter((row) => row.reports && this.metric.value(row) === null).map(({ name }) => name);
-    say(
-      byId("metric-note"),
-      without.length ? `${without.join(", ")}: precoders have no scale and so no NMSE; see SGCS` : "",
-    );
+    const notes = without.length ? [`${without.join(", ")}: precoders have no scale and so no NMSE; see SGCS`] : [];
+    if (this.stored && this.metric === METRICS.last) notes.push("NMSE at t = T is not stored over time");
+    say(byId("metric-note"), notes.join("; "));
   }
 
   #drawLoad() {
@@ -113,7 +120,9 @@ export class Live {
   }
 
   #drawTable(rows) {
-    byId("figures-note").hidden = rows.length > 0;
+    byId("figures-note").hidden = rows.length > 0 || this.stored !== null;
+    byId("figures").toggleAttribute("data-stored", this.stored !== null);
+    say(byId("decoded-unit"), this.stored ? "reports" : "1/s");
     byId("figures").toggleAttribute("data-without-age", !rows.some(({ age_ms: age }) => age?.p50 != null));
     keyed(
       byId("figures").tBodies[0],
@@ -135,9 +144,14 @@ export class Live {
           spread ? "" : ` ${count(row.feedback_bits_p5)} to ${count(row.feedback_bits_p95)}`,
         );
         fill(wire, brief(row.wire_bytes));
-        fill(ues, count(row.ues_attached), row.ues === row.ues_attached ? "" : ` of ${count(row.ues)}`);
-        const { offered_reports_per_s: offered } = row;
-        fill(rate, brief(row.reports_per_s), offered ? ` of ${brief(offered)}` : "");
+        if (this.stored) {
+          fill(ues, count(row.ues)); // which of them are attached, and rates, are not stored
+          fill(rate, count(row.reports));
+        } else {
+          fill(ues, count(row.ues_attached), row.ues === row.ues_attached ? "" : ` of ${count(row.ues)}`);
+          const { offered_reports_per_s: offered } = row;
+          fill(rate, brief(row.reports_per_s), offered ? ` of ${brief(offered)}` : "");
+        }
         rate.classList.toggle("bad", row.rate_held === false);
         fill(dropped, count(row.dropped));
         fill(latency, percentiles(row.latency_ms));

@@ -2,11 +2,12 @@
 
 import { quietly } from "./api.js";
 import { appearance } from "./appearance.js";
+import { Cells } from "./cells.js";
 import { Events } from "./events.js";
 import { byId, element, say } from "./dom.js";
 import { clock } from "./format.js";
 import { Flow } from "./flow.js";
-import { fillGaps } from "./history.js";
+import { storedTicks } from "./history.js";
 import { Link } from "./link.js";
 import { drawStrip, Live } from "./live.js";
 import { keep, keyOf, received } from "./metrics.js";
@@ -24,9 +25,10 @@ const SPAN = "10 min";
 const REFRESH_MS = 2000;
 const VIEWS = ["live", "ues", "models", "link"];
 
-const ring = new Ring(TICKS);
+const ring = new Ring(TICKS, null);
 const events = new Events(document.querySelectorAll("[data-events]"));
 const live = new Live(ring, () => events.marks());
+const cells = new Cells(() => live.instead(cells.shown));
 const ues = new Ues();
 const models = new Models();
 const link = new Link(ring, () => events.marks());
@@ -69,9 +71,11 @@ function take(answer) {
 /** Fill the charts with what the gNB has stored of the time when the page did not hear it. */
 async function catchUp({ schemes, window_s: window }) {
   behind = false;
-  const pooled = await quietly(fillGaps(ring, window, schemes.filter(({ version }) => version !== null)));
-  if (pooled === undefined) behind = true;
-  else for (const shown of [live, link]) shown.pool(pooled);
+  const found = await quietly(storedTicks(window, schemes.filter(({ version }) => version !== null)));
+  behind = found === undefined;
+  if (behind) return;
+  ring.fill(found.ticks);
+  for (const shown of [live, link]) shown.pool(found.pooled);
 }
 
 function showState(state, since) {
@@ -92,8 +96,8 @@ function showState(state, since) {
 /** Ask for what the view shows beside the stream; while the gNB is away, or the page hidden, nothing. */
 async function refresh() {
   if (stream.state !== "live" || document.hidden) return;
-  const of = { live: flow, ues, models, link }[view];
-  await Promise.all([events, warnings, of].map((shown) => quietly(shown.refresh())));
+  const of = { live: [flow, cells], ues: [ues], models: [models], link: [link] }[view];
+  await Promise.all([events, warnings, ...of].map((shown) => quietly(shown.refresh())));
 }
 
 /** Show the view that the address names: #live, #ues, #ues/7, #models, #link, #link/7. */
@@ -118,7 +122,10 @@ function show() {
 const windows = byId("window");
 windows.append(...WINDOWS.map((seconds) => element("option", { value: seconds, text: `${seconds} s` })));
 windows.value = "";
-windows.addEventListener("change", () => stream.open(windows.value));
+windows.addEventListener("change", () => {
+  stream.open(windows.value);
+  cells.again();
+});
 const spans = byId("span");
 spans.append(...Object.keys(SPANS).map((text) => element("option", { text })));
 spans.addEventListener("change", () => {

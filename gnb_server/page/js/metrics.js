@@ -40,9 +40,9 @@ export const METRICS = {
   },
 };
 
-/** A row of /v1/nmse?by=version is of one of these. */
+/** A row of /v1/nmse?by=version is of one of these; where it is one of another cell, `cell` says so. */
 export const keyOf = (row) =>
-  [row.scheme, row.version, row.encoder_id, row.scenario, row.seed, row.air ?? ""].join(" ");
+  [row.scheme, row.version, row.encoder_id, row.scenario, row.seed, row.air ?? "", row.cell ?? ""].join(" ");
 
 /** Of what else rows differ in, as text. */
 const PARTS = {
@@ -52,13 +52,18 @@ const PARTS = {
   encoder_id: ({ encoder_id: id }) => `encoder ${id.slice(0, 8)}`,
 };
 
+const IN_COMMON = ["cell", "scheme", "version"];
+
+/** “a: ” of a row of cell a, if it says so. */
+export const cellPrefix = ({ cell }) => (cell ? `${cell}: ` : "");
+
 /** “hyperrnn 3”, with what else it takes to tell it from the others, and what disturbs its link in any case. */
 export function nameOf(row, others) {
-  const alike = others.filter((other) => other.scheme === row.scheme && other.version === row.version);
+  const alike = others.filter((other) => IN_COMMON.every((part) => other[part] === row[part]));
   const parts = Object.entries(PARTS)
     .filter(([part]) => (part === "air" && row.air) || alike.some((other) => other[part] !== row[part]))
     .map(([, text]) => text(row));
-  return [`${row.scheme} ${row.version ?? ""}`.trim(), ...parts].join(", ");
+  return cellPrefix(row) + [`${row.scheme} ${row.version ?? ""}`.trim(), ...parts].join(", ");
 }
 
 /** What of a row is kept for the charts. */

@@ -3,9 +3,13 @@
 const APART_S = 2; // a tick that is filled in is at least so far from those that there are
 
 export class Ring {
-  /** @param length ticks that are kept */
-  constructor(length) {
+  /**
+   * @param length ticks that are kept
+   * @param absent value of a line of which a tick says nothing: null is a gap, undefined nothing
+   */
+  constructor(length, absent) {
     this.length = length;
+    this.absent = absent;
     this.ticks = [];
   }
 
@@ -29,6 +33,10 @@ export class Ring {
   /** [times, a column for each of `readers`], as uPlot takes them, of ticks that are later than `since`. */
   columns(readers, since = -Infinity) {
     const ticks = this.ticks.filter(({ time }) => time > since);
-    return [ticks.map(({ time }) => time), ...readers.map((read) => ticks.map((tick) => read(tick) ?? null))];
+    const value = (read, tick) => {
+      const found = read(tick);
+      return found === undefined ? this.absent : found;
+    };
+    return [ticks.map(({ time }) => time), ...readers.map((read) => ticks.map((tick) => value(read, tick)))];
   }
 }

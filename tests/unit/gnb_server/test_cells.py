@@ -60,6 +60,28 @@ def test_who_answers_and_whose_figures_they_are(cells: tuple[Handlers, Handlers]
     assert (answer["cell"], answer["cells"]) == ("a", ["a", "b"])
 
 
+def test_how_another_cell_went(cells: tuple[Handlers, Handlers]) -> None:
+    a, b = cells
+    b._store.keep_snapshot(1000.0, [])
+    b._store.keep_snapshot(1001.0, b._monitor.snapshot())
+    answer = a.history(60.0, cell="b")
+    assert (answer["cell"], answer["times"]) == ("b", [1001.0])
+    assert {row["scheme"]: row["reports"] for row in answer["series"]} == {"hyperrnn": [3 * UES], "rnn": [UES]}
+    assert a.history(60.0)["cell"] == "a"
+    for name in ("c", "all"):
+        with pytest.raises(NotFound, match=f"cell: '{name}' is not in the store; wanted one of a, b"):
+            a.history(60.0, cell=name)
+
+
+def test_cells_are_listed_by_when_they_changed(cells: tuple[Handlers, Handlers]) -> None:
+    a, b = cells
+    assert b.cells() == {"cell": "b", "cells": [{"cell": name, "changed_at": None} for name in ("a", "b")]}
+    a._store.keep_snapshot(1000.0, [])
+    for at in (1001.0, 999.0):
+        b._store.keep_snapshot(at, [])
+    assert a.cells()["cells"] == [{"cell": "b", "changed_at": 1001.0}, {"cell": "a", "changed_at": 1000.0}]
+
+
 def test_what_is_not_stored_is_refused(cells: tuple[Handlers, Handlers]) -> None:
     a, _ = cells
     with pytest.raises(NotFound, match="cell: 'c' is not in the store; wanted all, or of a, b"):
