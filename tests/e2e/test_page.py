@@ -202,6 +202,16 @@ def test_what_the_gnb_refuses_is_said_in_its_words(gnb: Gnb, visit: Visit) -> No
     expect(page.locator(".notice")).to_have_count(0)
 
 
+def test_reports_of_lengths_of_their_own_have_their_mean(gnb: Gnb, visit: Visit) -> None:
+    """By the card's evaluation, and the most that one can have."""
+    card = {"feedback_bits": 4096, "evaluation": {"feedback_bits": 757.9, "nmse_db": -21.5}}
+    answer = {"parameters": {"card": card}}
+    visit.page.route("**/v2/models/gmtc/versions/*", lambda route: route.fulfill(json=answer))
+    row = visit.go("#models").locator("#models-table tbody tr").filter(has_text="gmtc")
+    expect(row.locator("td").nth(2)).to_have_text("758 up to 4\u202f096")
+    visit.check()
+
+
 def test_alarms_are_shown_while_they_are_on(gnb: Gnb, visit: Visit) -> None:
     alarm = {"model": "rnn", "version": 1, "text": "UEs 0 to 3: 15 % of the reports were lost (usually 0 %)"}
     alarms = [{**alarm, "cleared_at": cleared} for cleared in (None, 1.0)]

@@ -52,9 +52,22 @@ def test_alarm_where_something_is_wrong(start_gnb: StartGnb, what: dict[str, str
     assert all(abs(alarm["value"] - alarm["usual"]) > alarm["limit"] for alarm in alarms)
     assert all(alarm["emulator_truth"]["verdict"] in ("right", "false") for alarm in alarms)
     assert 'csiemu_alarms_on{indicator="' in metrics
-    events = gnb.call("/v1/events")[1]["events"]
-    assert {event["by"] for event in events if event["kind"] == "alarm"} == {"monitoring"}
-    until(lambda: all(alarm["cleared_at"] for alarm in gnb.call("/v1/alarms")[1]["alarms"]))  # the fleet has gone
+
+    def noted(kind: str) -> list[dict[str, Any]]:
+        return [event for event in gnb.call("/v1/events")[1]["events"] if event["kind"] == kind]
+
+    assert {event["by"] for event in noted("alarm")} == {"monitoring"}
+    until(lambda: all(alarm["cleared_at"] for alarm in gnb.call("/v1/alarms")[1]["alarms"]))
+    until(lambda: len(noted("alarm cleared")) == len(noted("alarm")))
+    texts = [alarm["text"] for alarm in gnb.call("/v1/alarms")[1]["alarms"]]
+    assert sorted(event["text"] for event in noted("alarm")) == sorted(texts)
+    gone = [
+        text
+        for event in noted("alarm cleared")
+        if (text := event["text"]).endswith("; the fleet has gone or is silent")
+    ]
+    assert {text.partition(";")[0] for text in gone} <= set(texts)
+    assert gone
 
 
 def test_control(start_gnb: StartGnb) -> None:
