@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.channels.streams import Split
+from shared.channels.downlink import DownlinkView
+from shared.channels.streams import Samples, Split
 from shared.checkpoints import Checkpoint, CheckpointStore
 from shared.conditions import ChangingConditions, RunConditions
-from shared.link.decoding import decode_frames
-from shared.link.encoding import encode_frames
+from shared.link.decoding import decode_frames, distortion
+from shared.link.encoding import encode, encode_frames
 from shared.link.evaluation import BATCH
 from shared.link.precision import Precision, precision_for
+from shared.link.rate import OWN, Rate, Rates
+from shared.schemes import Scheme
 from shared.schemes.base import ENDS, End
 
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-4, "bf16": 1e-2}
@@ -84,12 +87,14 @@ def misdecoded(
     return wrong, compared
 
 
-def recoded(store: CheckpointStore, recorded: list[Path]) -> tuple[int, int]:
+def recoded(store: CheckpointStore, recorded: list[Path], rate: Rate = OWN) -> tuple[int, int]:
     """Compare a gNB's record with what its UEs must have sent: their channels are measured, encoded by the encoder of
     the version that decoded the report, and decoded again.
 
     Args:
         recorded: files of `csiemu gnb --record`; those that cannot be read, of a gNB that was killed, are left out.
+        rate: that was asked for all the time, of schemes that can have it; where an NMSE was to be held, each report is
+            taken to have the step that it says.
 
     Returns:
         (reports with other bits, or another estimate, reports compared).
@@ -120,15 +125,39 @@ def recoded(store: CheckpointStore, recorded: list[Path]) -> tuple[int, int]:
             for conditions, part in _batches(by_frame, keys):
                 ue, frame = (torch.from_numpy(np.ascontiguousarray(column)) for column in keys[part].T)
                 samples = conditions.samples(Split.EMULATE, ue, frame)
-                sent = encode_frames(checkpoint.scheme, conditions.scenario, samples)
-                again = decode_frames(checkpoint.scheme, conditions.scenario, samples, sent, conditions.air).numpy()
                 found = {name: columns[name][mine[rows[part]]] for name in ("payload", "estimate")}
+                sent = _encoded(checkpoint.scheme, conditions, samples, found["payload"], rate)
+                again = decode_frames(checkpoint.scheme, conditions.scenario, samples, sent, conditions.air).numpy()
                 error, size = _norms(found["estimate"] - again), _norms(again)
                 largest = TOLERANCE[checkpoint.scheme.precision]
                 bad = (found["payload"] != sent).any(axis=2) | ~(error <= largest * np.maximum(size, 1e-12))
                 wrong, compared = wrong + int(bad.sum()), compared + bad.size
         begun[text] = {name: values[~done] for name, values in columns.items()}
     return wrong, compared
+
+
+def _encoded(
+    scheme: Scheme, conditions: RunConditions, samples: Samples, payload: NDArray[np.uint8], rate: Rate
+) -> NDArray[np.uint8]:
+    """What UEs must have sent in N frames, [N, T, bits], of which `payload` [N, T, bits] came."""
+    if scheme.least_bits is None:
+        return encode_frames(scheme, conditions.scenario, samples)
+    if rate.target_nmse_db is not None and not scheme.steps:
+        rate = OWN
+    came = payload.reshape(-1, scheme.layout.bits)
+    observation = scheme.encoder.observe(DownlinkView(conditions.scenario, samples)).flatten(0, 1)
+    rates = scheme.rates(rate, len(came))
+    if rate.target_nmse_db is None:
+        return scheme.layout.bits_of(encode(scheme, observation, rates), len(came)).reshape(payload.shape)
+    steps = torch.from_numpy(distortion(scheme, scheme.layout.fields_of(came))[1])
+    sent, others = np.zeros_like(came), np.arange(len(came))
+    while len(others):
+        asked = Rates(rates.bits[others], steps[others])
+        sent[others] = scheme.layout.bits_of(encode(scheme, observation[others], asked), len(others))
+        # a finer step may have been asked for, which the most bits did not allow
+        steps[others] += 1
+        others = others[(sent[others] != came[others]).any(axis=1) & (steps[others] < scheme.steps).numpy()]
+    return sent.reshape(payload.shape)
 
 
 def _load(store: CheckpointStore, meta: dict[str, Any], version: int, ends: tuple[End, ...] = ENDS) -> Checkpoint:

@@ -10,10 +10,11 @@ import grpc
 import numpy as np
 import pytest
 
-from csiemu.verify import misdecoded
+from csiemu.verify import misdecoded, recoded
 from protos.csi_feedback.v1 import csi_feedback_pb2 as pb
 from shared.checkpoints import CheckpointStore
 from shared.errors import InvalidInput
+from shared.link.rate import Rate
 from tests.integration.live_fleet import LiveFleet, until
 from ue_client.command import save_record
 
@@ -115,6 +116,20 @@ def test_a_target_is_held_by_what_the_gnb_knows(start_gnb: StartGnb) -> None:
     assert tight["nmse_db"] == pytest.approx(-10, abs=1)
     assert tight["feedback_bits"] > loose["feedback_bits"] + 20
     live.stop()
+
+
+@pytest.mark.parametrize("asked", [{"bits": 110}, {"target_nmse": -8.0}, {"bits": 110, "target_nmse": -12.0}, {}])
+def test_what_must_have_been_sent_at_a_rate(
+    start_gnb: StartGnb, small_store: CheckpointStore, tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    gnb = start_gnb(record=tmp_path / "recorded")
+    gnb.run_ues(scheme="gmtc", ues=UES, slots=40, **asked)
+    gnb.stop()
+    recorded = sorted((tmp_path / "recorded").glob("*.npz"))
+    rate = Rate(asked.get("bits"), None, asked.get("target_nmse"))
+    assert recoded(small_store, recorded, rate) == (0, 40 * UES)
+    wrong, compared = recoded(small_store, recorded, Rate(bits=90))
+    assert 0 < wrong <= compared == 40 * UES
 
 
 def test_a_rate_outlives_the_gnb(start_gnb: StartGnb) -> None:
