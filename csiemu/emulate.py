@@ -11,14 +11,15 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, SecretStr
+from pydantic_settings import CliSuppress
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -27,7 +28,7 @@ from csiemu.output import console, number, progress, with_error
 from csiemu.pace import median_and_tail, not_held, of_version, pace, pace_table
 from csiemu.processes import RESULTS, STORE, Gnb, end, spawn, tail
 from csiemu.rest import Rest
-from csiemu.schedule import Change, Schedule, Swap, parse_air_changes, parse_swaps
+from csiemu.schedule import Schedule, parse_air_changes, parse_swaps
 from csiemu.training.recipes import DESIGNS
 from csiemu.verify import misdecoded
 from gnb_server.openvino import Backend
@@ -141,6 +142,10 @@ class Settings(RunSettings):
     """With --ray: SQLAlchemy URL of the store of all cells, PostgreSQL's; by default, on one machine alone, a file in
     --out. CSIEMU_EMULATE_STORE says it, too, where others can read a command line."""
 
+    token: CliSuppress[SecretStr | None] = None
+    """With --ray: bearer token that REST of the cells' gNBs wants for whatever changes something:
+    CSIEMU_EMULATE_TOKEN; by default one that only this command knows."""
+
     fault: Literal["none", "lose", "misdecode", "slow"] = "none"
     """Fault injection in the gNB: shows that lost and misdecoded can be other than 0."""
 
@@ -178,21 +183,22 @@ def run(settings: Settings) -> int:
         from csiemu.cells.run import run as run_cells  # over this module
 
         return run_cells(settings)
-    for name, value in (("cells", settings.cells > 1 and settings.cells), ("store", settings.store)):
+    of_cells = ("cells", settings.cells > 1 and settings.cells), ("store", settings.store), ("token", settings.token)
+    for name, value in of_cells:
         if value:
             raise InvalidInput(f"{name}: {value}, without ray; wanted --ray auto, or --ray ADDRESS")
     settings.link()
     store = settings.checkpoint_store()
     screen = console()
     rates = report_rates(settings, store, screen)
-    swaps, bit_rates = _swaps(settings, store, rates), _bit_rates(settings, store, rates)
+    asked = bit_rates(settings, store, rates)
     first_ues = {name: index * settings.ues for index, name in enumerate(rates)}
-    changes: list[Change] = [*swaps, *parse_air_changes(settings.air_change, first_ues)]
+    schedule = scheduled(settings, store, first_ues)
     out = settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}"
     if (out / STORE).exists():
         raise InvalidInput(f"out: {out} holds an earlier run; wanted a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    stop, schedule = Stop(), Schedule(changes)
+    stop = Stop()
     with contextlib.ExitStack() as stack:
         gnb = stack.enter_context(
             Gnb(
@@ -208,7 +214,7 @@ def run(settings: Settings) -> int:
         screen.print(f"live page: {rest.url}   REST API: {rest.url}/docs   gRPC: {gnb.grpc}   files: {out}")
         fleets: list[_Ues] = []
         for name, rate in rates.items():
-            fleets.append(_start_ues(settings, out, name, rate, bit_rates[name], first_ues[name], gnb.grpc))
+            fleets.append(_start_ues(settings, out, name, rate, asked[name], first_ues[name], gnb.grpc))
             stack.callback(end, fleets[-1].process)
         stack.callback(_ask, fleets)  # all of them, before each is waited for
         stop.heard = True
@@ -220,8 +226,7 @@ def run(settings: Settings) -> int:
         if stop.asked > 1:
             end(gnb.process, patience_s=2.0)
     results = _results(settings, store, gnb.store, fleets, final, screen, stopped=stop.asked > 0)
-    missed = [f"{change}: the run was over" for change in schedule.changes]
-    results["failed"] += [*schedule.failed, *missed]
+    results["failed"] += schedule.end()
     _show(results, screen)
     for file in filter(None, (out / RESULTS, settings.json_file)):
         write_json(file, results)
@@ -266,7 +271,7 @@ def report_rates(settings: Settings, store: CheckpointStore, screen: Console) ->
     return rates
 
 
-def _bit_rates(settings: Settings, store: CheckpointStore, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def bit_rates(settings: Settings, store: CheckpointStore, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Options of the UEs of each scheme that can have the bits or the target NMSE asked for. Raises InvalidInput."""
     asked = {"bits": settings.bits, "target_nmse": settings.target_nmse}
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
@@ -283,14 +288,18 @@ def _bit_rates(settings: Settings, store: CheckpointStore, names: Iterable[str])
     return found
 
 
-def _swaps(settings: Settings, store: CheckpointStore, rates: dict[str, ReportRate]) -> list[Swap]:
-    """What is to be swapped when. Raises InvalidInput, NotFound."""
+def scheduled(settings: Settings, store: CheckpointStore, first_ues: Mapping[str, int]) -> Schedule:
+    """What a gNB is to change when. Raises InvalidInput, NotFound.
+
+    Args:
+        first_ues: of each scheme that runs.
+    """
     swaps = parse_swaps(settings.swap)
     for swap in swaps:
-        if swap.model not in rates:
-            raise InvalidInput(f"swap: '{swap.model}' does not run; wanted one of {', '.join(rates)}")
+        if swap.model not in first_ues:
+            raise InvalidInput(f"swap: '{swap.model}' does not run; wanted one of {', '.join(first_ues)}")
         store.folder(swap.model, swap.version)
-    return swaps
+    return Schedule([*swaps, *parse_air_changes(settings.air_change, first_ues)])
 
 
 def _is_readable(store: CheckpointStore, name: str, screen: Console) -> bool:
@@ -360,6 +369,7 @@ def _watch(
     to stop, have them finish within STOP_S, or end at once.
     """
     said, told, limit = 0.0, 0, math.inf
+    begun: float | None = None
     with (
         Live(console=screen, auto_refresh=False, transient=True)
         if screen.is_terminal
@@ -373,9 +383,12 @@ def _watch(
             if gnb.poll() is not None:
                 raise NotReady(f"gnb: ended with {gnb.returncode} while UEs were sending; see gnb.log")
             with contextlib.suppress(NotReady):
-                for text in schedule.step(rest):
-                    screen.print(text)
                 recent, total = rest.get(f"{BY_VERSION}&window={WINDOW_S}"), rest.get(BY_VERSION)
+                if begun is None and total["overall"]["reports"]:
+                    begun = time.monotonic()
+                if begun is not None:
+                    for text in schedule.step(rest, time.monotonic() - begun):
+                        screen.print(text)
                 shown = Group(_live_table(recent, total), *not_held(recent), *_waiting(fleets, recent))
                 if live is not None:
                     live.update(shown, refresh=True)

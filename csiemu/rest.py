@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import ssl
 import urllib.error
@@ -61,5 +62,5 @@ class Rest:
             except (ValueError, KeyError, TypeError):
                 text = f"{HTTPStatus(error.code).phrase}: {text[:200]}"
             raise _ERRORS.get(error.code, InvalidInput)(text) from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:  # the latter where it ends in the midst of its answer
             raise NotReady(f"gnb: {self.url} cannot be reached: {getattr(error, 'reason', error)}") from None

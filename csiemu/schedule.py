@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from csiemu.rest import Rest
 from shared.checkpoints import NAME
-from shared.errors import CsiError, InvalidInput
+from shared.errors import CsiError, InvalidInput, NotReady
 from shared.link.air import Air
 
 _AT = r"@([0-9]+(?:\.[0-9]+)?)s?"
@@ -90,29 +89,31 @@ def parse_air_changes(text: str, first_ues: Mapping[str, int]) -> Iterator[AirCh
 
 @dataclass
 class Schedule:
-    """Changes that are still to come, in the order of their times, and what of those before failed."""
+    """Changes of a gNB that are still to come, in the order of their times, and what of those before failed."""
 
     changes: list[Change]
     failed: list[str] = field(default_factory=list)
-    _begun: float | None = None
 
     def __post_init__(self) -> None:
         self.changes.sort(key=lambda change: change.at_s)
 
-    def step(self, rest: Rest) -> list[str]:
-        """Ask for what is due, once reports have come; returns what there is to say about it."""
-        if not self.changes:
-            return []
-        if self._begun is None:
-            if not rest.get("/v1/nmse")["overall"]["reports"]:
-                return []
-            self._begun = time.monotonic()
+    def step(self, rest: Rest, elapsed_s: float) -> list[str]:
+        """Ask for what is due so long after the first reports; returns what there is to say about it. A gNB that is
+        away, or not ready, is to be asked again.
+        """
         said = []
-        while self.changes and time.monotonic() - self._begun >= self.changes[0].at_s:
-            change = self.changes.pop(0)
+        while self.changes and elapsed_s >= self.changes[0].at_s:
+            change = self.changes[0]
             try:
                 said.append(change.ask(rest))
+            except NotReady:
+                break
             except CsiError as error:
                 self.failed.append(f"{change} failed: {error}")
                 said.append(self.failed[-1])
+            del self.changes[0]
         return said
+
+    def end(self) -> list[str]:
+        """What failed, or can be asked for no more."""
+        return [*self.failed, *(f"{change}: the run was over" for change in self.changes)]

@@ -171,6 +171,12 @@ class Settings(CheckpointSettings):
                 raise InvalidInput(f"token_file: {self.token_file} cannot be read: {error.strerror}") from None
             except ValueError:
                 raise InvalidInput(f"token_file: {self.token_file} is no text") from None
-        if token is not None and not _TOKEN.fullmatch(token):
-            raise InvalidInput("token: wanted letters, digits and - . _ ~ + / only, and at least one of them")
+        if token is not None:
+            check_token(token)
         return token
+
+
+def check_token(token: str) -> None:
+    """Raises InvalidInput, which does not say it: it cannot be a bearer token."""
+    if not _TOKEN.fullmatch(token):
+        raise InvalidInput("token: wanted letters, digits and - . _ ~ + / only, and at least one of them")

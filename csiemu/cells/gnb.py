@@ -20,6 +20,7 @@ import ray
 from csiemu.cells.messages import Checked, Place
 from csiemu.processes import Gnb, end
 from shared.errors import NotReady
+from shared.link.rate import Rate
 from shared.stopping import STOP_S
 
 PAUSE_S = 1.0
@@ -36,13 +37,17 @@ class GnbActor:
     new gNB goes on where the store has the cell, with all leases and open frames. Methods may be called at once.
 
     Args:
-        cell: name of the run in the store. store: its URL. options: of `csiemu gnb`.
+        cell: name of the run in the store. store: its URL. token: that REST wants for whatever changes something.
+        options: of `csiemu gnb`.
     """
 
-    def __init__(self, cell: str, store: str, options: dict[str, Any]) -> None:
+    def __init__(self, cell: str, store: str, token: str, options: dict[str, Any]) -> None:
         os.environ["CSIEMU_GNB_STORE"] = store  # others could read a command line
-        self._options = {**options, "run": cell, "host": ray.util.get_node_ip_address()}
         self._folder = Path(tempfile.mkdtemp(prefix="csiemu-gnb-"))
+        of_token = self._folder / "token"
+        of_token.touch(0o600)
+        of_token.write_text(token)
+        self._options = {**options, "run": cell, "host": ray.util.get_node_ip_address(), "token_file": of_token}
         self._cell, self._url = cell, store
         self._starts = 0
         self._gnb: Gnb | None = None
@@ -84,8 +89,8 @@ class GnbActor:
                     return lease.token, finished
         return None
 
-    def finish(self) -> Checked:
-        """End the gNB, and decode again what it recorded on this node."""
+    def finish(self, rate: Rate) -> Checked:
+        """End the gNB, and decode again what it recorded on this node, of UEs that were asked for a rate."""
         import torch
 
         from csiemu.verify import recoded
@@ -97,7 +102,7 @@ class GnbActor:
                 end(self._gnb.process, STOP_S)
             torch.set_num_threads(1)
             checkpoints = CheckpointStore(self._options["checkpoints"] or default_checkpoints())
-            wrong, checked = recoded(checkpoints, sorted((self._folder / "recorded").glob("*.npz")))
+            wrong, checked = recoded(checkpoints, sorted((self._folder / "recorded").glob("*.npz")), rate)
             log = "".join(path.read_text(errors="replace") for path in sorted(self._folder.glob("*/gnb.log")))
             shutil.rmtree(self._folder)
             return Checked(wrong, checked, log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from csiemu.cells.changes import Changes
 from csiemu.cells.gnb import GnbActor
 from csiemu.cells.messages import Ended, Place
 from csiemu.cells.plan import Fleet
@@ -22,9 +24,11 @@ from csiemu.emulate import POLL_S, WINDOW_S, Settings, Stop
 from csiemu.output import number
 from csiemu.processes import START_S, STORE
 from csiemu.rest import Rest
+from csiemu.schedule import Schedule
 from gnb_server.store import sqlite_url, without_password
 from shared.checkpoints import shipped_checkpoints
 from shared.errors import CsiError, InvalidInput, NotReady
+from shared.link.rate import Rate
 from shared.stopping import STOP_S
 
 GNB_NEEDS = {"num_cpus": 0.2, "memory": 2**30}
@@ -57,16 +61,30 @@ class Cells:
 
     Args:
         store: URL. node: that they have to be on; None: they are spread.
+        schedules: what each cell's gNB is to change when, from when on all of them have reports.
 
     Attributes:
         misdecoded, checked: reports whose records were decoded otherwise, and how many were compared.
-        logs: of gNBs and UEs, by name.
+        failed: changes that were not made, and why. logs: of gNBs and UEs, by name.
     """
 
-    def __init__(self, settings: Settings, store: str, node: str | None, fleets: list[Fleet], screen: Console) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: str,
+        node: str | None,
+        fleets: list[Fleet],
+        schedules: dict[str, Schedule],
+        screen: Console,
+    ) -> None:
         self.misdecoded = self.checked = 0
+        self.failed: list[str] = []
         self.logs: dict[str, str] = {}
         self._screen = screen
+        self._rate = Rate(settings.bits, None, settings.target_nmse)
+        self._token = settings.token.get_secret_value() if settings.token else secrets.token_urlsafe(32)
+        self._changes = Changes(schedules, self._rest, screen.print)
+        self._heard: set[str] = set()  # cells that have had reports
         where = "SPREAD" if node is None else NodeAffinitySchedulingStrategy(node, soft=False)
         kept = {"max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": where}
         # those that come with csiemu are elsewhere on another node
@@ -75,9 +93,8 @@ class Cells:
         of_gnb = {**kept, **GNB_NEEDS, "max_concurrency": len(fleets) + 4}
         of_ues = {**kept, **UES_NEED, "max_concurrency": 2}
         options = {"checkpoints": checkpoints, **settings.gnb_options()}
-        cells = dict.fromkeys(fleet.cell for fleet in fleets)
         self._gnbs: dict[str, Any] = {
-            cell: gnb.options(name=cell, **of_gnb).remote(cell, store, options) for cell in cells
+            cell: gnb.options(name=cell, **of_gnb).remote(cell, store, self._token, options) for cell in schedules
         }
         self._ues: dict[Fleet, Any] = {
             fleet: ues.options(**of_ues).remote(
@@ -116,6 +133,9 @@ class Cells:
                 elif time.monotonic() - said > 10 * POLL_S:
                     self._screen.print(table)
                     said = time.monotonic()
+                if len(self._heard) == len(self._gnbs):
+                    self._changes.begin()
+        self.failed = self._changes.end()
         self._finish()
         return problems
 
@@ -151,16 +171,22 @@ class Cells:
         for cell in self._gnbs:
             place = self._places[cell]
             try:
-                rest = Rest(f"http://{place.rest}")
+                rest = self._rest(cell)
                 now, total = (rest.get(f"/v1/nmse{of}")["overall"] for of in (f"?window={WINDOW_S}", ""))
             except CsiError:
                 table.add_row(cell, "its gNB is away", *6 * ["-"])
                 continue
+            if total["reports"]:
+                self._heard.add(cell)
             held = {None: "-", True: "yes", False: "no"}[now["rate_held"]]
             ues = f"{total['ues_attached']}/{total['ues']}"
             rates = number(now["offered_reports_per_s"], 0), number(now["reports_per_s"], 0)
             table.add_row(cell, place.node, ues, *rates, held, str(total["reports"]), str(total["dropped"]))
         return table
+
+    def _rest(self, cell: str) -> Rest:
+        """Of its gNB, where it was seen last."""
+        return Rest(f"http://{self._places[cell].rest}", self._token)
 
     def _stop(self, *, at_once: bool) -> None:
         for ues in self._ues.values():
@@ -171,7 +197,7 @@ class Cells:
 
     def _finish(self) -> None:
         """End the gNBs, and have them check what they recorded."""
-        for cell, finished in {cell: gnb.finish.remote() for cell, gnb in self._gnbs.items()}.items():
+        for cell, finished in {cell: gnb.finish.remote(self._rate) for cell, gnb in self._gnbs.items()}.items():
             found = _answer(finished)
             self.misdecoded += found.misdecoded
             self.checked += found.checked

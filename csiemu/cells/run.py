@@ -10,12 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from csiemu.cells.plan import Fleet, check, plan
+from csiemu.cells.plan import Fleet, plan
 from csiemu.cluster import connected
-from csiemu.emulate import Settings, Stop, report_rates
+from csiemu.emulate import Settings, Stop, bit_rates, report_rates, scheduled
 from csiemu.output import console, number, with_error
+from csiemu.pace import of_version
 from csiemu.processes import RESULTS
 from gnb_server.cells import stored_figures, stored_fleets
+from gnb_server.sessions import Fleet as StoredFleet
+from gnb_server.settings import check_token
 from gnb_server.store import Store, without_password
 from shared.commands import write_json
 from shared.errors import Conflict
@@ -24,26 +27,34 @@ from shared.machine import machine
 
 def run(settings: Settings) -> int:
     """Emulate; 0 if nothing was lost or decoded wrongly and every process ended well, else 1."""
-    check(settings)
     settings.link()
+    if settings.token is not None:
+        check_token(settings.token.get_secret_value())
     screen = console()
     out = (settings.out or Path("runs") / f"emulate-{datetime.now():%Y%m%d-%H%M%S-%f}").absolute()
-    fleets = plan(settings, out.name, report_rates(settings, settings.checkpoint_store(), screen))
+    checkpoints = settings.checkpoint_store()
+    rates = report_rates(settings, checkpoints, screen)
+    fleets = plan(settings, out.name, rates, bit_rates(settings, checkpoints, rates))
+    first_ues: dict[str, dict[str, int]] = {}
+    for fleet in fleets:
+        first_ues.setdefault(fleet.cell, {})[fleet.scheme] = fleet.first_ue
+    schedules = {cell: scheduled(settings, checkpoints, ues) for cell, ues in first_ues.items()}
     with connected(str(settings.ray)):
         from csiemu.cells.live import Cells, common_store  # needs Ray
 
         url, node = common_store(settings.store, out)
         out.mkdir(parents=True, exist_ok=True)
         with closing(Store(url, out.name, 1)) as store:  # has its tables before several gNBs would make them at once
-            if taken := {fleet.cell for fleet in fleets} & set(store.runs()):
+            if taken := schedules.keys() & set(store.runs()):
                 raise Conflict(f"out: the store has {min(taken)} already; wanted a folder of another name")
             screen.print(f"store: {without_password(url)}   files: {out}")
-            cells, stop = Cells(settings, url, node, fleets, screen), Stop()
+            cells, stop = Cells(settings, url, node, fleets, schedules, screen), Stop()
             stop.heard = True
             problems = cells.run(stop)
             stop.heard = False
             results = _results(settings, store, fleets, stopped=stop.asked > 0)
     results["failed"] += [f"UEs of {f.cell}, {f.scheme}: {text}" for f, text in problems.items() if text]
+    results["failed"] += cells.failed
     results |= {"misdecoded": cells.misdecoded, "checked": cells.checked, "machine": machine(), "files": str(out)}
     for name, log in cells.logs.items():
         (out / f"{name}.log").write_text(log)
@@ -64,7 +75,7 @@ def _results(settings: Settings, store: Store, fleets: list[Fleet], *, stopped: 
     for cell in dict.fromkeys(fleet.cell for fleet in fleets):
         stored, schemes = list(stored_fleets(store.of(cell))), {}
         of_all += stored
-        figures = {row["scheme"]: row for row in stored_figures(stored)[0]}
+        figures = _stored(stored)
         for fleet in (fleet for fleet in fleets if fleet.cell == cell):
             mine = [one for one in stored if one.lease.first_ue == fleet.first_ue]
             reached = int(sum(one.next_sequence.sum() for one in mine))
@@ -78,12 +89,28 @@ def _results(settings: Settings, store: Store, fleets: list[Fleet], *, stopped: 
         cells[cell] = {"schemes": schemes, "gnb_starts": len(store.of(cell).processes())}
     rows = [row for cell in cells.values() for row in cell["schemes"].values()]
     return {
-        "settings": settings.model_dump(mode="json", exclude={"config", "json_file", "out", "store"}),
+        "settings": settings.model_dump(mode="json", exclude={"config", "json_file", "out", "store", "token"}),
         "cells": cells,
-        "schemes": {row["scheme"]: row for row in stored_figures(of_all)[0]},
+        "schemes": _stored(of_all),
         "lost": sum(max(0, row["reports_asked"] - row["reports_decoded"] - row["reports_dropped"]) for row in rows),
         "dropped": sum(row["reports_dropped"] for row in rows),
         "failed": failed,
+    }
+
+
+def _stored(fleets: list[StoredFleet]) -> dict[str, dict[str, Any]]:
+    """Figures of each scheme: where all its reports have encoder and conditions in common, and in `versions` of each
+    version and air.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for row in stored_figures(fleets)[0]:
+        found[row["scheme"]] = {} if row["scheme"] in found else row
+    return {
+        scheme: {
+            **row,
+            "versions": [each for each in stored_figures(fleets, scheme, by_version=True)[0] if each["version"]],
+        }
+        for scheme, row in found.items()
     }
 
 
@@ -95,10 +122,10 @@ def _show(results: dict[str, Any], screen: Console) -> None:
             counts = [row[f"reports_{what}"] for what in ("asked", "decoded", "dropped")]
             totals[scheme] = [sum(pair) for pair in zip(totals.get(scheme, 3 * [0]), counts, strict=True)]
             first = ("", "") if index else (name, str(cell["gnb_starts"]))
-            table.add_row(*first, scheme, *map(str, counts), *_figures(row))
+            _add_rows(table, *first, scheme, *map(str, counts), of=row)
     table.add_section()
     for scheme, counts in totals.items():
-        table.add_row("all", "", scheme, *map(str, counts), *_figures(results["schemes"].get(scheme, {})))
+        _add_rows(table, "all", "", scheme, *map(str, counts), of=results["schemes"].get(scheme, {}))
     screen.print(table)
     screen.print(
         f"lost {results['lost']}, dropped {results['dropped']}, misdecoded {results['misdecoded']} of"
@@ -106,6 +133,14 @@ def _show(results: dict[str, Any], screen: Console) -> None:
     )
     for text in results["failed"]:
         screen.print(text, style="red")
+
+
+def _add_rows(table: Table, *cells: str, of: dict[str, Any]) -> None:
+    """A row of a scheme, and where it has had several versions or airs, one of each of them."""
+    versions = of.get("versions", [])
+    table.add_row(*cells, *(_figures(of) if len(versions) < 2 else []))
+    for version in versions if len(versions) > 1 else []:
+        table.add_row("", "", of_version(version), "", str(version["reports"]), "", *_figures(version))
 
 
 def _figures(row: dict[str, Any]) -> list[str]:

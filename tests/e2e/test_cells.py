@@ -18,11 +18,14 @@ import pytest
 import sqlalchemy as sa
 from e2e_tools import get, wait_for
 
+from csiemu.rest import Rest
 from gnb_server.cells import stored_fleets
 from gnb_server.store import Store, sqlite_url
 from shared.checkpoints import CheckpointStore
+from shared.errors import InvalidInput
 
 UES, SLOTS = 4, 160
+TOKEN = "of-the-tests"
 QUICK = {"health_check_period_ms": 1000, "health_check_timeout_ms": 20_000, "health_check_failure_threshold": 3}
 """Ray takes a node for dead after three checks that fail, which on a busy machine may take long."""
 
@@ -84,7 +87,8 @@ class Emulation:
         line = [sys.executable, "-m", "csiemu", "emulate", "--out", str(folder), "--slots", str(SLOTS), "--seed", "5"]
         line += [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT)
+            environment = {**os.environ, "CSIEMU_EMULATE_TOKEN": TOKEN}
+            self.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
     def rest(self) -> str:
         """Of the first cell, once all have begun."""
@@ -111,32 +115,37 @@ def each_counted_once(url: str, cells: list[str], ues: int) -> None:
         assert counted.tolist() == fleet.next_sequence.tolist() == fleet.lease.ue_count * [SLOTS]
 
 
-def process(*parts: str) -> int:
-    """Its id, by parts of its command line, one of which is the folder of this test's own processes."""
+def process(*parts: str) -> tuple[int, str]:
+    """Its id and command line, by parts of this, one of which is the folder of this test's own processes."""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             line = file.read_text().replace("\0", " ")
             if all(part in line for part in (*parts, f"{tempfile.gettempdir()}/csiemu-")):
-                return int(file.parent.name)
+                return int(file.parent.name), line
     raise AssertionError(f"no process {parts}")
 
 
 @pytest.mark.parametrize("nodes", [1], indirect=True)
 def test_processes_die(nodes: Nodes, small_store: CheckpointStore, tmp_path: Path) -> None:
-    """The gNB of a cell and the UEs of another: on one node, where the cells have a file in common."""
-    cells = ["run-1", "run-2"]
-    run = Emulation(tmp_path / "run", nodes, small_store, cells=2, rate=20)
+    """The gNB of a cell and the UEs of another: on one node, where the cells have a file in common. What is to change
+    meanwhile does so in both.
+    """
+    cells, air = ["run-1", "run-2"], "loss=0.2"
+    changes = {"swap": "hyperrnn:3@2s", "air_change": f"hyperrnn:{air}@3s"}
+    run = Emulation(tmp_path / "run", nodes, small_store, cells=2, rate=10, **changes)
     rest = run.rest()
     wait_for(lambda: get(rest, "/v1/nmse?cell=all")["overall"]["reports"] > 30 * UES)
     for victim in (("-m gnb_server", "--run run-1"), ("-m ue_client", f"--ue-base {UES} ")):
-        os.kill(process(*victim), signal.SIGKILL)
+        os.kill(process(*victim)[0], signal.SIGKILL)
     results = run.results()
     assert (results["lost"], results["misdecoded"], results["failed"]) == (0, 0, [])
     assert results["checked"] > 0
     assert [results["cells"][name]["gnb_starts"] for name in cells] == [2, 1]
-    assert results["schemes"]["hyperrnn"]["reports"] == 2 * UES * SLOTS
-    one, other = (results["cells"][name]["schemes"]["hyperrnn"]["nmse_db"] for name in cells)
-    assert one != other  # no UE of one has the channels of another's
+    of_cells = [results["cells"][name]["schemes"]["hyperrnn"]["versions"] for name in cells]
+    for versions in (*of_cells, results["schemes"]["hyperrnn"]["versions"]):
+        assert {(1, None), (3, air)} <= {(row["version"], row.get("air")) for row in versions}
+    assert [sum(row["reports"] for row in versions) for versions in of_cells] == 2 * [UES * SLOTS]
+    assert of_cells[0][0]["nmse_db"] != of_cells[1][0]["nmse_db"]  # no UE of one has the channels of another's
     each_counted_once(sqlite_url(run.folder / "gnb.sqlite"), cells, 2 * UES)
 
 
@@ -145,11 +154,16 @@ def test_checks_can_fail_and_ctrl_c_ends_well(nodes: Nodes, small_store: Checkpo
     run = Emulation(tmp_path / "run", nodes, small_store, cells=1, rate=20, slots=10_000, fault="misdecode")
     rest = run.rest()
     wait_for(lambda: get(rest, "/v1/nmse")["overall"]["reports"] > 30 * UES)
+    assert TOKEN not in process("-m gnb_server", "--run run-1")[1]
+    load = "/v2/repository/models/hyperrnn/load", {"parameters": {"version": 2}}
+    with pytest.raises(InvalidInput, match="token: missing"):
+        Rest(f"http://{rest}").post(*load)
+    Rest(f"http://{rest}", TOKEN).post(*load)
     run.process.send_signal(signal.SIGINT)
     results = run.results(status=1)
     assert results["misdecoded"] > 0
     assert (results["lost"], results["failed"]) == (0, [])
-    assert results["schemes"]["hyperrnn"]["reports"] < 10_000 * UES
+    assert 0 < sum(row["reports"] for row in results["schemes"]["hyperrnn"]["versions"]) < 10_000 * UES
 
 
 @pytest.mark.parametrize("nodes", [3], indirect=True)

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from csiemu.schedule import AirChange, Schedule, Swap, parse_air_changes, parse_swaps
-from shared.errors import Conflict, InvalidInput
+from shared.errors import Conflict, InvalidInput, NotReady
 from shared.link.air import UNDISTURBED, Air
-from tests.unit.gnb_server.sending import Clock
 
 FIRST_UES = {"hyperrnn": 0, "gmtc": 32}
 
@@ -19,12 +18,11 @@ class Rest:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
-        self.reports = 0
-
-    def get(self, path: str) -> Any:
-        return {"overall": {"reports": self.reports}}
+        self.away = False
 
     def post(self, path: str, body: Any) -> Any:
+        if self.away:
+            raise NotReady("gnb: cannot be reached")
         self.asked.append((path, body))
         if "fleets/32" in path:
             raise Conflict("ue: 32; its fleet has gone: it is finished")
@@ -57,16 +55,11 @@ def test_what_is_none_is_named(text: str, says: str) -> None:
     assert str(caught.value).startswith(says)
 
 
-def test_what_is_due_is_asked_for_once_reports_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, rest = Clock(), Rest()
-    monkeypatch.setattr("csiemu.schedule.time.monotonic", clock)
+def test_what_is_due_is_asked_for() -> None:
+    rest: Any = Rest()
     airs = parse_air_changes("hyperrnn:loss=0.3@10s,gmtc:@5s", FIRST_UES)
     made = Schedule([*parse_swaps("hyperrnn:3@7s"), *airs])
-    assert made.step(rest) == []  # type: ignore[arg-type]  # as far as it is used
-    clock.now, rest.reports = 1100.0, 1
-    said = []
-    for clock.now in (1100.0, 1107.5, 1120.0):
-        said.append(made.step(rest))  # type: ignore[arg-type]  # as far as it is used
+    said = [made.step(rest, elapsed_s) for elapsed_s in (0.0, 7.5, 20.0)]
     assert said == [
         [],
         [
@@ -82,4 +75,16 @@ def test_what_is_due_is_asked_for_once_reports_have_come(monkeypatch: pytest.Mon
         ("/v1/fleets/0/air", {"air": "loss=0.3"}),
     ]
     assert not made.changes
+    assert made.end() == made.failed
     assert str(Swap("hyperrnn", 3, 7.0)) == "swap of hyperrnn to version 3"
+
+
+def test_a_gnb_that_is_away_is_asked_again_in_the_same_order() -> None:
+    rest: Any = Rest()
+    made = Schedule([*parse_air_changes("hyperrnn:loss=0.3@1s,hyperrnn:@2s,hyperrnn:loss=0.5@9s", FIRST_UES)])
+    rest.away = True
+    assert made.step(rest, 3.0) == made.failed == []
+    rest.away = False
+    assert len(made.step(rest, 4.0)) == 2
+    assert [body for _, body in rest.asked] == [{"air": "loss=0.3"}, {"air": ""}]
+    assert made.end() == ["air of hyperrnn: loss=0.5: the run was over"]
