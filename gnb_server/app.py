@@ -45,19 +45,22 @@ HEALTH_S = 1.0
 """How often gRPC's health follows what the gNB can do, roll-outs and silent fleets are looked at, and the log may get
 figures."""
 
+STORE_PAUSE_S = 1.0
+"""Between two attempts to reach a store that is away."""
+
 UNTOLD = {"token", "token_file", "tls_key", "store", "ready_file"}
 """Settings that do not go into a report: secrets and where they are, and what says nothing about the run."""
 
 
 @contextlib.contextmanager
-def service(settings: Settings, clock: Clock = time.monotonic) -> Iterator[Handlers]:
+def service(settings: Settings, clock: Clock = time.monotonic, store: Store | None = None) -> Iterator[Handlers]:
     """The gNB without its protocols: handlers over a running serving loop, earlier fleets of the run restored.
 
     Args:
-        clock: monotonic [s].
+        clock: monotonic [s]. store: the one of the settings, if it is open.
     """
     executor = _executor(settings, clock)
-    with contextlib.closing(executor), _decoding_by(executor, settings, clock) as handlers:
+    with contextlib.closing(executor), _decoding_by(executor, settings, clock, store) as handlers:
         yield handlers
 
 
@@ -69,14 +72,14 @@ def _executor(settings: Settings, clock: Clock) -> Executor:
 
 
 @contextlib.contextmanager
-def _decoding_by(executor: Executor, settings: Settings, clock: Clock) -> Iterator[Handlers]:
+def _decoding_by(executor: Executor, settings: Settings, clock: Clock, store: Store | None) -> Iterator[Handlers]:
     """As `service`, over an executor."""
     check_backend(settings.backend)
     checkpoints = CheckpointStore(settings.checkpoints)
     repository = Repository(checkpoints, settings.precision, executor.load, executor.unload, settings.backend)
     if settings.precision == "bf16" and not fast_in_bf16():
         logging.warning("precision: bf16, for which this processor has no instructions; fp32 is faster here")
-    store = Store(settings.store, settings.run, settings.reports_kept)
+    store = store or Store(settings.store, settings.run, settings.reports_kept)
     store.own()
     monitor = Monitor(clock)
     recorder = None
@@ -154,6 +157,21 @@ def _family(host: str) -> socket.AddressFamily:
         raise InvalidInput(f"host: '{host}' is no address of this machine: {error.strerror}") from None
 
 
+async def _opened(settings: Settings) -> Store:
+    """The store; one that is away is waited for. Raises InvalidInput; StoreUnavailable: it is away for too long."""
+    deadline, told = time.monotonic() + settings.store_wait_s, False
+    while True:
+        try:
+            return await asyncio.to_thread(Store, settings.store, settings.run, settings.reports_kept)
+        except StoreUnavailable as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not told:
+                logging.warning("%s; it is waited for, %g s at most", error, settings.store_wait_s)
+            told = True
+        await asyncio.sleep(STORE_PAUSE_S)
+
+
 async def serve(settings: Settings) -> None:
     """Serve until cancelled."""
     family, access = _family(settings.host), Access(settings.access_token())
@@ -161,7 +179,7 @@ async def serve(settings: Settings) -> None:
     client_ca = read_authorities("tls_client_ca", settings.tls_client_ca)
     if client_ca is not None and identity is None:
         raise InvalidInput(f"tls_client_ca: {settings.tls_client_ca}, and no tls_certificate; wanted both")
-    with service(settings) as handlers, socket.socket(family) as listener:
+    with service(settings, store=await _opened(settings)) as handlers, socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.rest_port))

@@ -61,6 +61,9 @@ class Settings(CheckpointSettings):
     store: str = "sqlite:///runs/gnb.sqlite"
     """SQLAlchemy URL of the result store."""
 
+    store_wait_s: float = Field(60.0, ge=0, le=86_400)
+    """How long a PostgreSQL that is away is waited for at the start [s]; one that goes away later always is."""
+
     run: str = "default"
     """Name under which results are kept in the store; a gNB that starts again with the same run goes on with it."""
 

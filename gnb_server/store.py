@@ -150,7 +150,8 @@ class Store:
     """The result store of one run.
 
     Raises:
-        InvalidInput: no database can be reached at the URL, or another version of this program wrote it.
+        InvalidInput: no database can be at the URL, or another version of this program wrote it.
+        StoreUnavailable: PostgreSQL does not answer there, or not yet.
     """
 
     def __init__(self, url: str, run: str, reports_kept: int) -> None:
@@ -168,6 +169,9 @@ class Store:
             bring_up_to_date(self._engine, reports_kept)
             METADATA.create_all(self._engine)
         except (sa.exc.SQLAlchemyError, ModuleNotFoundError, OSError) as error:
+            if isinstance(error, _OUTAGES) and url.startswith("postgresql"):
+                what = f"store: '{without_password(url)}' cannot be reached: {_first_line(error)}"
+                raise StoreUnavailable(what) from None
             wanted = "wanted sqlite:///FILE, or postgresql://USER@HOST/NAME with the extra `postgres`"
             raise InvalidInput(f"store: '{without_password(url)}' cannot be used; {wanted}: {error}") from None
         self._check_tables()

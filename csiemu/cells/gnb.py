@@ -19,7 +19,7 @@ import ray
 
 from csiemu.cells.messages import Checked, Place
 from csiemu.processes import Gnb, end
-from shared.errors import NotReady
+from shared.errors import NotReady, StoreUnavailable
 from shared.link.rate import Rate
 from shared.stopping import STOP_S
 
@@ -80,7 +80,17 @@ class GnbActor:
             time.sleep(PAUSE_S)
 
     def lease(self, first_ue: int) -> tuple[str, bool] | None:
-        """Token of the fleet whose first UE this is, and whether it has detached; None if it has never attached."""
+        """Token of the fleet whose first UE this is, and whether it has detached; None if it has never attached. A
+        store that is away is waited for.
+        """
+        while True:
+            try:
+                return self._lease(first_ue)
+            except StoreUnavailable:
+                time.sleep(PAUSE_S)
+
+    def _lease(self, first_ue: int) -> tuple[str, bool] | None:
+        """As `lease`. Raises StoreUnavailable."""
         from gnb_server.store import Store
 
         with closing(Store(self._url, self._cell, 1)) as store:

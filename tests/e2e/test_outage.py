@@ -92,3 +92,31 @@ def test_postgresql_goes_away_and_comes_back(spawn: Spawn, tmp_path: Path, numbe
         assert Tally.of(postgres.url) == Tally(SLOTS * UES, 0, 0)
     sent = json.loads(summary.read_text())
     assert (sent["sent"], sent["acked"], sent["connects"]) == (SLOTS * UES, SLOTS * UES, 1)
+
+
+def test_a_gnb_starts_while_postgresql_is_away(spawn: Spawn, tmp_path: Path) -> None:
+    """It waits, says so once, and serves when the server is there; it can be ended meanwhile, and does not wait for
+    ever.
+    """
+    if (binaries := programs()) is None:
+        pytest.skip("PostgreSQL is not installed")
+    with tempfile.TemporaryDirectory() as folder, Postgres(binaries, Path(folder)) as postgres:
+        postgres.stop(signal.SIGKILL)
+        away = {"grpc_port": 0, "rest_port": 0, "store": postgres.url}
+        impatient, ended = spawn("gnb_server", **away, store_wait_s=0), spawn("gnb_server", **away)
+        gnb = spawn("gnb_server", **away, ready_file=tmp_path / "ready.json")
+        logs = [tmp_path / f"gnb_server-{number}.log" for number in range(3)]
+        assert impatient.wait() == 2
+        for log in logs[1:]:
+            wait_for(lambda log=log: "60 s at most" in log.read_text())
+        ended.terminate()
+        assert ended.wait() == 0
+        assert gnb.poll() is None
+        postgres.start()
+        rest = ready(tmp_path / "ready.json")["rest"]
+        assert is_ready(rest)
+        gnb.terminate()
+        assert gnb.wait() == 0
+    for log in logs:
+        assert log.read_text().count("cannot be reached: ") == 1
+        assert "Traceback" not in log.read_text()
