@@ -13,8 +13,6 @@ import threading
 from collections.abc import Iterator
 
 import grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest
-from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from shared.errors import InvalidInput, NotReady
 from shared.stopping import SIGNALS
@@ -40,12 +38,13 @@ def connected(address: str) -> Iterator[None]:
 
     Raises:
         InvalidInput: it is no address, or Ray is not installed.
-        NotReady: no cluster answers there, or it does not take this machine.
+        NotReady: no cluster answers there, or it does not take this machine, or wants a token that is not said.
     """
     if address != AUTO and not _ADDRESS.fullmatch(address):
         raise InvalidInput(f"ray: '{address}': wanted {AUTO}, or host:port of a cluster, an IPv6 host in brackets")
     try:
         import ray
+        from ray._private.authentication import authentication_token_setup as tokens
         from ray._private.services import find_bootstrap_address
     except ImportError:
         raise InvalidInput(
@@ -54,7 +53,15 @@ def connected(address: str) -> Iterator[None]:
     named = os.environ.get("RAY_ADDRESS") if address == AUTO else address
     # of `ray start`: its file, which may be left from a cluster that is gone
     found = named or find_bootstrap_address(None)
-    if found is not None and not _answers(found):
+    answer = _answer(found) if found is not None else None
+    if answer is grpc.StatusCode.UNAUTHENTICATED and "RAY_AUTH_MODE" not in os.environ:
+        # as Ray: an address that somebody names gets a token only if it is asked for
+        if named or not tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
+            raise NotReady(
+                f"ray: the cluster at {found} wants a token; wanted RAY_AUTH_MODE=token, and its token in"
+                " RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            )
+    elif answer is grpc.StatusCode.UNAVAILABLE:
         if named:
             raise NotReady(f"ray: no cluster answers at {named}; `ray start --head` begins one")
         found = None
@@ -75,14 +82,15 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _answers(address: str) -> bool:
-    """Whether a cluster's head serves there, by the health check that all gRPC servers of Ray have."""
+def _answer(address: str) -> grpc.StatusCode:
+    """Whether a cluster's head serves there: OK, UNAUTHENTICATED where it does and wants a token, else UNAVAILABLE."""
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            HealthStub(channel).Check(HealthCheckRequest(), timeout=ANSWER_S)
-        except grpc.RpcError:
-            return False
-    return True
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=ANSWER_S)
+        except grpc.RpcError as error:
+            wants_token = error.code() is grpc.StatusCode.UNAUTHENTICATED
+            return grpc.StatusCode.UNAUTHENTICATED if wants_token else grpc.StatusCode.UNAVAILABLE
+    return grpc.StatusCode.OK
 
 
 @contextlib.contextmanager

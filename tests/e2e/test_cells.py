@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,51 @@ def nodes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a cluster of two nodes, each by a `ray start`, with a token, as docs/cluster.md has it."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", 64 * "7")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    size = ["--num-cpus", "1", "--memory", str(8 * 2**30), "--object-store-memory", str(80 * 2**20)]
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(*options: str) -> str:
+        line = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--block",
+            "--disable-usage-stats",
+            *size,
+            *options,
+        ]
+        log = tmp_path / f"node-{len(processes)}.log"
+        with log.open("wb") as file:
+            processes.append(subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT))
+        wait_for(lambda: "Ray runtime started." in log.read_text() or processes[-1].poll() is not None)
+        assert processes[-1].poll() is None, log.read_text()
+        return log.read_text()
+
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:  # short: Ray has sockets there
+        try:
+            with socket.socket() as probe:
+                probe.bind(("", 0))
+                port = str(probe.getsockname()[1])
+            said = start("--head", "--port", port, "--temp-dir", folder, "--include-dashboard", "false")
+            found = re.search(rf"--address='(\S+:{port})'", said)
+            assert found is not None, said
+            start("--address", found[1])
+            yield found[1]
+        finally:
+            for process in reversed(processes):
+                process.terminate()
+            for process in processes:
+                process.wait()
+
+
+@pytest.fixture
 def database() -> Iterator[str]:
     """A database of its own on the server of the tests."""
     if not (server := os.environ.get("CSIEMU_TEST_POSTGRES")):
@@ -75,10 +121,10 @@ def database() -> Iterator[str]:
 class Emulation:
     """The command, at work in `folder`."""
 
-    def __init__(self, folder: Path, nodes: Nodes, checkpoints: CheckpointStore, **options: Any) -> None:
+    def __init__(self, folder: Path, address: str, checkpoints: CheckpointStore, **options: Any) -> None:
         self.folder, self.log, self.cells = folder, folder.with_suffix(".log"), options["cells"]
         given = {
-            "ray": nodes.cluster.address,
+            "ray": address,
             "checkpoints": checkpoints.root,
             "schemes": "hyperrnn",
             "ues": UES,
@@ -132,7 +178,7 @@ def test_processes_die(nodes: Nodes, small_store: CheckpointStore, tmp_path: Pat
     """
     cells, air = ["run-1", "run-2"], "loss=0.2"
     changes = {"swap": "hyperrnn:3@2s", "air_change": f"hyperrnn:{air}@3s"}
-    run = Emulation(tmp_path / "run", nodes, small_store, cells=2, rate=10, **changes)
+    run = Emulation(tmp_path / "run", nodes.cluster.address, small_store, cells=2, rate=10, **changes)
     rest = run.rest()
     wait_for(lambda: get(rest, "/v1/nmse?cell=all")["overall"]["reports"] > 30 * UES)
     for victim in (("-m gnb_server", "--run run-1"), ("-m ue_client", f"--ue-base {UES} ")):
@@ -151,7 +197,9 @@ def test_processes_die(nodes: Nodes, small_store: CheckpointStore, tmp_path: Pat
 
 @pytest.mark.parametrize("nodes", [1], indirect=True)
 def test_checks_can_fail_and_ctrl_c_ends_well(nodes: Nodes, small_store: CheckpointStore, tmp_path: Path) -> None:
-    run = Emulation(tmp_path / "run", nodes, small_store, cells=1, rate=20, slots=10_000, fault="misdecode")
+    run = Emulation(
+        tmp_path / "run", nodes.cluster.address, small_store, cells=1, rate=20, slots=10_000, fault="misdecode"
+    )
     rest = run.rest()
     wait_for(lambda: get(rest, "/v1/nmse")["overall"]["reports"] > 30 * UES)
     assert TOKEN not in process("-m gnb_server", "--run run-1")[1]
@@ -170,7 +218,7 @@ def test_checks_can_fail_and_ctrl_c_ends_well(nodes: Nodes, small_store: Checkpo
 def test_a_node_dies(nodes: Nodes, small_store: CheckpointStore, database: str, tmp_path: Path) -> None:
     """With the gNB of one cell and UEs of another: all go on elsewhere, and every report counts once."""
     cells = ["run-1", "run-2", "run-3"]
-    run = Emulation(tmp_path / "run", nodes, small_store, cells=3, rate=20, store=database)
+    run = Emulation(tmp_path / "run", nodes.cluster.address, small_store, cells=3, rate=20, store=database)
     rest = run.rest()
     wait_for(lambda: get(rest, "/v1/nmse?cell=all")["overall"]["reports"] > 30 * UES)
     nodes.kill()
@@ -180,3 +228,18 @@ def test_a_node_dies(nodes: Nodes, small_store: CheckpointStore, database: str, 
     assert results["schemes"]["hyperrnn"]["reports"] == 3 * UES * SLOTS
     assert sum(cell["gnb_starts"] for cell in results["cells"].values()) > 3, "no gNB was on that node"
     each_counted_once(database, cells, 3 * UES)
+
+
+def test_nodes_of_ray_start(
+    started: str, small_store: CheckpointStore, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as without:
+        without.delenv("RAY_AUTH_MODE")
+        refused = Emulation(tmp_path / "refused", started, small_store, cells=2, store=database)
+        assert refused.process.wait(60) == 2
+        assert f"ray: the cluster at {started} wants a token; wanted RAY_AUTH_MODE=token" in refused.log.read_text()
+    run = Emulation(tmp_path / "run", started, small_store, cells=2, rate=40, store=database)
+    results = run.results()
+    assert (results["lost"], results["misdecoded"], results["failed"]) == (0, 0, [])
+    assert results["checked"] > 0
+    each_counted_once(database, ["run-1", "run-2"], 2 * UES)
