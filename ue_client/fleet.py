@@ -347,27 +347,38 @@ class UeFleet:
 
     async def _stream(self) -> None:
         """One stream: what is pending first, then what is produced, until all is acked."""
-        unsent, self._to_send = self._to_send, asyncio.Queue()
-        while not unsent.empty():  # what was said to the attach, which no stream has taken along yet
-            if isinstance(said := unsent.get_nowait(), pb.SwitchStatus):
-                self._to_send.put_nowait(said)
+        self._renew_queue()
         if self.settings.rate != "max":
             self._watch = RateWatch(self.settings.ues * self.settings.rate, self.settings.ues, time.monotonic)
         for chunk in self._pending.values():
             self._to_send.put_nowait(chunk)
         self.counts.connects += 1
-        async with self._channels.open() as channel:
-            call = pb_grpc.CsiFeedbackStub(channel).Feedback(self._requests(), metadata=(("fleet-token", self._token),))
-            async for response in call:
-                if response.HasField("ack"):
-                    self._take_ack(response.ack)
-                elif response.HasField("switch_encoder") and self.settings.switch:
-                    told = response.switch_encoder.assigned
-                    self._switch_to(Run.of(told, self.lease[1]), list(told))
-                elif response.HasField("set_rates"):
-                    self._take_rates(response.set_rates.rates)
-                if self._all_done:
-                    self._to_send.put_nowait(None)
+        try:
+            async with self._channels.open() as channel:
+                requests, metadata = self._requests(self._to_send), (("fleet-token", self._token),)
+                call = pb_grpc.CsiFeedbackStub(channel).Feedback(requests, metadata=metadata)
+                async for response in call:
+                    if response.HasField("ack"):
+                        self._take_ack(response.ack)
+                    elif response.HasField("switch_encoder") and self.settings.switch:
+                        told = response.switch_encoder.assigned
+                        self._switch_to(Run.of(told, self.lease[1]), list(told))
+                    elif response.HasField("set_rates"):
+                        self._take_rates(response.set_rates.rates)
+                    if self._all_done:
+                        self._to_send.put_nowait(None)
+        finally:
+            self._renew_queue()
+
+    def _renew_queue(self) -> None:
+        """Another queue, with what was said of encoders and no stream has taken along; the requests of a stream that
+        broke end, which would wait for more for ever.
+        """
+        before, self._to_send = self._to_send, asyncio.Queue()
+        while not before.empty():
+            if isinstance(said := before.get_nowait(), pb.SwitchStatus):
+                self._to_send.put_nowait(said)
+        before.put_nowait(None)
 
     def _take_rates(self, told: Iterable[pb.RateAssignment]) -> None:
         """Encode what is not encoded yet as the gNB asks."""
@@ -388,8 +399,9 @@ class UeFleet:
     def _all_done(self) -> bool:
         return self._finished and not self._pending
 
-    async def _requests(self) -> AsyncIterator[pb.FeedbackRequest]:
-        queue = self._to_send
+    async def _requests(
+        self, queue: asyncio.Queue[_Pending | pb.SwitchStatus | None]
+    ) -> AsyncIterator[pb.FeedbackRequest]:
         if self._all_done:
             return
         while (chunk := await queue.get()) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -457,3 +458,36 @@ def test_what_ues_say_to_the_encoders_of_an_attach_is_not_lost(small_store: Chec
     [said] = gnb.said
     assert [(run.first_ue, run.ue_count, run.version) for run in said.assigned] == [(5, 3, 1)]
     assert said.problem == ""
+
+
+def test_nothing_is_left_of_a_stream_that_broke(small_store: CheckpointStore, caplog: pytest.LogCaptureFixture) -> None:
+    """Its requests end with it: they wait for no more reports, and nobody has to clear them away at the end."""
+
+    class Breaking(Deaf):
+        """Ends its first streams when all have come that UEs send without acks."""
+
+        streams = 0
+
+        async def Feedback(self, requests: AsyncIterator[pb.FeedbackRequest], context: Any) -> Any:
+            self.streams += 1
+            if self.streams <= 2:
+                for _ in range(8):
+                    await anext(aiter(requests))
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+            async for response in super().Feedback(requests, context):
+                yield response
+
+    left: list[asyncio.Task[Any]] = []
+
+    async def sending() -> Counts:
+        try:
+            return await served(Breaking(10**9), small_store, _nothing, rate="max", slots=80)
+        finally:
+            gc.collect()
+            await asyncio.sleep(0.1)
+            left.extend(task for task in asyncio.all_tasks() if "_consume_request_iterator" in repr(task))
+
+    counts = asyncio.run(sending())
+    assert (counts.connects, counts.acked, counts.unacked) == (3, 3 * 80, 0)
+    assert not left
+    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]
