@@ -43,7 +43,7 @@ class Settings(CheckpointSettings):
     `endurance`: 10,000 UEs for five minutes, what is lost, whether memory grows, how soon REST answers.
     """
 
-    model_config = options("CSIEMU_BENCH_")
+    model_config = options("CSIEMU_BENCH_") | {"env_ignore_empty": False}  # --workers ""
 
     benchmark: CliPositionalArg[
         Literal[
@@ -72,7 +72,7 @@ class Settings(CheckpointSettings):
     """serving: what computes networks in the gNB; the peer's is torch."""
 
     workers: str = Field("1,2", pattern="^([0-9]+(,[0-9]+)*)?$")
-    """serving: numbers of decode workers that are measured besides none."""
+    """serving: numbers of decode workers that are measured besides none; empty: no others."""
 
     peers: str = ""
     """serving: servers of others that are measured too, ray-serve or litserve, comma-separated (extra `peers`)."""

@@ -115,6 +115,12 @@ def test_every_option_has_its_variable(command: str, monkeypatch: pytest.MonkeyP
                 assert "/proc/no/7.5x" in read
 
 
+@pytest.mark.parametrize(("given", "workers"), [([], "1,2"), (["--workers", ""], ""), (["--workers=2"], "2")])
+def test_a_benchmark_without_workers(given: list[str], workers: str) -> None:
+    settings = settings_of("bench")(_cli_parse_args=["serving", *given])  # type: ignore[call-arg]  # a subclass's
+    assert settings.model_dump()["workers"] == workers
+
+
 def test_the_help_tells_of_variables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["csiemu", "--help"])
     with pytest.raises(SystemExit):
