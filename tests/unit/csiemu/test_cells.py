@@ -12,7 +12,8 @@ from csiemu.cells.changes import Changes
 from csiemu.cells.plan import plan
 from csiemu.emulate import Settings, run
 from csiemu.schedule import Schedule, parse_swaps
-from shared.errors import InvalidInput, NotReady
+from gnb_server.store import Store
+from shared.errors import InvalidInput, NotReady, StoreUnavailable
 
 
 def settings(**given: Any) -> Settings:
@@ -110,3 +111,25 @@ def test_a_file_is_the_store_of_one_node_alone(monkeypatch: pytest.MonkeyPatch, 
     assert live.common_store("postgresql://a@b/c", Path("/runs/one")) == ("postgresql://a@b/c", None)
     del nodes[2]
     assert live.common_store(store, Path("/runs/one")) == (store or "sqlite:////runs/one/gnb.sqlite", "a")
+
+
+def test_a_store_that_is_away_is_waited_for_and_the_token_is_in_a_file_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    actors = pytest.importorskip("csiemu.cells.gnb")
+    monkeypatch.setenv("CSIEMU_GNB_STORE", "")  # which the actor sets
+    monkeypatch.setattr("csiemu.cells.gnb.PAUSE_S", 0.0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    opened = iter([StoreUnavailable("store: away"), StoreUnavailable("store: away")])
+
+    def store(url: str, run: str, reports_kept: int) -> Store:
+        if (problem := next(opened, None)) is not None:
+            raise problem
+        return Store(url, run, reports_kept)
+
+    monkeypatch.setattr("gnb_server.store.Store", store)
+    actor = actors.GnbActor("run-1", f"sqlite:///{tmp_path / 'gnb.sqlite'}", "secret", {})
+    assert actor.lease(0) is None
+    assert next(opened, None) is None
+    [token] = tmp_path.glob("csiemu-gnb-*/token")
+    assert (token.read_text(), token.stat().st_mode & 0o777) == ("secret", 0o600)
