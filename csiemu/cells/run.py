@@ -47,11 +47,12 @@ def run(settings: Settings) -> int:
         with closing(Store(url, out.name, 1)) as store:  # has its tables before several gNBs would make them at once
             if taken := schedules.keys() & set(store.runs()):
                 raise Conflict(f"out: the store has {min(taken)} already; wanted a folder of another name")
-            screen.print(f"store: {without_password(url)}   files: {out}")
-            cells, stop = Cells(settings, url, node, fleets, schedules, screen), Stop()
-            stop.heard = True
-            problems = cells.run(stop)
-            stop.heard = False
+        screen.print(f"store: {without_password(url)}   files: {out}")
+        cells, stop = Cells(settings, url, node, fleets, schedules, screen), Stop()
+        stop.heard = True
+        problems = cells.run(stop)
+        stop.heard = False
+        with closing(Store(url, out.name, 1)) as store:  # connections of before may be those of a server that was away
             results = _results(settings, store, fleets, stopped=stop.asked > 0)
     results["failed"] += [f"UEs of {f.cell}, {f.scheme}: {text}" for f, text in problems.items() if text]
     results["failed"] += cells.failed

@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 from e2e_tools import get, wait_for
 
+from csiemu.benchmarks.postgres import Postgres, programs
 from csiemu.rest import Rest
 from gnb_server.cells import stored_fleets
 from gnb_server.store import Store, sqlite_url
@@ -193,6 +194,35 @@ def test_processes_die(nodes: Nodes, small_store: CheckpointStore, tmp_path: Pat
     assert [sum(row["reports"] for row in versions) for versions in of_cells] == 2 * [UES * SLOTS]
     assert of_cells[0][0]["nmse_db"] != of_cells[1][0]["nmse_db"]  # no UE of one has the channels of another's
     each_counted_once(sqlite_url(run.folder / "gnb.sqlite"), cells, 2 * UES)
+
+
+@pytest.mark.parametrize("nodes", [1], indirect=True)
+def test_processes_die_while_postgresql_is_away(nodes: Nodes, small_store: CheckpointStore, tmp_path: Path) -> None:
+    """What is started again waits for it, and so does what is to change."""
+    if (binaries := programs()) is None:
+        pytest.skip("PostgreSQL is not installed")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, Postgres(binaries, Path(folder)) as postgres:
+        changes = {"air_change": "hyperrnn:loss=0.2@4s"}
+        run = Emulation(
+            tmp_path / "run", nodes.cluster.address, small_store, cells=2, rate=10, store=postgres.url, **changes
+        )
+        rest = run.rest()
+        wait_for(lambda: get(rest, "/v1/nmse?cell=all")["overall"]["reports"] > 16 * UES)
+        postgres.stop(signal.SIGKILL)
+        for victim in (("-m gnb_server", "--run run-1"), ("-m ue_client", f"--ue-base {UES} ")):
+            os.kill(process(*victim)[0], signal.SIGKILL)
+        wait_for(lambda: _says("it is waited for"))
+        postgres.start()
+        results = run.results()
+        assert (results["lost"], results["dropped"], results["misdecoded"], results["failed"]) == (0, 0, 0, [])
+        for cell in results["cells"].values():
+            assert {row.get("air") for row in cell["schemes"]["hyperrnn"]["versions"]} == {None, "loss=0.2"}
+        each_counted_once(postgres.url, ["run-1", "run-2"], 2 * UES)
+
+
+def _says(text: str) -> bool:
+    """Whether a log of a gNB of this test's does."""
+    return any(text in log.read_text() for log in Path(tempfile.gettempdir()).glob("csiemu-gnb-*/*/gnb.log"))
 
 
 @pytest.mark.parametrize("nodes", [1], indirect=True)
