@@ -42,6 +42,6 @@ USER csiemu
 WORKDIR /home/csiemu
 ENV PATH=/opt/csiemu/bin:$PATH CSIEMU_CHECKPOINTS=/checkpoints OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
 # compiled here rather than in every container; -P: as installed, for what is compiled is kept by its path
-RUN python -P -c "import shared.channels.compiled.loops, shared.quantizers.loops"
+RUN python -P -c "import shared.channels.compiled.loops, shared.quantizers.loops, shared.schemes.angle_loops"
 ENTRYPOINT ["csiemu"]
 CMD ["--help"]

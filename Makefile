@@ -26,7 +26,7 @@ $(RUNS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --no-compile -c constraints.txt torch
 	$(BIN)/pip install -q --no-compile -c constraints.txt -e .
-	$(BIN)/python -c "import shared.channels.compiled.loops, shared.quantizers.loops"
+	$(BIN)/python -c "import shared.channels.compiled.loops, shared.quantizers.loops, shared.schemes.angle_loops"
 	touch $@
 
 # what tests need beside it

@@ -13,13 +13,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shared.channels import compiled
 from shared.channels.downlink import DownlinkView
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Samples
 from shared.channels.uplink import UplinkView
 from shared.errors import InvalidInput
 from shared.metrics import Outcomes
-from shared.schemes import Scheme
+from shared.schemes import Scheme, angles
 from shared.schemes.angles import estimate_angles
 from shared.schemes.base import to_complex
 
@@ -149,6 +150,17 @@ def test_angles_of_other_numbers_of_paths(make_samples: MakeSamples, paths: int)
     apart = (truth.diff(dim=1) >= 0.2).all(1)
     assert apart.sum() >= 5
     assert (found - truth).abs()[apart].median() < 0.001
+
+
+@pytest.mark.parametrize("world", ["multipath-p2", "multipath-p2:paths=1,snr_db=0", "multipath-p2:paths=3,antennas=7"])
+def test_without_compiled_loops_the_angles_are_the_same(
+    make_samples: MakeSamples, monkeypatch: pytest.MonkeyPatch, world: str
+) -> None:
+    scenario = Scenario.parse(world)
+    received = UplinkView(scenario, make_samples(angles._AT_ONCE + 1)).array_pilots(1)[..., 0]
+    ours = estimate_angles(scenario, received)
+    monkeypatch.setattr(compiled, "for_device", lambda device: None)
+    torch.testing.assert_close(estimate_angles(scenario, received), ours, rtol=0, atol=1e-7)
 
 
 def test_angles_of_a_slot_come_from_the_slots_so_far(make_samples: MakeSamples) -> None:
