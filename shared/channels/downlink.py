@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Purpose, Samples
 from shared.channels.subbands import precoders
 from shared.channels.transforms import to_antennas
-from shared.channels.wideband import Wideband, require_wideband
+from shared.channels.wideband import require_wideband
 from shared.metrics import Domain, Truth
 
 
@@ -52,18 +51,14 @@ class DownlinkView:
         if domain == "precoder":
             return Truth.precoders(self.precoders(delay_slots=delay_slots, slots=slots))
         world = require_wideband(self.scenario, "an image")
-        full = world.angular_delay(self.samples, Link.DOWNLINK, self._slots(delay_slots, slots), full=True)
+        chosen_slots = self._slots(delay_slots, slots)
+        image, total, subcarriers = world.whole_band(self.samples, Link.DOWNLINK, chosen_slots)
         whole = world.whole(self.samples) if isinstance(world, DataFile) else None
-        chosen = world.compared() if whole is None else torch.arange(HF_SUBCARRIERS)
-        rows = world.rows().to(full.device)
-        waves = _waves(world, chosen).to(full.device)
-        # of the image row by row: a tenth of the time that |x|^2 of each entry takes
-        lengths = torch.linalg.vector_norm(torch.view_as_real(full).flatten(-2), dim=-1)
-        image, total, synthesis = full[..., rows, :], lengths.square().sum(-1), waves[:, rows].contiguous()
         if whole is None:
-            return Truth(image, total, waves @ full, synthesis)
-        subcarriers, kept = whole
-        return Truth(image, total / kept[:, None].clamp(min=1e-6), subcarriers[:, None], synthesis)
+            return Truth(image, total, subcarriers, world.waves(world.compared(), world.rows()).to(image.device))
+        whole_channel, kept = whole
+        synthesis = world.waves(torch.arange(HF_SUBCARRIERS), world.rows()).to(image.device)
+        return Truth(image, total / kept[:, None].clamp(min=1e-6), whole_channel[:, None], synthesis)
 
     def image(self, *, noisy: bool = False) -> Tensor:
         """Angular-delay images [N, T, Q, M] complex64 as the UE knows them.
@@ -87,12 +82,14 @@ class DownlinkView:
         """
         world = require_wideband(self.scenario, "a precoder per subband")
         chosen_slots = self._slots(delay_slots, slots)
-        full = world.angular_delay(self.samples, Link.DOWNLINK, chosen_slots, full=True)
-        if noisy:
-            full = world.estimated(self.samples, Purpose.DOWNLINK_NOISE, chosen_slots, full)
         chosen = world.compared()
-        channels = to_antennas(_waves(world, chosen).to(full.device) @ full)
-        return precoders(channels, world.subband_of(chosen).to(full.device), world.subbands)
+        if noisy:
+            full = world.angular_delay(self.samples, Link.DOWNLINK, chosen_slots, full=True)
+            full = world.estimated(self.samples, Purpose.DOWNLINK_NOISE, chosen_slots, full)
+            over_angles = world.waves(chosen, world.rows(full=True)).to(full.device) @ full
+        else:
+            over_angles = world.whole_band(self.samples, Link.DOWNLINK, chosen_slots)[2]
+        return precoders(to_antennas(over_angles), world.subband_of(chosen).to(over_angles.device), world.subbands)
 
     def channel(self, delay_slots: int = 0, *, slots: range | None = None) -> Tensor:
         """Downlink channels [N, T, M], complex64, of slots delay_slots .. T-1+delay_slots, or [N, S, M] of other slots
@@ -120,9 +117,3 @@ class DownlinkView:
     def _slots(self, delay_slots: int = 0, slots: range | None = None) -> Tensor:
         chosen = range(self.scenario.slots) if slots is None else slots
         return torch.arange(chosen.start, chosen.stop, device=self.samples.ue.device) + delay_slots
-
-
-def _waves(world: Wideband, subcarriers: Tensor) -> Tensor:
-    """From delay rows to some subcarriers: exp(-j 2 pi f n / N_f), [F, N_f] complex64."""
-    turns = subcarriers[:, None] * torch.arange(world.subcarriers)
-    return torch.polar(torch.ones(()), (-2 * math.pi / world.subcarriers) * turns)

@@ -179,6 +179,52 @@ def image(
     return torch.complex(real, imaginary) * (delay.constant[:, None] * angle.constant.conj() * antennas)
 
 
+def whole_band(
+    paths: Paths,
+    *,
+    stride: int,
+    subcarriers: int,
+    subcarrier_hz: float,
+    antennas: int,
+    spacing: float,
+    doppler: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """What nothing is cut off from, on a CPU with `compiled` loops; with fewer paths than subcarriers faster than an
+    `image` of all rows.
+
+    Args:
+        stride: of the subcarriers wanted. Others as for `image`.
+
+    Returns:
+        Squared norms of images of all rows, [N, S] float32, and channels at each `stride`-th subcarrier over angles,
+        [N, S, F, M] complex64.
+    """
+    loops = compiled.for_device(paths.delay.device)
+    assert loops is not None
+    position = paths.delay * (subcarriers * subcarrier_hz)
+    place = paths.cosine * (-spacing * antennas) + antennas // 2
+    angle = dirichlet(place, torch.arange(antennas), antennas)
+    phase = paths.phase + position * (-math.pi * (subcarriers - 1) / subcarriers) - angle.phase
+    waves = _waves(paths.amplitude, phase, paths.radial_speed, doppler)
+    count, length, slots, _ = waves.shape
+    energy = torch.empty(count, slots)
+    loops.energies(position.numpy(), subcarriers, place.numpy(), antennas, waves.numpy(), energy.numpy())
+    wanted = len(range(0, subcarriers, stride))
+    room = max(1, min(count, _POLES["cpu"] // (length * (2 * slots * wanted + antennas))))
+    turned, angles = torch.empty(room * length, slots, 2, wanted), torch.empty(room, length, 1, antennas)
+    sums = torch.empty(room, slots, 2, wanted, antennas)
+    at = torch.empty(count, slots, wanted, antennas, dtype=torch.complex64)
+    write, constant = angle.poles(angle.factor[..., None], angles), angle.constant.conj() * antennas
+    by_path = position.flatten().numpy(), subcarriers, stride, waves.flatten(0, 1).numpy()
+    for first in range(0, count, room):
+        loops.tones(*by_path, first * length, turned.numpy())
+        write(first)
+        torch.bmm(turned.view(room, length, -1).mT, angles[:, :, 0], out=sums.flatten(1, 3))
+        some = at[first : first + room]
+        torch.mul(torch.complex(*sums[: len(some)].unbind(2)), constant, out=some)
+    return energy * (antennas / subcarriers), at
+
+
 def spatial(paths: Paths, *, frequency_hz: float, antennas: int, spacing: float, doppler: Tensor) -> Tensor:
     """Channels [N, S, M] complex64 on one subcarrier, `frequency_hz` above the band's first; others as for `image`."""
     phase = paths.phase - paths.delay * (2 * math.pi * frequency_hz)

@@ -5,15 +5,16 @@ Of most worlds they are sums of plane waves: paths of a frame, Doppler over its 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from shared.channels import synthesis
+from shared.channels import compiled, synthesis
 from shared.channels.scenario import Link, Scenario
 from shared.channels.streams import Purpose, Samples
 from shared.channels.synthesis import Paths
@@ -88,6 +89,30 @@ class Wideband(Scenario):
             [N, S, Q or N_f, M] complex64.
         """
 
+    def waves(self, chosen: Tensor, rows: Tensor) -> Tensor:
+        """From delay rows [Q] to subcarriers [F], both int64: exp(-j 2 pi f n / N_f), [F, Q] complex64."""
+        turns = chosen[:, None] * rows % self.subcarriers
+        return torch.polar(torch.ones((), device=turns.device), turns * (-2 * math.pi / self.subcarriers))
+
+    def whole_band(self, samples: Samples, link: Link, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Channels, and what nothing is cut off from; arguments as for `angular_delay`.
+
+        Returns:
+            Images [N, S, Q, M] complex64, squared norms of those of all rows [N, S], and the channels at the
+            subcarriers of comparison, over angles [N, S, F, M] complex64.
+        """
+        return self._of_all_rows(self.angular_delay(samples, link, slots, full=True))
+
+    def _of_all_rows(self, full: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`whole_band` from images of all rows, [N, S, N_f, M]."""
+        return full[..., self.rows().to(full.device), :], *self._compared(full, self.rows(full=True))
+
+    def _compared(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared norms [N, S], and channels at the subcarriers of comparison, of images [N, S, Q, M] of some rows."""
+        # row by row: a tenth of the time that |x|^2 of each entry takes
+        lengths = torch.linalg.vector_norm(torch.view_as_real(images).flatten(-2), dim=-1)
+        return lengths.square().sum(-1), self.waves(self.compared(), rows).to(images.device) @ images
+
     def estimated(self, samples: Samples, purpose: Purpose, slots: Tensor, images: Tensor) -> Tensor:
         """Images [N, S, Q, M] as one knows them who estimates them at `snr_db` per subcarrier and antenna.
 
@@ -138,17 +163,37 @@ class PlaneWaves(Wideband):
             out[frames] = self.image(held, link, slots, rows, self.antennas)
         return out
 
+    def whole_band(self, samples: Samples, link: Link, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if compiled.for_device(slots.device) is None or self.panel:
+            return super().whole_band(samples, link, slots)
+        rows, leading = self.rows(), (len(samples), len(slots))
+        images = torch.empty(*leading, len(rows), self.antennas, dtype=torch.complex64)
+        energy = torch.empty(leading)
+        at = torch.empty(*leading, len(self.compared()), self.antennas, dtype=torch.complex64)
+        for frames, held in self.pieces(samples, link):
+            if held.delay.shape[1] >= self.subcarriers:
+                full = self.image(held, link, slots, self.rows(full=True), self.antennas)
+                images[frames], energy[frames], at[frames] = self._of_all_rows(full)
+                continue
+            images[frames] = self.image(held, link, slots, rows, self.antennas)
+            energy[frames], at[frames] = synthesis.whole_band(
+                held, stride=self.comparison_stride, **self._synthesis(link, slots, self.antennas)
+            )
+        return images, energy, at
+
     def image(self, paths: Paths, link: Link, slots: Tensor, rows: Tensor, antennas: int) -> Tensor:
         """Images [N, S, Q, antennas] of paths, for so many elements in a line."""
-        return synthesis.image(
-            paths,
-            rows=rows,
-            subcarriers=self.subcarriers,
-            subcarrier_hz=self.subcarrier_hz,
-            antennas=antennas,
-            spacing=self.element_spacing(link),
-            doppler=self.doppler(link, slots),
-        )
+        return synthesis.image(paths, rows=rows, **self._synthesis(link, slots, antennas))
+
+    def _synthesis(self, link: Link, slots: Tensor, antennas: int) -> dict[str, Any]:
+        """What `synthesis` wants to know of the world."""
+        return {
+            "subcarriers": self.subcarriers,
+            "subcarrier_hz": self.subcarrier_hz,
+            "antennas": antennas,
+            "spacing": self.element_spacing(link),
+            "doppler": self.doppler(link, slots),
+        }
 
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """As `Scenario.spatial`, at the band's centre; each frame's power, summed over its paths, is 1 per antenna."""

@@ -107,3 +107,92 @@ def poles(
             weight = weights[first + path, row]
             for k in range(out.shape[2]):
                 out[path, row, k] = weight * pole[k]
+
+
+@numba.njit(inline="always", **_OPTIONS)
+def _dirichlet(sine: Any, cosine: Any, small_sine: Any, small_cosine: Any, size: Any) -> Any:
+    """sin(a) / sin(a / size), from sines and cosines of both; next to 0/0 the quotient of the derivatives."""
+    near = abs(small_sine) < 1e-9
+    return (size * cosine if near else sine) / (small_cosine if near else small_sine)
+
+
+@numba.njit("void(f4[::1], i8, i8, f4[:,:,::1], i8, f4[:,:,:,::1])", **_OPTIONS)
+def tones(position: Floats, size: int, stride: int, waves: Floats, first: int, out: Floats) -> None:
+    """Waves [L, S, 2] of the paths from the first on, each turned to every `stride`-th of `size` subcarriers, to `out`,
+    [l, S, 2, F]. The phase of a wave is that in the middle of the band.
+    """
+    for path in range(min(len(out), len(position) - first)):
+        turn = -2 * np.pi / size * np.float64(position[first + path])
+        c, d = np.cos(turn * (1 - size) / 2), np.sin(turn * (1 - size) / 2)
+        for slot in range(out.shape[1]):
+            x, y = waves[first + path, slot, 0], waves[first + path, slot, 1]
+            out[path, slot, 0, 0], out[path, slot, 1, 0] = x * c - y * d, x * d + y * c
+        c, d, done = np.cos(turn * stride), np.sin(turn * stride), 1
+        while done < out.shape[3]:  # each time as many more are known
+            real, imag = np.float32(c), np.float32(d)
+            for slot in range(out.shape[1]):
+                for k in range(min(done, out.shape[3] - done)):
+                    x, y = out[path, slot, 0, k], out[path, slot, 1, k]
+                    out[path, slot, 0, done + k] = x * real - y * imag
+                    out[path, slot, 1, done + k] = x * imag + y * real
+            c, d, done = c * c - d * d, 2 * c * d, 2 * done
+
+
+@numba.njit(
+    "void(f4[:,::1], i8, f4[:,::1], i8, f4[:,:,:,::1], f4[:,::1])", **_OPTIONS, fastmath={"reassoc", "contract"}
+)
+def energies(position: Floats, size: int, place: Floats, elements: int, waves: Floats, out: Floats) -> None:
+    """Squared norms over subcarriers and antennas of N frames, from all pairs of their paths, to `out`, [N, S].
+
+    With N_f subcarriers a pair x bins apart adds sin(pi x) / sin(pi x / N_f); antennas do as well.
+
+    Args:
+        position, place: [N, L] of the paths in bins of `size` and of `elements`.
+        waves: [N, L, S, 2], phases in the middle of band and array.
+    """
+    paths, slots = position.shape[1], waves.shape[2]
+    s, c, s_small, c_small = np.empty(paths), np.empty(paths), np.empty(paths), np.empty(paths)
+    t, d, t_small, d_small = np.empty(paths), np.empty(paths), np.empty(paths), np.empty(paths)
+    held, pairs = np.empty((slots, 2, paths)), np.empty(paths)
+    for n in range(len(position)):
+        count = 0
+        for path in range(paths):
+            if not (waves[n, path] != 0).any():
+                continue
+            x, y = np.pi * np.float64(position[n, path]), np.pi * np.float64(place[n, path])
+            s[count], c[count], s_small[count], c_small[count] = (
+                np.sin(x),
+                np.cos(x),
+                np.sin(x / size),
+                np.cos(x / size),
+            )
+            t[count], d[count] = np.sin(y), np.cos(y)
+            t_small[count], d_small[count] = np.sin(y / elements), np.cos(y / elements)
+            for slot in range(slots):
+                for part in range(2):
+                    held[slot, part, count] = waves[n, path, slot, part]
+            count += 1
+        out[n] = 0
+        for one in range(count):
+            s1, c1, s1_small, c1_small = s[one], c[one], s_small[one], c_small[one]
+            t1, d1, t1_small, d1_small = t[one], d[one], t_small[one], d_small[one]
+            for k in range(one):
+                pairs[k] = _dirichlet(
+                    s1 * c[k] - c1 * s[k],
+                    c1 * c[k] + s1 * s[k],
+                    s1_small * c_small[k] - c1_small * s_small[k],
+                    c1_small * c_small[k] + s1_small * s_small[k],
+                    size,
+                ) * _dirichlet(
+                    t1 * d[k] - d1 * t[k],
+                    d1 * d[k] + t1 * t[k],
+                    t1_small * d_small[k] - d1_small * t_small[k],
+                    d1_small * d_small[k] + t1_small * t_small[k],
+                    elements,
+                )
+            for slot in range(slots):
+                x, y = held[slot, 0, one], held[slot, 1, one]
+                total = size * elements * (x * x + y * y) / 2
+                for k in range(one):
+                    total += (x * held[slot, 0, k] + y * held[slot, 1, k]) * pairs[k]
+                out[n, slot] += 2 * total

@@ -114,6 +114,11 @@ class DataFile(Wideband):
         kept = torch.from_numpy(images[:, slots.cpu().numpy()]).to(slots.device)
         return zero_fill(kept, self.first_rows, self.last_rows, self.subcarriers) if full else kept
 
+    def whole_band(self, samples: Samples, link: Link, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Wideband.whole_band`, of the rows that the file has."""
+        images = self.angular_delay(samples, link, slots)
+        return images, *self._compared(images, self.rows())
+
     def spatial(self, samples: Samples, link: Link, slots: Tensor) -> Tensor:
         """As `Scenario.spatial`: the middle subcarrier of the truncated channel, each frame's mean power set to 1."""
         images = self.angular_delay(samples, link, slots)

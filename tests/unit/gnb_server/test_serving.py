@@ -725,7 +725,7 @@ def only_the_evaluator_sees_the_downlink(monkeypatch: pytest.MonkeyPatch) -> lis
 
         return call
 
-    for world, name in ((Multipath, "spatial"), (Cost2100, "angular_delay")):
+    for world, name in ((Multipath, "spatial"), (Cost2100, "angular_delay"), (Cost2100, "whole_band")):
         monkeypatch.setattr(world, name, watched(getattr(world, name)))
     return asked
 

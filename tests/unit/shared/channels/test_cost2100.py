@@ -776,6 +776,18 @@ def test_kept_rows_are_those_of_the_full_image(make_samples: MakeSamples, name: 
     assert kept.dtype == torch.complex64
 
 
+@link
+@name
+@pytest.mark.parametrize("subcarriers", [65, 1024])  # fewer than paths, and more
+def test_whole_band_is_that_of_all_rows(make_samples: MakeSamples, name: str, link: Link, subcarriers: int) -> None:
+    scenario, samples = dataclasses.replace(cost2100(name), subcarriers=subcarriers), make_samples(6)
+    image, energy, at = scenario.whole_band(samples, link, slots := torch.tensor([0, 3]))
+    assert torch.equal(image, scenario.angular_delay(samples, link, slots))
+    full = scenario.angular_delay(samples, link, slots, full=True)
+    assert relative(energy, full.abs().square().sum((2, 3))) < 1e-4
+    assert relative(at, torch.fft.fft(full, dim=2)[:, :, scenario.compared()]) < 1e-4
+
+
 @pytest.mark.parametrize(
     ("text", "link"), [("cost2100-indoor-5g1-5g3", Link.UPLINK), ("cost2100-outdoor-csinet", Link.DOWNLINK)]
 )

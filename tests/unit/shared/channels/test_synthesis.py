@@ -206,6 +206,23 @@ def test_paths_one_period_away_in_any_size(size: int) -> None:
     assert bool(poles(kernel, kernel.factor).isfinite().all())
 
 
+@given(cases(), st.integers(1, 3))
+@example((make([-3.0, 5.0, 5.0, 257.0, 519.0], [1.0, -1.0, -1.0, 1.0, 1.0], 257, 78125.0), 257, 78125.0, 32, 0.5), 2)
+def test_whole_band_is_that_of_an_image_of_all_rows(case: tuple[Paths, int, float, int, float], stride: int) -> None:
+    """Also of paths with one delay and one angle, and of those a whole period apart."""
+    paths, subcarriers, subcarrier_hz, antennas, spacing = case
+    full = image(paths, torch.arange(subcarriers), subcarriers, subcarrier_hz, antennas, spacing)
+    band = {"subcarriers": subcarriers, "subcarrier_hz": subcarrier_hz, "antennas": antennas, "spacing": spacing}
+    energy, at = synthesis.whole_band(paths, stride=stride, doppler=SLOTS, **band)
+    expected = torch.fft.fft(full.to(torch.complex128), dim=2)[:, :, ::stride]
+    limit = 2 * allowed(paths, subcarriers, subcarrier_hz)
+    assert at.shape == expected.shape
+    assert error(at, expected, paths, antennas) <= limit * subcarriers**0.5
+    # relative to the norm that the paths have apart, which they may take from each other
+    scale = (paths.amplitude.double().norm(dim=1) * antennas) ** 2
+    assert ((energy - full.abs().square().sum((2, 3))).abs() <= limit * scale[:, None]).all()
+
+
 def test_without_compiled_loops_the_image_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a GPU computes it."""
     paths = make([3.0, 4.5, 200.1], [0.1, 0.2, -1.0], 257, 1e6)
