@@ -27,6 +27,9 @@ _NEAREST = 1e-6
 _POLES = {"cpu": 400_000, "cuda": 200_000_000}
 """Poles in memory at once: on a CPU what its second-level cache holds."""
 
+_WIDTH = 8
+"""Cells of a grid that a path is spread over: enough for the digits of float32."""
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -189,8 +192,10 @@ def whole_band(
     spacing: float,
     doppler: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """What nothing is cut off from, on a CPU with `compiled` loops; with fewer paths than subcarriers faster than an
-    `image` of all rows.
+    """What nothing is cut off from, on a CPU with `compiled` loops: without an `image` of all rows.
+
+    Few paths are summed at the subcarriers wanted, and the power of their pairs; many at all subcarriers, by a Fourier
+    transform of a grid of delays.
 
     Args:
         stride: of the subcarriers wanted. Others as for `image`.
@@ -199,30 +204,98 @@ def whole_band(
         Squared norms of images of all rows, [N, S] float32, and channels at each `stride`-th subcarrier over angles,
         [N, S, F, M] complex64.
     """
-    loops = compiled.for_device(paths.delay.device)
-    assert loops is not None
-    position = paths.delay * (subcarriers * subcarrier_hz)
-    place = paths.cosine * (-spacing * antennas) + antennas // 2
+    position = (paths.delay * (subcarriers * subcarrier_hz)).contiguous()
+    place = (paths.cosine * (-spacing * antennas) + antennas // 2).contiguous()
     angle = dirichlet(place, torch.arange(antennas), antennas)
-    phase = paths.phase + position * (-math.pi * (subcarriers - 1) / subcarriers) - angle.phase
+    few = position.shape[1] < subcarriers
+    middle = (subcarriers - 1) / 2 if few else subcarriers // 2  # where the phases of `waves` are
+    phase = paths.phase + position * (-2 * math.pi * middle / subcarriers) - angle.phase
     waves = _waves(paths.amplitude, phase, paths.radial_speed, doppler)
+    if few:
+        energy, at = _of_few(position, place, angle, waves, subcarriers, stride)
+    else:
+        energy, at = _of_many(position, angle, waves, subcarriers, stride)
+    return energy * (antennas / subcarriers), at.mul_(angle.constant.conj() * antennas)
+
+
+def _of_few(
+    position: Tensor, place: Tensor, angle: Kernel, waves: Tensor, subcarriers: int, stride: int
+) -> tuple[Tensor, Tensor]:
+    """Sums of |h|^2 over subcarriers and antennas, [N, S], and [N, S, F, M] up to the constants of `angle`.
+
+    Args:
+        position, place: [N, L] bins. waves: [N, L, S, 2], phases in the middle of the band.
+    """
+    loops = compiled.for_device(position.device)
+    assert loops is not None
     count, length, slots, _ = waves.shape
+    antennas, wanted = len(angle.constant), len(range(0, subcarriers, stride))
     energy = torch.empty(count, slots)
     loops.energies(position.numpy(), subcarriers, place.numpy(), antennas, waves.numpy(), energy.numpy())
-    wanted = len(range(0, subcarriers, stride))
     room = max(1, min(count, _POLES["cpu"] // (length * (2 * slots * wanted + antennas))))
     turned, angles = torch.empty(room * length, slots, 2, wanted), torch.empty(room, length, 1, antennas)
     sums = torch.empty(room, slots, 2, wanted, antennas)
     at = torch.empty(count, slots, wanted, antennas, dtype=torch.complex64)
-    write, constant = angle.poles(angle.factor[..., None], angles), angle.constant.conj() * antennas
+    write = angle.poles(angle.factor[..., None], angles)
     by_path = position.flatten().numpy(), subcarriers, stride, waves.flatten(0, 1).numpy()
     for first in range(0, count, room):
         loops.tones(*by_path, first * length, turned.numpy())
         write(first)
         torch.bmm(turned.view(room, length, -1).mT, angles[:, :, 0], out=sums.flatten(1, 3))
         some = at[first : first + room]
-        torch.mul(torch.complex(*sums[: len(some)].unbind(2)), constant, out=some)
-    return energy * (antennas / subcarriers), at
+        torch.complex(*sums[: len(some)].unbind(2), out=some)
+    return energy, at
+
+
+def _of_many(position: Tensor, angle: Kernel, waves: Tensor, subcarriers: int, stride: int) -> tuple[Tensor, Tensor]:
+    """As `_of_few`, with phases at subcarrier `subcarriers // 2`.
+
+    A non-uniform fast Fourier transform: paths are spread over a grid of twice as many delays, and what the kernel does
+    to each subcarrier is divided out (Barnett, Magland and af Klinteberg, "A parallel nonuniform fast Fourier transform
+    library based on an exponential of semicircle kernel", SIAM J. Sci. Comput. 41(5), 2019).
+    """
+    loops = compiled.for_device(position.device)
+    assert loops is not None
+    count, length, slots, _ = waves.shape
+    size, antennas = 2 * subcarriers, len(angle.constant)
+    size += -size % 36  # of small factors
+    at_grid = position.double() * (size / subcarriers)
+    cell = (at_grid - _WIDTH / 2).ceil()
+    kernel = _semicircle((cell - at_grid)[..., None].float() + torch.arange(_WIDTH)).flatten(0, 1).numpy()
+    by_path = cell.remainder(size).int().flatten().numpy(), kernel, waves.flatten(0, 1).numpy()
+    order, gain = _after_spreading(subcarriers, size)
+    room = max(1, min(count, _POLES["cpu"] // ((2 * size * slots + length) * antennas)))
+    angles, grid = torch.empty(room, length, 1, antennas), torch.empty(room, size, slots, antennas, 2)
+    write = angle.poles(angle.factor[..., None], angles)
+    energy, wanted = torch.empty(count, slots), len(range(0, subcarriers, stride))
+    at = torch.empty(count, slots, wanted, antennas, dtype=torch.complex64)
+    for first in range(0, count, room):
+        write(first)
+        loops.spread(*by_path, angles.numpy(), first * length, grid.zero_().numpy())
+        some = slice(first, min(first + room, count))
+        band = torch.fft.fft(torch.view_as_complex(grid[: some.stop - first]), dim=1)[:, order] * gain
+        energy[some] = torch.view_as_real(band).square().sum((1, 3, 4))
+        at[some] = band[:, ::stride].transpose(1, 2)
+    return energy / antennas, at  # over angles it is as many times that over antennas
+
+
+def _semicircle(offset: Tensor) -> Tensor:
+    """The kernel at offsets from its middle [cells]."""
+    return ((1 - (offset * (2 / _WIDTH)).square()).clamp(min=0).sqrt() - 1).mul(2.3 * _WIDTH).exp()
+
+
+@functools.lru_cache(maxsize=16)
+def _after_spreading(subcarriers: int, size: int) -> tuple[Tensor, Tensor]:
+    """Where the subcarriers are in the transform of a grid, [F] int64, and one over what the kernel made of them,
+    [F, 1, 1] float32: its Fourier transform, by the rule of rectangles.
+    """
+    number, offset = (
+        torch.arange(subcarriers) - subcarriers // 2,
+        torch.linspace(-_WIDTH / 2, _WIDTH / 2, 4001).double(),
+    )
+    turns = number.double()[:, None] * offset * (2 * math.pi / size)
+    made = (turns.cos() * _semicircle(offset)).sum(1) * (_WIDTH / 4000)
+    return number % size, (1 / made).float()[:, None, None]
 
 
 def spatial(paths: Paths, *, frequency_hz: float, antennas: int, spacing: float, doppler: Tensor) -> Tensor:

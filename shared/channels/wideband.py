@@ -101,10 +101,7 @@ class Wideband(Scenario):
             Images [N, S, Q, M] complex64, squared norms of those of all rows [N, S], and the channels at the
             subcarriers of comparison, over angles [N, S, F, M] complex64.
         """
-        return self._of_all_rows(self.angular_delay(samples, link, slots, full=True))
-
-    def _of_all_rows(self, full: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`whole_band` from images of all rows, [N, S, N_f, M]."""
+        full = self.angular_delay(samples, link, slots, full=True)
         return full[..., self.rows().to(full.device), :], *self._compared(full, self.rows(full=True))
 
     def _compared(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,10 +168,6 @@ class PlaneWaves(Wideband):
         energy = torch.empty(leading)
         at = torch.empty(*leading, len(self.compared()), self.antennas, dtype=torch.complex64)
         for frames, held in self.pieces(samples, link):
-            if held.delay.shape[1] >= self.subcarriers:
-                full = self.image(held, link, slots, self.rows(full=True), self.antennas)
-                images[frames], energy[frames], at[frames] = self._of_all_rows(full)
-                continue
             images[frames] = self.image(held, link, slots, rows, self.antennas)
             energy[frames], at[frames] = synthesis.whole_band(
                 held, stride=self.comparison_stride, **self._synthesis(link, slots, self.antennas)

@@ -138,6 +138,30 @@ def tones(position: Floats, size: int, stride: int, waves: Floats, first: int, o
             c, d, done = c * c - d * d, 2 * c * d, 2 * done
 
 
+@numba.njit("void(i4[::1], f4[:,::1], f4[:,:,::1], f4[:,:,:,::1], i8, f4[:,:,:,:,::1])", **_OPTIONS)
+def spread(cell: Ints, kernel: Floats, waves: Floats, poles: Floats, first: int, out: Floats) -> None:
+    """Waves [L, S, 2] times poles [l, K, 1, M] of the paths of frames, K each, from the first path on, added to grids
+    `out`, [l, G, S, M, 2], at W cells from `cell` on, with weights `kernel` [L, W]; the grid is periodic.
+    """
+    frames, size, slots, antennas, _ = out.shape
+    row, grid = np.empty(2 * antennas, np.float32), out.reshape(frames, size, slots, 2 * antennas)
+    for n in range(frames):
+        for k in range(poles.shape[1]):
+            path = first + n * poles.shape[1] + k
+            if path >= len(cell):
+                return
+            for slot in range(slots):
+                x, y = waves[path, slot, 0], waves[path, slot, 1]
+                if x == 0 and y == 0:
+                    continue
+                for m in range(antennas):
+                    row[2 * m], row[2 * m + 1] = x * poles[n, k, 0, m], y * poles[n, k, 0, m]
+                for i in range(kernel.shape[1]):
+                    weight, to = kernel[path, i], grid[n, (cell[path] + i) % size, slot]
+                    for m in range(2 * antennas):
+                        to[m] += weight * row[m]
+
+
 @numba.njit(
     "void(f4[:,::1], i8, f4[:,::1], i8, f4[:,:,:,::1], f4[:,::1])", **_OPTIONS, fastmath={"reassoc", "contract"}
 )

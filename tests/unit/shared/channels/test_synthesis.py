@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from shared.channels import compiled, synthesis
 from shared.channels.synthesis import Kernel, Paths
@@ -213,14 +215,18 @@ def test_whole_band_is_that_of_an_image_of_all_rows(case: tuple[Paths, int, floa
     paths, subcarriers, subcarrier_hz, antennas, spacing = case
     full = image(paths, torch.arange(subcarriers), subcarriers, subcarrier_hz, antennas, spacing)
     band = {"subcarriers": subcarriers, "subcarrier_hz": subcarrier_hz, "antennas": antennas, "spacing": spacing}
-    energy, at = synthesis.whole_band(paths, stride=stride, doppler=SLOTS, **band)
     expected = torch.fft.fft(full.to(torch.complex128), dim=2)[:, :, ::stride]
-    limit = 2 * allowed(paths, subcarriers, subcarrier_hz)
-    assert at.shape == expected.shape
-    assert error(at, expected, paths, antennas) <= limit * subcarriers**0.5
     # relative to the norm that the paths have apart, which they may take from each other
-    scale = (paths.amplitude.double().norm(dim=1) * antennas) ** 2
-    assert ((energy - full.abs().square().sum((2, 3))).abs() <= limit * scale[:, None]).all()
+    scale, limit = (
+        (paths.amplitude.double().norm(dim=1) * antennas) ** 2,
+        2 * allowed(paths, subcarriers, subcarrier_hz),
+    )
+    many = Paths(*(F.pad(getattr(paths, field.name), (0, subcarriers)) for field in dataclasses.fields(Paths)))
+    for found in (paths, many):  # fewer than subcarriers (in most cases), and more
+        energy, at = synthesis.whole_band(found, stride=stride, doppler=SLOTS, **band)
+        assert at.shape == expected.shape
+        assert error(at, expected, paths, antennas) <= limit * subcarriers**0.5
+        assert ((energy - full.abs().square().sum((2, 3))).abs() <= limit * scale[:, None]).all()
 
 
 def test_without_compiled_loops_the_image_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
