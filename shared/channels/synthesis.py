@@ -289,10 +289,8 @@ def _after_spreading(subcarriers: int, size: int) -> tuple[Tensor, Tensor]:
     """Where the subcarriers are in the transform of a grid, [F] int64, and one over what the kernel made of them,
     [F, 1, 1] float32: its Fourier transform, by the rule of rectangles.
     """
-    number, offset = (
-        torch.arange(subcarriers) - subcarriers // 2,
-        torch.linspace(-_WIDTH / 2, _WIDTH / 2, 4001).double(),
-    )
+    number = torch.arange(subcarriers) - subcarriers // 2
+    offset = torch.linspace(-_WIDTH / 2, _WIDTH / 2, 4001, dtype=torch.float64)
     turns = number.double()[:, None] * offset * (2 * math.pi / size)
     made = (turns.cos() * _semicircle(offset)).sum(1) * (_WIDTH / 4000)
     return number % size, (1 / made).float()[:, None, None]
