@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
-# files of tests in as many processes as there are cores, 4 at most: each has torch in memory; long ones, of e2e, first
-BESIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# files of tests in a process more than there are cores, for many wait for others, 4 at most: each has torch in memory;
+# long ones, of e2e, first
+BESIDE := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: emulate test test-slow protos clean
 
