@@ -5,6 +5,7 @@ It ends when the gNB's process has gone, whatever ended that: the pipe between t
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import pickle
 import signal
@@ -38,7 +39,8 @@ class Worker:
 
     def load(self, model: ModelVersion) -> None:
         """Hold a version, in place of what was held under its number."""
-        self._models[model.name, model.version] = model
+        # arrays of a message stand until the next one only
+        self._models[model.name, model.version] = copy.deepcopy(model)
 
     def unload(self, name: str, version: int) -> None:
         """Hold a version no more."""

@@ -14,7 +14,7 @@ context: how large the parts before were against what was to be expected. Deviat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -102,6 +102,11 @@ class Choice:
     errors: Tensor
 
 
+def _forget(code: nn.Module, _: Any) -> None:
+    """A hook of its own, and not of the code: the code goes to decode workers with it."""
+    cast(TrellisCode, code).forget()
+
+
 class TrellisCode(nn.Module):
     """The code of reports of K coefficients, of one of J kinds each, of which deviations are known.
 
@@ -140,7 +145,7 @@ class TrellisCode(nn.Module):
         self.register_buffer("errors", torch.full((CLASSES, MAGNITUDES), 1 / 12))
         self.register_buffer("bias", torch.ones(STEPS))
         self._made: dict[str, Any] = {}
-        nn.Module.register_load_state_dict_post_hook(self, lambda *_: self.forget())
+        nn.Module.register_load_state_dict_post_hook(self, _forget)
 
     def forget(self) -> None:
         """What was made of other tables. Raises InvalidInput for weights that are no tables."""

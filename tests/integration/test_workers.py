@@ -59,6 +59,7 @@ def test_figures_are_those_of_one_process(start_gnb: Callable[..., Gnb], tmp_pat
         fleets = (
             {"scheme": "hyperrnn", "slots": 19, "air": "loss=0.1,policy=blind"},
             {"scheme": "crnet", "slots": 5, "rate": 100.0},
+            {"scheme": "gmtc", "slots": 4},
         )
         for fleet in fleets:
             gnb.run_ues(ues=UES, seed=4, **fleet)
