@@ -106,7 +106,7 @@ def _rounds(
         time.sleep(chance.uniform(0, START_S))
         victims[victim]()
         killed[victim] += 1
-    reached = _served(run, dict.fromkeys(range(ues), 0), "the beginning")
+    _served(run, ues, "the beginning")
     for number in range(rounds):
         chosen = chance.choices(sorted(victims), k=chance.choice((1, 1, 2)))
         for victim in chosen:
@@ -115,7 +115,7 @@ def _rounds(
             victims[victim]()
             killed[victim] += 1
         what = " and then ".join(chosen)
-        reached = _served(run, reached, f"round {number + 1}: {what} killed")
+        _served(run, ues, f"round {number + 1}: {what} killed")
         longest[chosen[-1]] = max(longest.get(chosen[-1], 0.0), time.monotonic() - begun)
         on_progress(number + 1, rounds)
     return killed, longest
@@ -127,21 +127,16 @@ def _kill(postgres: Postgres, chance: random.Random) -> None:
     postgres.start()
 
 
-def _served(run: Restarts, before: dict[int, int], since: str) -> dict[int, int]:
-    """How far UEs are once each of them has got further than it was, and then further again: what was stored before
-    the kill may be seen only after it.
-    """
-    deadline = time.monotonic() + PATIENCE_S
-    for _ in range(2):
-        while True:
-            run.check_alive()
-            with contextlib.suppress(NotReady):
-                reached = run.reached()
-                waiting = [ue for ue, sequence in before.items() if reached.get(ue, 0) <= sequence]
-                if not waiting:
-                    break
-            if time.monotonic() > deadline:
-                raise NotReady(f"gnb: some UEs are not served again {PATIENCE_S:g} s after {since}")
-            time.sleep(0.1)
-        before = reached
-    return reached
+def _served(run: Restarts, ues: int, since: str) -> None:
+    """Wait until each UE has got further than what its process had on the way when it was killed. Raises NotReady."""
+    deadline, before = time.monotonic() + PATIENCE_S, None
+    while True:
+        run.check_alive()
+        with contextlib.suppress(NotReady):
+            reached = run.reached()
+            before = reached if before is None else before
+            if all(reached.get(ue, 0) > before.get(ue, 0) + run.most_on_the_way for ue in range(ues)):
+                return
+        if time.monotonic() > deadline:
+            raise NotReady(f"gnb: some UEs are not served again {PATIENCE_S:g} s after {since}")
+        time.sleep(0.1)

@@ -14,7 +14,11 @@ from csiemu.processes import LOG, Gnb, end, spawn, tail
 from csiemu.rest import Rest
 from gnb_server.sessions import Fleet
 from gnb_server.store import Store
+from shared.checkpoints import CheckpointStore
 from shared.errors import CsiError
+
+WINDOW = 8
+"""Chunks of a UE process without ack, at most."""
 
 DRAIN_S = 120.0
 """How long UEs may take to bring in what they have measured."""
@@ -41,6 +45,9 @@ class Restarts:
         folder: for stores, logs and tokens. root: of checkpoints. name: of the one that is used.
         ues: in all, in `fleets` processes of equal size. seed: of the world.
         gnb: further options of the gNB.
+
+    Attributes:
+        most_on_the_way: reports of a UE that its process may have sent without ack: chunks are whole frames.
     """
 
     def __init__(self, folder: Path, root: Path, name: str, ues: int, fleets: int, seed: int, **gnb: Any) -> None:
@@ -48,6 +55,7 @@ class Restarts:
         self._options = {"checkpoints": root, **gnb}
         self.gnb = Gnb(folder, **self._options)
         self.rest = Rest(f"http://{self.gnb.rest}")
+        self.most_on_the_way = WINDOW * CheckpointStore(root).load(name).scenario.slots
         self.fleets = [self._ues(number, root, name, ues // fleets, seed) for number in range(fleets)]
 
     def _ues(self, number: int, root: Path, name: str, ues: int, seed: int) -> UeProcess:
@@ -61,6 +69,7 @@ class Restarts:
             "rate": "max",
             "token_file": self.folder / f"token-{number}",
             "drain_s": DRAIN_S,
+            "window": WINDOW,
         }
 
         def start() -> subprocess.Popen[bytes]:

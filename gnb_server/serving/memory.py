@@ -9,6 +9,7 @@ import ctypes
 import time
 
 EVERY_S = 5.0
+"""Least time from once to the next [s]."""
 
 
 def return_memory() -> None:
