@@ -52,7 +52,12 @@ WATCH_S = 1.0
 """How often it is looked whether the rate is held."""
 
 _COMES_BACK = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
-"""Statuses after which the gNB may be reached again; a broken stream may have UNKNOWN, too."""
+"""Statuses after which the gNB may be reached again."""
+
+_BROKEN = _COMES_BACK | {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
+"""The same of a stream. The gNB says neither: gRPC does, INTERNAL where a stream ends while a message is being written,
+whatever it ended with: who comes back to a gNB that has refused hears why.
+"""
 
 
 class NotAcked(CsiError):
@@ -301,7 +306,7 @@ class UeFleet:
 
     async def _recover(self, error: grpc.aio.AioRpcError) -> None:
         """After a broken stream: back to the lease and send all that is not acked again, or give up with the reason."""
-        if error.code() not in _COMES_BACK | {grpc.StatusCode.UNKNOWN}:
+        if error.code() not in _BROKEN:
             raise as_csi_error(error) from None
         logging.warning("the gNB went away (%s); coming back", error.details())
         await asyncio.sleep(RETRY_FIRST_S)

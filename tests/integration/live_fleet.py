@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class LiveFleet:
             self.loop.run_until_complete(self.fleet.run())
             self.done.set_result(self.fleet)
         except BaseException as error:
+            logging.exception("the fleet has ended")  # a test that waits in vain shows why
             self.done.set_exception(error)
 
     def stop(self) -> UeFleet:

@@ -349,6 +349,34 @@ def test_ues_spread_their_sending_over_the_slot(
         assert measured[slot] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "UNKNOWN", "INTERNAL"])
+def test_comes_back_after_a_stream_that_broke(small_store: CheckpointStore, status: str) -> None:
+    """Whatever gRPC says of it: INTERNAL where a message was being written."""
+
+    class Breaking(Deaf):
+        async def Feedback(self, requests: AsyncIterator[pb.FeedbackRequest], context: Any) -> Any:
+            if len(self.attaches) == 1:
+                await anext(aiter(requests))
+                await context.abort(grpc.StatusCode[status], "broken")
+            async for response in super().Feedback(requests, context):
+                yield response
+
+    counts = asyncio.run(served(Breaking(10**9), small_store, _nothing, rate="max", slots=80))
+    assert (counts.connects, counts.acked, counts.unacked) == (2, 3 * 80, 0)
+
+
+def test_a_refusal_ends_the_fleet(small_store: CheckpointStore) -> None:
+    """At once, or when it comes back: gRPC may hide the first refusal behind a message that was being written."""
+
+    class Refusing(Deaf):
+        async def Feedback(self, requests: AsyncIterator[pb.FeedbackRequest], context: Any) -> Any:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "payload: too short")
+            yield pb.FeedbackResponse()
+
+    with pytest.raises(InvalidInput, match="the gNB refused: payload: too short"):
+        asyncio.run(served(Refusing(), small_store, _nothing, rate="max", slots=80))
+
+
 def test_what_a_chunk_says_of_its_age(small_store: CheckpointStore) -> None:
     """Once for all its slots; what is sent again has waited for longer."""
 
