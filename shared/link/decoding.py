@@ -57,10 +57,20 @@ def side_information(scheme: Scheme, scenario: Scenario, samples: Samples) -> Te
 @torch.inference_mode()
 def decode_slot(scheme: Scheme, fields: Fields, side: Tensor, state: State) -> tuple[Tensor, State]:
     """Decode one report of each of N UEs, in the scheme's precision; shapes as `Decoder.step`."""
+    values = {name: torch.from_numpy(values) for name, values in fields.items()}
+    at_once = scheme.decoded_at_once or max(1, len(side))
+    found: list[tuple[Tensor, State]] = []
     with in_precision(scheme.precision):
-        values = {name: torch.from_numpy(values) for name, values in fields.items()}
-        estimate, after = scheme.decoder.step(values, side, state)
-    return estimate, {name: values.to(state[name].dtype) for name, values in after.items()}
+        for first in range(0, max(1, len(side)), at_once):
+            rows = slice(first, first + at_once)
+            found.append(scheme.decoder.step(_rows(values, rows), side[rows], _rows(state, rows)))
+    estimates, states = zip(*found, strict=True)
+    after = {name: torch.cat([each[name] for each in states]).to(state[name].dtype) for name in states[0]}
+    return torch.cat(estimates), after
+
+
+def _rows(values: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: each[rows] for name, each in values.items()}
 
 
 def estimate_shape(scheme: Scheme, scenario: Scenario) -> tuple[int, ...]:

@@ -139,6 +139,7 @@ class Scheme(nn.Module, ABC):
         name: how commands, cards and the wire call it.
         config_class: its configuration.
         domain: what it estimates.
+        decoded_at_once: reports that its decoder takes in one call, at most; None: as many as there are.
         sizes: fields of the scenario that must be those that it was built for.
         steps: how many quantiser steps a report may choose from; 0 where it has no choice.
         trainable: whether `csiemu train` has anything to optimise.
@@ -159,6 +160,7 @@ class Scheme(nn.Module, ABC):
     name: ClassVar[str]
     config_class: ClassVar[type[SchemeConfig]]
     domain: ClassVar[Domain] = "spatial"
+    decoded_at_once: ClassVar[int | None] = None
     sizes: ClassVar[tuple[str, ...]] = ("antennas", "slots")
     steps: ClassVar[int] = 0
     trainable: ClassVar[bool] = True

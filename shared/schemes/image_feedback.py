@@ -126,6 +126,7 @@ class ImageEstimator(Scheme):
     """Base of the schemes that estimate angular-delay images."""
 
     domain: ClassVar[Domain] = "angular-delay"
+    decoded_at_once: ClassVar[int | None] = 64  # of more, features leave the caches, and their memory is asked for anew
     sizes: ClassVar[tuple[str, ...]] = ("antennas", "first_rows", "last_rows", "subcarriers")
     default_scenario: ClassVar[str] = "cost2100-indoor-csinet"
 
