@@ -59,9 +59,9 @@ class Evaluator:
         """True channels [slots, rows, ...] that the estimates of a frame's slots are compared with. They are drawn at
         the first slot that is asked for, and held until the frame's last.
         """
-        key, picked = (lease.token, domain), torch.arange(slots.start, slots.stop)[:, None]
         if len(slots) == lease.conditions.scenario.slots:
-            return self._drawn(lease, domain, rows, frame)[torch.arange(len(rows)), picked]
+            return self._drawn(lease, domain, rows, frame).swapped()
+        key, picked = (lease.token, domain), torch.arange(slots.start, slots.stop)[:, None]
         held = self._held.get(key)
         new = rows if held is None else rows[held.places.frame[rows] != frame]
         if held is None or len(new):

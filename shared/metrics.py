@@ -50,6 +50,9 @@ COLUMNS = ("count", *SQUARED, *(f"{name}_sq" for name in SQUARED), "error_power"
 MEASURED = ("error", "power", "total", "sgcs", "rho")
 """What is measured of a report; all columns follow from it."""
 
+ENTRIES_AT_ONCE = 2**18
+"""Numbers of estimates that are compared at once: what is computed of them stays in the processor's caches."""
+
 OF_ERRORS = (
     "nmse_db",
     "nmse_se_db",
@@ -129,6 +132,25 @@ class Truth:
         channel, total, subcarriers = (part[index] for part in self._parts)
         return Truth(channel, total, subcarriers, self.synthesis, self.scaled)
 
+    def swapped(self) -> Truth:
+        """The first two axes exchanged: [N, T, ...] as [T, N, ...], without a copy."""
+        channel, total, subcarriers = (part.transpose(0, 1) for part in self._parts)
+        return Truth(channel, total, subcarriers, self.synthesis, self.scaled)
+
+
+def _measured(estimate: Tensor, truth: Truth) -> NDArray[np.float64]:
+    """[MEASURED, N] of N estimates."""
+    axes = truth.channel.dim() - truth.total.dim()
+    error, power = energy(estimate - truth.channel, axes), energy(truth.channel, axes)
+    if not truth.scaled:
+        error, power = torch.zeros_like(error), torch.zeros_like(power)
+    ours = estimate[..., None, :] if truth.synthesis is None else truth.synthesis @ estimate
+    norms = energy(ours) * energy(truth.subcarriers)
+    match = (ours.conj() * truth.subcarriers).sum(-1).abs().square()
+    squared = torch.where(norms > 0, match / norms.clamp(min=1e-30), 0.0)
+    measured = (error, power, truth.total, squared.mean(-1), squared.sqrt().mean(-1))
+    return np.stack([value.double().cpu().numpy() for value in measured])
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -180,16 +202,14 @@ class Outcomes:
         if estimate.shape != truth.channel.shape:
             asked, found = tuple(truth.channel.shape), tuple(estimate.shape)
             raise InvalidInput(f"estimates: shape {found}; the true channels have {asked}")
-        axes = truth.channel.dim() - truth.total.dim()
-        error, power = energy(estimate - truth.channel, axes), energy(truth.channel, axes)
-        if not truth.scaled:
-            error, power = torch.zeros_like(error), torch.zeros_like(power)
-        ours = estimate[..., None, :] if truth.synthesis is None else truth.synthesis @ estimate
-        norms = energy(ours) * energy(truth.subcarriers)
-        match = (ours.conj() * truth.subcarriers).sum(-1).abs().square()
-        squared = torch.where(norms > 0, match / norms.clamp(min=1e-30), 0.0)
-        measured = (error, power, truth.total, squared.mean(-1), squared.sqrt().mean(-1))
-        return cls.of(np.stack([value.double().cpu().numpy() for value in measured]))
+        leading = truth.total.shape
+        reports = [part.reshape(-1, *part.shape[len(leading) :]) for part in (estimate, *truth._parts)]
+        at_once = max(1, ENTRIES_AT_ONCE // math.prod(estimate.shape[len(leading) :]))
+        pieces = [
+            _measured(some, Truth(channel, total, subcarriers, truth.synthesis, truth.scaled))
+            for some, channel, total, subcarriers in zip(*(part.split(at_once) for part in reports), strict=True)
+        ]
+        return cls.of(np.concatenate(pieces, axis=1).reshape(-1, *leading))
 
     def moments(self) -> Sums:
         """[..., COLUMNS]: what each report adds to the sums."""

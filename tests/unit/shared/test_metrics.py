@@ -215,6 +215,24 @@ def test_slots_without_reports_are_left_out() -> None:
     assert found["nmse_se_db"] is None
 
 
+@pytest.mark.parametrize("leading", [(5,), (2, 5), (5, 2)])
+@pytest.mark.parametrize("entries", [1, 40, 2**18])
+def test_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch, leading: tuple[int, ...], entries: int) -> None:
+    """Images of 6 rows: each with its own truth, and in their order."""
+    torch.manual_seed(1)
+    synthesis = torch.randn(3, 6, dtype=torch.complex64)
+    channel, estimate = torch.randn(2, *leading, 6, 4, dtype=torch.complex64).unbind()
+    subcarriers = torch.randn(*leading, 3, 4, dtype=torch.complex64)
+    truth = Truth(channel, torch.rand(leading), subcarriers, synthesis)
+    expected = [Outcomes.measure(estimate[at], truth[at]).measured for at in np.ndindex(leading)]
+    monkeypatch.setattr("shared.metrics.ENTRIES_AT_ONCE", entries)
+    found = Outcomes.measure(estimate, truth).measured
+    np.testing.assert_allclose(found.reshape(len(found), -1), np.stack(expected, axis=1), rtol=1e-5)
+    if len(leading) == 2:
+        swapped = Outcomes.measure(estimate.transpose(0, 1), truth.swapped()).measured
+        np.testing.assert_allclose(swapped, found.swapaxes(1, 2), rtol=1e-5)
+
+
 def test_images_in_both_domains() -> None:
     """Against the full spatial-frequency channels themselves: NMSE, its floor, and similarity by subcarrier."""
     generator = torch.Generator().manual_seed(0)
