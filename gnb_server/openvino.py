@@ -1,4 +1,4 @@
-"""Decoders' networks by OpenVINO (extra `openvino`), which computes small convolutions in half of torch's time.
+"""Decoders' networks by OpenVINO (extra `openvino`), which computes small convolutions faster than torch.
 
 These are the networks of the image autoencoders, between codeword and image; all else stays torch's. They compute in
 float32, with one thread, and are used if their estimates are torch's but for what no NMSE shows.

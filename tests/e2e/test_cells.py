@@ -36,10 +36,10 @@ class Nodes:
     """A cluster of so many nodes on this machine, the first of which is the head."""
 
     def __init__(self, count: int) -> None:
-        from ray.cluster_utils import Cluster
+        from tests.ray_cluster import start_cluster
 
         size = {"num_cpus": 2, "memory": 8 * 2**30, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-        self.cluster = Cluster(initialize_head=True, head_node_args={**size, "_system_config": QUICK})
+        self.cluster = start_cluster(**size, _system_config=QUICK)
         self.others = [self.cluster.add_node(**size) for _ in range(count - 1)]
 
     def kill(self) -> None:

@@ -13,6 +13,8 @@ import pytest
 from e2e_tools import wait_for
 from ray.cluster_utils import Cluster
 
+from tests.ray_cluster import start_cluster
+
 STEPS = 500
 SIZES = f"--batch 16 --scenario multipath-p2:antennas=4,slots=2 --evaluation-ues 64 --save-every 20 --steps {STEPS}"
 
@@ -20,7 +22,7 @@ SIZES = f"--batch 16 --scenario multipath-p2:antennas=4,slots=2 --evaluation-ues
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A head that has no cores for trainings."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made = start_cluster(num_cpus=0, include_dashboard=False)
     yield made
     made.shutdown()
 

@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 from csiemu.cluster import connected
 from shared.errors import InvalidInput, NotReady
 from shared.stopping import stopping
+from tests.ray_cluster import start_cluster
 
 
 def test_refused_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_where_ray_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_that_runs_is_the_one_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+    cluster = start_cluster(num_cpus=3, include_dashboard=False)
     try:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         with stopping():

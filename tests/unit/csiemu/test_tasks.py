@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from csiemu import tasks
 from csiemu.cluster import connected
 from csiemu.tasks import Task, TasksFailed, run_tasks
 from shared.errors import InvalidInput, NotFound
+from tests.ray_cluster import start_cluster
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    made = start_cluster(num_cpus=2, include_dashboard=False)
     try:
         with connected(made.address):
             yield

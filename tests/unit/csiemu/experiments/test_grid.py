@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ray.cluster_utils import Cluster
 
 from csiemu.experiments import grid
 from csiemu.experiments.crnet import figure_5, linear, shipped, table_1, table_2, table_3, table_4
@@ -24,6 +23,7 @@ from shared.errors import Conflict, InvalidInput
 from shared.schemes.crnet import CrNetConfig
 from shared.schemes.dualnet_mp import DualNetConfig
 from shared.schemes.pilots import PilotConfig
+from tests.ray_cluster import start_cluster
 
 TINY = Design("crnet", "cost2100-indoor-csinet:antennas=8,first_rows=8", CrNetConfig(compression=2))
 ARMS = [Arm("one", ("one",), TINY, "cosine", 1000, -26.99), Arm("two", ("two",), TINY, "const", 2000, None)]
@@ -76,7 +76,7 @@ def test_arms_on_a_cluster_are_those_of_this_machine(tmp_path: Path) -> None:
     then = Arm("then", (), branches, "phase", 1, None, frozen_from=first)
     soft = Arm("soft", (), Design("hyperrnn_soft", pilots, PilotConfig(feedback_bits=5)), "default", 1, None)
     budget = Budget(1.0, {"frames": 16, "batch": 8}, 16)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = start_cluster(num_cpus=2, include_dashboard=False)
     try:
         made = []
         for address in (cluster.address, None):
